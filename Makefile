@@ -1,0 +1,131 @@
+# Everything made here lies in .venv (packages, compiled op) and runs/ (results, services).
+# Variables: EXTRA=cpu|gpu for `setup`, ARGS="..." for `demo`, `test` and `bench`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PYTHON ?= python3.11
+UV_VERSION := 0.13.8
+# Looked up before .venv/bin comes first on PATH below: the environment must not be made from itself.
+BASE_PYTHON := $(or $(shell command -v $(PYTHON)),$(PYTHON))
+
+# The kind of environment is remembered, or `make test` on a GPU machine would turn it back into a CPU one.
+ifndef EXTRA
+EXTRA := $(or $(shell cat $(VENV)/.extra 2>/dev/null),cpu)
+endif
+ifeq ($(filter cpu gpu,$(EXTRA)),)
+$(error EXTRA is cpu or gpu, not "$(EXTRA)")
+endif
+REQUIREMENTS := requirements/$(EXTRA).txt
+
+# The stamp's name is a hash of what set-up depends on (times of files mean little after a checkout), and of
+# this folder, whose path is written into the scripts of .venv.
+KEY := $(shell { $(BASE_PYTHON) -VV; cat $(REQUIREMENTS); echo $(UV_VERSION) $(CURDIR); } 2>&1 | sha256sum | cut -c1-12)
+STAMP := $(VENV)/.setup-$(EXTRA)-$(KEY)
+BENCH_STAMP := $(STAMP)-bench-$(shell sha256sum requirements/bench.txt 2>/dev/null | cut -c1-12)
+
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
+
+# uv reads no PIP_ variable: hand over those that say where packages come from (pip separates by blanks, uv by commas).
+empty :=
+comma := ,
+ifdef PIP_FIND_LINKS
+export UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+ifdef PIP_INDEX_URL
+export UV_DEFAULT_INDEX ?= $(PIP_INDEX_URL)
+endif
+# torch +cpu is not on the package index: it comes from the folder the user names, else from PyTorch's own CPU index.
+TORCH_BACKEND := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
+
+# Without compiled bytecode `import vllm` takes 23 s instead of 11, in every worker: never skip it.
+UV := env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/uv
+IN_VENV := --python $(VENV)/bin/python
+LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
+	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
+
+.PHONY: help setup demo test lint up down status bench lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+setup: $(STAMP) ## Fill .venv (EXTRA=gpu for NVIDIA GPUs); does nothing when nothing changed
+
+define CHECK
+	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
+		|| { echo "setup: Python 3.11 not found: install python3.11, or name it with PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(BASE_PYTHON) -c 'import ensurepip' 2>/dev/null \
+		|| { echo "setup: Python 3.11 has no venv module: install python3.11-venv" >&2; exit 1; }
+	@$(BASE_PYTHON) -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("include"), "Python.h"))' 2>/dev/null \
+		|| { echo "setup: the headers of Python 3.11 are missing: install python3.11-dev" >&2; exit 1; }
+	@command -v "$${CXX:-c++}" >/dev/null \
+		|| { echo "setup: no C++ compiler ($${CXX:-c++}): install g++ (Debian: apt install build-essential)" >&2; exit 1; }
+endef
+
+# The old stamps go first: an environment left half-way must not pass for a finished one.
+$(STAMP):
+	$(CHECK)
+	@rm -rf $(VENV)/.setup-* $(VENV)/torch_extensions
+	@echo "setup: packages of $(REQUIREMENTS) into $(VENV)"
+	@$(BASE_PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
+	@$(INSTALL_TORCH)
+	@$(UV) pip sync --quiet $(IN_VENV) --compile-bytecode $(REQUIREMENTS)
+	@$(BUILD_OP)
+	@echo $(EXTRA) > $(VENV)/.extra
+	@touch $@
+
+ifeq ($(EXTRA),cpu)
+# Alone and before the rest: a torch backend claims other packages too (triton), which the CPU index need not have.
+INSTALL_TORCH = $(UV) pip install --quiet $(IN_VENV) --no-deps $(TORCH_BACKEND) "$$(grep '^torch==' $(REQUIREMENTS))"
+# DeepSpeed compiles this one at first use, for a minute and in every rank at once: do it here.
+define BUILD_OP
+echo "setup: compiling DeepSpeed's shared-memory op (about a minute)"; \
+DS_ACCELERATOR=cpu $(VENV)/bin/python -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()' \
+	> $(VENV)/op.log 2>&1 || { tail -n 20 $(VENV)/op.log >&2; echo "setup: compiling failed, see $(VENV)/op.log" >&2; exit 1; }
+endef
+else
+INSTALL_TORCH = :
+BUILD_OP = :
+endif
+
+demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
+	@$(VENV)/bin/python -m flows.demo $(ARGS)
+
+test: setup ## Run the tests (ARGS="tests/core -k credit")
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+lint: setup ## Check style and types
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/mypy
+
+up: setup ## Start Prefect (server, worker) and MLflow, deploy the flows (SGPO_PREFECT_PORT=, SGPO_MLFLOW_PORT=)
+	@$(VENV)/bin/python -m tasks.services up
+
+down: ## Stop what `make up` started
+	@$(VENV)/bin/python -m tasks.services down
+
+status: ## Show what runs where
+	@$(VENV)/bin/python -m tasks.services status
+
+bench: $(BENCH_STAMP) ## Measure speed and memory against peers and limits (ARGS="...")
+	@$(VENV)/bin/python -m bench.run $(ARGS)
+
+# Only what bench.txt adds to cpu.txt, so that it fits a GPU environment as well.
+$(BENCH_STAMP): $(STAMP)
+	@grep -vxFf requirements/cpu.txt requirements/bench.txt | $(UV) pip install --quiet $(IN_VENV) --no-deps --compile-bytecode -r -
+	@touch $@
+
+# The GPU file is resolved without local wheels, which would win with their +cpu torch.
+lock: setup ## Resolve requirements/*.txt anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
+	$(LOCK) $(TORCH_BACKEND) --extra cpu -o requirements/cpu.txt
+	env -u UV_FIND_LINKS $(LOCK) --extra gpu --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
+	$(LOCK) $(TORCH_BACKEND) --extra cpu --extra bench -c requirements/cpu.txt -o requirements/bench.txt
+
+clean: ## Remove .venv and caches; results in runs/ stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	@find . -name __pycache__ -not -path './runs/*' -prune -exec rm -rf {} +

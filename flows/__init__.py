@@ -1,0 +1,10 @@
+"""Prefect flows: wiring, no logic. Each runs as `python -m flows.NAME` and as a deployment (prefect.yaml)."""
+
+import os
+from pathlib import Path
+
+from tasks.services import environment
+
+# Prefect reads its settings when it is imported, which every module of this package does first thing.
+os.environ.update(environment())
+Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)

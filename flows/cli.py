@@ -1,0 +1,83 @@
+"""The command line that all flows share: `python -m flows.NAME PRESET [hydra overrides]`.
+
+Standard output carries the result alone, one JSON object on its last line; everything else goes to standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sgpo_core.config import ConfigError, Settings, describe, presets, to_yaml
+from tasks.guard import start_guard
+
+
+def main(
+    name: str,
+    about: str,
+    group: str,
+    settings: type[Settings],
+    load: Callable[[str, Sequence[str]], Settings],
+    run: Callable[..., dict[str, Any]],
+    check: Callable[[Any], None] | None = None,
+    arguments: Sequence[str] | None = None,
+) -> None:
+    """Parses, checks everything that can be checked, runs, prints the result. Exit status 2 for a wrong setting, 1 for
+    a run that failed."""
+    options = _parser(name, about, group, settings).parse_args(arguments)
+    result_stream = _keep_stdout_clean()
+    try:
+        config = load(options.preset, options.overrides)
+        if options.show_config:
+            print(to_yaml(config), file=result_stream, end="")
+            return
+        if check is not None:
+            check(config)
+        start_guard()
+        result = run(options.preset, options.overrides, fresh=options.fresh)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("SGPO_TRACEBACK"):
+            raise
+        print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(1)
+    print(json.dumps(result), file=result_stream, flush=True)
+
+
+def _parser(name: str, about: str, group: str, settings: type[Settings]) -> argparse.ArgumentParser:
+    width = max(len(key) for key, _, _ in describe(settings))
+    listing = "\n".join(f"  {key:<{width}}  {text} [{default}]" for key, default, text in describe(settings))
+    parser = argparse.ArgumentParser(
+        prog=f"python -m flows.{name}",
+        description=about,
+        epilog=f"settings [default], overridden as key=value; a preset may choose otherwise (--show-config):\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("preset", help=f"one of: {', '.join(presets(group))}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. algorithm=grpo seed=1")
+    parser.add_argument("--fresh", action="store_true", help="start over, even if the same settings ran before")
+    parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
+    return parser
+
+
+def _keep_stdout_clean() -> Any:
+    """Returns the real standard output; what libraries and child processes print goes to standard error."""
+    real = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return real
+
+
+def _advice(error: Exception) -> str:
+    message = (str(error).strip() or type(error).__name__).splitlines()[0]
+    if isinstance(error, OSError) and error.errno == 28:
+        return f"the disk is full ({message}): free some and give the same command again; what was written is whole"
+    return message

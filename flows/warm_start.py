@@ -1,0 +1,35 @@
+"""warm-start: supervised start of a small policy on `chains`, cached by its settings.
+
+    random weights, or another warm start ──supervised steps──▶ policy ──sample──▶ gate ──▶ runs/warm-starts/<key>
+                                                  ▲                        │
+                                                  └──── more steps ────────┘ answer line does not follow from the steps
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.cli import main
+from sgpo_core.config import WarmStartConfig, load_warm_start
+from tasks import warm_start as tasks
+
+
+@flow(name="warm-start", persist_result=False)
+def warm_start(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
+    """Makes the warm start of a preset in conf/warm_start, or says where it lies."""
+    return make(load_warm_start(preset, overrides or []), fresh)
+
+
+def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
+    """The warm start itself, its bases first."""
+    result = None if fresh else tasks.cached(config)
+    if result is None:
+        base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
+        result = tasks.train_policy(config, base)
+    return result
+
+
+if __name__ == "__main__":
+    main("warm_start", __doc__ or "", "warm_start", WarmStartConfig, load_warm_start, warm_start)

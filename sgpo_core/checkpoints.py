@@ -1,0 +1,71 @@
+"""Where a run keeps its things, and which checkpoint counts.
+
+    <run_dir>/config.yaml                       the resolved settings
+              iterations/000012/rollouts.parquet  everything iteration 12 saw
+              iterations/000012/metrics.json      its metrics, as they go to the tracking server
+              checkpoints/000012/engine/          weights and optimizer after iteration 12 (DeepSpeed)
+              checkpoints/000012/policy/          the weights alone (Hugging Face layout, safetensors)
+              policy/                             the final policy
+              result.json                         there once the run is complete
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """The layout above, below one folder."""
+
+    root: Path
+
+    def iteration(self, iteration: int) -> Path:
+        return self.root / "iterations" / f"{iteration:06d}"
+
+    def rollouts(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "rollouts.parquet"
+
+    def metrics(self, iteration: int) -> Path:
+        return self.iteration(iteration) / "metrics.json"
+
+    def evaluation(self, iteration: int, benchmark: str) -> Path:
+        return self.iteration(iteration) / f"eval-{benchmark}.parquet"
+
+    def checkpoint(self, iteration: int) -> Path:
+        return self.checkpoints / f"{iteration:06d}"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def policy(self) -> Path:
+        return self.root / "policy"
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def result(self) -> Path:
+        return self.root / "result.json"
+
+
+def iterations_saved(checkpoints: Path) -> list[int]:
+    """Iterations with a whole checkpoint, ascending. (One that is being written has a name that starts with a dot.)"""
+    if not checkpoints.is_dir():
+        return []
+    return sorted(int(p.name) for p in checkpoints.iterdir() if p.is_dir() and p.name.isdigit())
+
+
+def prune(checkpoints: Path, keep: int) -> None:
+    """Removes all but the newest `keep` checkpoints. A removal that is cut short leaves no half checkpoint behind
+    under a name that counts: the folder is renamed first."""
+    for iteration in iterations_saved(checkpoints)[:-keep]:
+        doomed = checkpoints / f".{iteration:06d}.removed"
+        (checkpoints / f"{iteration:06d}").rename(doomed)
+    for leftover in checkpoints.glob(".*.removed"):
+        shutil.rmtree(leftover)

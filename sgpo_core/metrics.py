@@ -1,0 +1,127 @@
+"""Every metric's name, unit, meaning, and what to do when it looks bad; and how each is reduced from an iteration.
+
+docs/metrics.md is made of this table (`python -m sgpo_core.metrics`), and a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sgpo_core.rollout_table import group_slices
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One line of the dictionary. `<...>` in a name stands for a benchmark or a phase."""
+
+    unit: str
+    meaning: str
+    when_bad: str
+
+
+_SHARE = "share, 0..1"
+METRICS: dict[str, Metric] = {
+    "group/all_negative_frac": Metric(_SHARE, "groups without a correct response, by outcome", "near 1 under GRPO: nothing is learnt; use algorithm=sgpo, easier problems, or a larger sampling.group_size"),
+    "group/all_positive_frac": Metric(_SHARE, "groups with only correct responses", "near 1: the problems are too easy to teach anything"),
+    "group/mixed_frac": Metric(_SHARE, "groups with both", "near 0: GRPO has no signal"),
+    "group/zero_signal_frac": Metric(_SHARE, "groups whose advantages are all 0; they are not trained on", "near 1: no update happens; look at the two above and at judge/abstained_frac"),
+    "reward/outcome_mean": Metric("0..1", "mean outcome reward (1 correct, 0 else): accuracy on training problems", "flat: compare with reward/rts_mean, which should rise first"),
+    "reward/shaped_mean": Metric("0..1", "mean reward after credit, neutral responses left out", "rises while accuracy does not: the judge is gamed or drifts"),
+    "reward/rts_mean": Metric("0..1", "mean reasoning trajectory score of judged responses; absent when none was judged", "at 0: malformed responses or a judge that always says step 1"),
+    "judge/calls": Metric("count", "responses that the judge read", "0 under SGPO means no all-negative group is left"),
+    "judge/abstained_frac": Metric(_SHARE, "abstentions among judged responses; these are neutral", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
+    "judge/cached_frac": Metric(_SHARE, "judged responses answered from a cache (the rule judge has none: 0)", "-"),
+    "judge/seconds": Metric("s", "time spent judging", "large against time/generate_s: more judge workers"),
+    "judge/tokens": Metric("count", "tokens the judge generated (the rule judge none)", "-"),
+    "grade/unparsable_frac": Metric(_SHARE, "responses without a readable final answer", "rising: the policy loses the format"),
+    "grade/failed_frac": Metric(_SHARE, "responses whose grading timed out or broke", "above 0.01: look at those rows in rollouts.parquet"),
+    "policy/loss": Metric("-", "policy loss, mean over the iteration's optimizer steps", "nan: lower train.lr"),
+    "policy/kl": Metric("nats a token", "k3 estimate of KL to the start policy; 0 while algorithm.loss.kl_coef is 0", "grows without bound: raise kl_coef"),
+    "policy/clip_frac": Metric(_SHARE, "tokens whose ratio was clipped", "above 0.2: lower train.lr or train.mini_batches"),
+    "policy/entropy": Metric("nats a token", "mean entropy of the policy at sampled tokens", "collapses to 0 early: lower train.lr"),
+    "policy/grad_norm": Metric("-", "gradient norm before clipping, mean over steps", "spikes: lower train.lr"),
+    "policy/steps": Metric("count", "optimizer steps this iteration; 0 when no group has signal", "0 for long: see group/zero_signal_frac"),
+    "policy/padding_frac": Metric(_SHARE, "computed training tokens that were padding", "above 0.2: raise train.micro_batch_tokens only with care; lengths differ a lot"),
+    "policy/sampler_logprob_diff": Metric("nats", "mean |trainer - sampler| of sampled tokens before the first step", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
+    "rollout/tokens": Metric("count", "sampled tokens", "-"),
+    "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few: the format gate is off and steps are gamed"),
+    "rollout/truncated_frac": Metric(_SHARE, "responses cut at sampling.max_tokens", "above 0.1: raise sampling.max_tokens"),
+    "rollout/steps_mean": Metric("count", "mean number of steps of a response", "drifts: step-count gaming; keep rts_denominator=max_reference"),
+    "eval/<benchmark>/avg_at_k": Metric("0..1", "mean accuracy over k responses a problem", "-"),
+    "eval/<benchmark>/pass_at_k": Metric("0..1", "share of problems with at least one correct of k", "-"),
+    "eval/<benchmark>/maj_at_k": Metric("0..1", "share of problems whose most frequent answer is correct (ties: the first)", "-"),
+    "warm_start/loss": Metric("nats a token", "supervised loss, mean of 50 steps, answer line weighted", "flat: the policy is too small or train.lr wrong"),
+    "warm_start/agreement": Metric(_SHARE, "samples whose answer line follows from their own steps (the gate)", "below gate_agreement: steps are added"),
+    "warm_start/accuracy": Metric(_SHARE, "samples with the right answer", "-"),
+    "time/<phase>_s": Metric("s", "seconds in generate, grade, judge, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all", "the largest one is where to put hardware"),
+}  # fmt: skip
+
+
+def rollout_metrics(table: Mapping[str, Sequence[Any]]) -> dict[str, float]:
+    """Group, reward, judge, grade and rollout metrics of one finished rollout table (at least one row)."""
+    groups = group_slices(table["group"])
+    correct = [[r == 1.0 for r in table["outcome_reward"][g]] for g in groups]
+    rows = len(table["group"])
+    statuses = [s for s in table["verdict_status"] if s is not None]
+    rts = [x for x in table["rts"] if x is not None]
+    counted = [r for r, neutral in zip(table["shaped_reward"], table["neutral"], strict=True) if not neutral]
+    grades = Counter(table["grade"])
+    lengths = [len(ids) for ids in table["token_ids"]]
+    metrics = {
+        "group/all_negative_frac": _mean([not any(c) for c in correct]),
+        "group/all_positive_frac": _mean([all(c) for c in correct]),
+        "group/mixed_frac": _mean([any(c) and not all(c) for c in correct]),
+        "group/zero_signal_frac": _mean([not any(table["advantage"][g]) for g in groups]),
+        "reward/outcome_mean": _mean(table["outcome_reward"]),
+        "judge/calls": float(len(statuses)),
+        "judge/abstained_frac": _mean([s == "abstained" for s in statuses]) if statuses else 0.0,
+        "judge/cached_frac": 0.0,
+        "judge/tokens": 0.0,
+        "grade/unparsable_frac": grades["unparsable"] / rows,
+        "grade/failed_frac": (grades["timeout"] + grades["error"]) / rows,
+        "rollout/tokens": float(sum(lengths)),
+        "rollout/length_mean": _mean(lengths),
+        "rollout/truncated_frac": _mean(table["truncated"]),
+        "rollout/steps_mean": _mean([len(ends) for ends in table["step_ends"]]),
+    }
+    if counted:
+        metrics["reward/shaped_mean"] = _mean(counted)
+    if rts:
+        metrics["reward/rts_mean"] = _mean(rts)
+    return metrics
+
+
+def evaluation_metrics(benchmark: str, correct: Sequence[Sequence[bool]], answers: Sequence[Sequence[str | None]]) -> dict[str, float]:
+    """avg@k, pass@k and maj@k from k graded responses to each problem (the same k for all)."""
+    name = f"eval/{benchmark}"
+    return {
+        f"{name}/avg_at_k": _mean([_mean(c) for c in correct]),
+        f"{name}/pass_at_k": _mean([any(c) for c in correct]),
+        f"{name}/maj_at_k": _mean([_majority(c, a) for c, a in zip(correct, answers, strict=True)]),
+    }
+
+
+def _majority(correct: Sequence[bool], answers: Sequence[str | None]) -> bool:
+    given = [a for a in answers if a is not None]
+    if not given:
+        return False
+    winner, _ = Counter(given).most_common(1)[0]  # a tie goes to the answer given first
+    return correct[list(answers).index(winner)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def as_markdown() -> str:
+    """The dictionary as a Markdown table."""
+    lines = ["| metric | unit | meaning | when it looks bad |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {m.unit} | {m.meaning} | {m.when_bad} |" for name, m in METRICS.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_markdown())

@@ -1,0 +1,111 @@
+"""What the trainer eats: rows of sampled tokens with a weight and an advantage each, and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgpo_core.batching import plan_batches
+from sgpo_core.losses import LossMean, token_weights
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One response (or supervised text) to train on; the arrays run over the response's tokens.
+
+    `input_ids` int32 [prompt + response]; `weights` float32 [response] with the mini-batch's global denominators (see
+    `losses.token_weights`); `advantages` float32 [response], 0 where masked; `old_logprobs` float32 [response], nats,
+    of the policy that sampled. The last two are empty for supervised rows.
+    """
+
+    input_ids: np.ndarray
+    weights: np.ndarray
+    advantages: np.ndarray
+    old_logprobs: np.ndarray
+
+    @property
+    def prompt_length(self) -> int:
+        return len(self.input_ids) - len(self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Rows as tensors: `input_ids` int64 [rows, longest], padded on the right (causal attention never sees padding);
+    the others are flat over all response tokens. `row`, `position` say where each token's prediction is read."""
+
+    input_ids: Tensor
+    row: Tensor
+    position: Tensor
+    targets: Tensor
+    weights: Tensor
+    advantages: Tensor
+    old_logprobs: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+
+
+def collate(rows: Sequence[TrainingRow]) -> MicroBatch:
+    """The tensors of a micro-batch. No rows (a rank that ran out) give one token of weight 0, so that the rank still
+    takes part in every collective."""
+    if not rows:
+        nothing = np.zeros(1, np.float32)
+        rows = [TrainingRow(np.zeros(2, np.int32), nothing, nothing, nothing)]
+    longest = max(len(r.input_ids) for r in rows)
+    input_ids = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row.input_ids)] = torch.from_numpy(row.input_ids.astype(np.int64))
+    lengths = [len(r.weights) for r in rows]
+    row_index = np.repeat(np.arange(len(rows)), lengths)
+    target_position = np.concatenate([np.arange(r.prompt_length, len(r.input_ids)) for r in rows])
+
+    def flat(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(r, name) for r in rows]).astype(np.float32))
+
+    row_tensor, target_tensor = torch.from_numpy(row_index), torch.from_numpy(target_position)
+    return MicroBatch(
+        input_ids=input_ids,
+        row=row_tensor,
+        position=target_tensor - 1,  # the hidden state before a token predicts it
+        targets=input_ids[row_tensor, target_tensor],
+        weights=flat("weights"),
+        advantages=flat("advantages"),
+        old_logprobs=flat("old_logprobs"),
+    )
+
+
+def policy_rows(
+    prompt_ids: Sequence[Sequence[int]],
+    token_ids: Sequence[Sequence[int]],
+    logprobs: Sequence[Sequence[float]],
+    advantages: Sequence[float],
+    loss_masks: Sequence[Sequence[bool]],
+    mean: LossMean,
+) -> list[TrainingRow]:
+    """The rows of one whole mini-batch, one a response; `mean` sets the global denominators over just these rows.
+
+    A token's advantage is its response's, or 0 where masked; its weight counts masked tokens in (so that masking does
+    not raise the weight of those that stay).
+    """
+    weights = token_weights([len(ids) for ids in token_ids], mean)
+    return [
+        TrainingRow(
+            input_ids=np.asarray([*prompt, *ids], np.int32),
+            weights=np.full(len(ids), weight, np.float32),
+            advantages=np.where(np.asarray(mask, bool), np.float32(advantage), np.float32(0)).astype(np.float32),
+            old_logprobs=np.asarray(old, np.float32),
+        )
+        for prompt, ids, old, advantage, mask, weight in zip(
+            prompt_ids, token_ids, logprobs, advantages, loss_masks, weights, strict=True
+        )
+    ]
+
+
+def deal(rows: Sequence[TrainingRow], token_budget: int, world_size: int) -> list[list[list[TrainingRow]]]:
+    """For each rank its micro-batches of rows; see `batching.plan_batches`."""
+    plan = plan_batches(range(len(rows)), [len(r.input_ids) for r in rows], token_budget, world_size)
+    return [[[rows[i] for i in batch] for batch in rank] for rank in plan.ranks]

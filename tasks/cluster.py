@@ -1,0 +1,125 @@
+"""The engines of a run: Ray actors that are started once and live for the whole flow.
+
+Engines are kept per process and handed to every run that can share them (same architecture, same cluster), because
+starting them is what costs: a whole comparison runs on one set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from sgpo_core.config import ClusterSettings, ConfigError, ModelSettings, fingerprint
+from tasks.guard import start_guard, sync_folder
+from tasks.workers import rollout_worker, trainer_worker
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Handles of the actors; `sync_dir` is where weights pass from trainer to rollout engines."""
+
+    rollouts: tuple[Any, ...]
+    trainers: tuple[Any, ...]
+    sync_dir: Path
+
+    def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
+        """Calls a method of every rank at the same time and waits; index 0 is rank 0's result."""
+        return ray.get([getattr(t, method).remote(*arguments) for t in self.trainers])
+
+
+_live: dict[str, Engines] = {}
+_users = 0
+
+
+@contextmanager
+def engines_for(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Iterator[Engines]:
+    """Running engines that fit; they stay up until the outermost `keep_engines` or user is done."""
+    with keep_engines():
+        key = fingerprint([_architecture(policy), model.dtype, model.max_length, cluster.model_dump(mode="json")])
+        if key not in _live:
+            _stop_engines()  # two sets do not fit into the memory that one was sized for
+            _live[key] = _start(policy, model, cluster)
+        yield _live[key]
+
+
+def _architecture(policy: str) -> object:
+    """What engines are made of: shapes, not weights, which every run syncs."""
+    config = Path(policy) / "config.json"
+    if not config.is_file():
+        return policy
+    volatile = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
+    return {name: value for name, value in json.loads(config.read_text()).items() if name not in volatile}
+
+
+@contextmanager
+def keep_engines() -> Iterator[None]:
+    """Engines started inside stay up until the end of the block."""
+    global _users
+    _users += 1
+    try:
+        yield
+    finally:
+        _users -= 1
+        if _users == 0:
+            _stop_engines()
+            if ray.is_initialized():
+                ray.shutdown()
+
+
+def _stop_engines() -> None:
+    for engines in _live.values():
+        for actor in (*engines.rollouts, *engines.trainers):
+            ray.kill(actor)
+    _live.clear()
+
+
+def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engines:
+    start_guard()
+    if not ray.is_initialized():
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS"),
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
+        )
+    rollout = ray.remote(rollout_worker.RolloutWorker)
+    rollouts = tuple(
+        rollout.options(
+            num_cpus=0,  # trainer and engines take turns on the cores; threads are limited by OMP_NUM_THREADS
+            num_gpus=cluster.rollout_gpus,
+            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **rollout_worker.environment(cluster)}},
+        ).remote(policy, model, cluster)
+        for _ in range(cluster.rollout_actors)
+    )
+    trainer = ray.remote(trainer_worker.TrainerWorker)
+    variables = trainer_worker.environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
+    trainers = tuple(
+        trainer.options(
+            num_cpus=0,
+            num_gpus=cluster.trainer_gpus,
+            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}},
+        ).remote(rank, cluster.trainer_ranks)
+        for rank in range(cluster.trainer_ranks)
+    )
+    engines = Engines(rollouts, trainers, sync_folder(cluster.sync_dir))
+    try:
+        host, port = ray.get(trainers[0].address.remote())
+        engines.on_all_ranks("connect", host, port)
+        ray.get([r.peak_memory_mib.remote() for r in rollouts])  # waits until all have started
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"the engines of {policy} did not start: {_cause(error)}") from error
+    return engines
+
+
+def _cause(error: BaseException) -> str:
+    return str(error).strip().splitlines()[-1]

@@ -1,0 +1,81 @@
+"""After a kill -9 nothing of a run stays behind.
+
+A run marks its environment with a token, which all processes that it starts inherit: Ray's daemons and actors, graders,
+an ephemeral Prefect server. The guard is one small process that outlives the run's, ends whatever still bears the token,
+and removes the weights that were on their way to the engines.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+
+TOKEN = "SGPO_RUN_TOKEN"
+REPOSITORY = Path(__file__).resolve().parent.parent
+_owner: int | None = None
+
+
+def start_guard() -> str:
+    """Marks this process's children and starts the guard, once a process. Returns the token."""
+    global _owner
+    if _owner != os.getpid():
+        _owner = os.getpid()
+        token = uuid.uuid4().hex
+        subprocess.Popen(
+            [sys.executable, "-m", "tasks.guard", str(os.getpid()), token],
+            start_new_session=True,  # a signal to the run's process group does not end the guard
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=REPOSITORY,
+        )
+        os.environ[TOKEN] = token  # after the guard has started: it must not bear the token itself
+    return os.environ[TOKEN]
+
+
+def sync_folder(base: str) -> Path:
+    """The folder for weights of this process's runs; the guard removes it."""
+    folder = Path(base) / f"sgpo-{start_guard()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def watch(process: int, token: str) -> None:
+    """Waits until the process is gone, then ends what it left. Only processes that bear the token are touched."""
+    while os.getppid() == process:
+        time.sleep(0.3)
+    quiet_since = time.monotonic()
+    while time.monotonic() - quiet_since < 3:  # a daemon may still start another one
+        left = bearers(token)
+        if left:
+            quiet_since = time.monotonic()
+        for p in left:
+            try:
+                p.kill()
+            except psutil.NoSuchProcess:
+                pass
+        time.sleep(0.3)
+    shutil.rmtree(Path("/dev/shm") / f"sgpo-{token}", ignore_errors=True)
+
+
+def bearers(token: str) -> list[psutil.Process]:
+    """All processes whose environment has the token."""
+    found = []
+    for p in psutil.process_iter():
+        try:
+            if p.environ().get(TOKEN) == token and p.status() != psutil.STATUS_ZOMBIE:
+                found.append(p)
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            continue
+    return found
+
+
+if __name__ == "__main__":
+    watch(int(sys.argv[1]), sys.argv[2])

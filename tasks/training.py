@@ -1,0 +1,88 @@
+"""The policy update: from the iteration's advantages to optimizer steps on the DeepSpeed ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sgpo_core import rollout_table
+from sgpo_core.batching import mini_batches, plan_batches
+from sgpo_core.rollout_table import group_slices
+from sgpo_core.training_rows import TrainingRow, deal, policy_rows
+from tasks.cluster import Engines
+from tasks.run import Run, phase
+from tasks.workers.trainer_worker import RankStats
+
+
+def set_up_trainer(run: Run) -> None:
+    """Fresh optimizer, start policy; also when the ranks served another run before."""
+    c = run.config
+    run.engines.on_all_ranks("setup", run.policy, c.model, c.train, c.deepspeed, c.algorithm.loss.kl_coef > 0)
+
+
+@phase("update")
+def update(run: Run, iteration: int) -> None:
+    """One optimizer step a mini-batch and epoch. Groups without signal are dropped first, and without any there is no
+    step at all (Adam's momentum would move the weights for no reason), unless a KL term still pulls."""
+    config = run.config
+    table = rollout_table.read(run.paths.rollouts(iteration))
+    slices = group_slices(table["group"])
+    has_kl = config.algorithm.loss.kl_coef > 0
+    groups = [g for g, rows in enumerate(slices) if has_kl or any(table["advantage"][rows])]
+    batches = [
+        batch
+        for epoch in range(config.train.epochs)
+        for batch in mini_batches(groups, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
+    ]
+    steps = [_rows(run, table, [i for g in batch for i in range(slices[g].start, slices[g].stop)]) for batch in batches]
+    steps = [rows for rows in steps if rows]
+    stats = train_on(run.engines, steps, config.train.micro_batch_tokens, config.algorithm.loss, config.sampling.temperature)
+    run.metrics |= update_metrics(stats, steps, config.train.micro_batch_tokens, len(run.engines.trainers))
+
+
+def _rows(run: Run, table: dict[str, list[Any]], indices: Sequence[int]) -> list[TrainingRow]:
+    kept = [i for i in indices if not table["neutral"][i] and table["token_ids"][i]]
+    columns = ("prompt_ids", "token_ids", "rollout_logprobs", "advantage", "loss_mask")
+    prompts, tokens, logprobs, advantages, masks = ([table[c][i] for i in kept] for c in columns)
+    return policy_rows(prompts, tokens, logprobs, advantages, masks, run.config.algorithm.loss.mean)
+
+
+def train_on(
+    engines: Engines, steps: Sequence[Sequence[TrainingRow]], token_budget: int, loss: Any, temperature: float
+) -> list[RankStats]:
+    """One optimizer step for each entry of `steps` (a whole mini-batch of rows); sums over ranks."""
+    import ray
+
+    if not steps:
+        return []
+    dealt = [deal(rows, token_budget, len(engines.trainers)) for rows in steps]
+    per_rank = ray.get(
+        [t.update.remote([step[rank] for step in dealt], loss, temperature) for rank, t in enumerate(engines.trainers)]
+    )
+    return [_add(ranks) for ranks in zip(*per_rank, strict=True)]
+
+
+def _add(ranks: Sequence[RankStats]) -> RankStats:
+    sums = {name: sum(getattr(r, name) for r in ranks) for name in RankStats.__slots__}
+    return RankStats(**{**sums, "grad_norm": ranks[0].grad_norm})
+
+
+def update_metrics(
+    stats: Sequence[RankStats], steps: Sequence[Sequence[TrainingRow]], token_budget: int, world_size: int
+) -> dict[str, float]:
+    """The `policy/...` metrics of an iteration; only the number of steps (0) where none was made."""
+    if not stats:
+        return {"policy/steps": 0.0}
+    tokens = max(1, sum(s.tokens for s in stats))
+    plans = [plan_batches(range(len(r)), [len(x.input_ids) for x in r], token_budget, world_size) for r in steps]
+    return {
+        "policy/steps": float(len(stats)),
+        "policy/loss": sum(s.loss for s in stats) / len(stats),
+        "policy/kl": sum(s.kl for s in stats) / tokens,
+        "policy/clip_frac": sum(s.clipped for s in stats) / tokens,
+        "policy/entropy": sum(s.entropy for s in stats) / tokens,
+        "policy/grad_norm": sum(s.grad_norm for s in stats) / len(stats),
+        "policy/padding_frac": sum(p.padding_frac for p in plans) / len(plans),
+        # Of the first step alone: later ones have moved away from the sampler on purpose.
+        "policy/sampler_logprob_diff": stats[0].logprob_difference / max(1, stats[0].tokens),
+    }

@@ -1,0 +1,146 @@
+"""A Ray actor round one in-process vLLM engine: token ids in, sampled ids with log-probabilities out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgpo_core.config import ClusterSettings, ModelSettings
+from tasks.workers.weight_sync import Fingerprint, checksum, read_weights
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One response to sample. The seed alone decides it, whatever else is in the batch (float32, CPU)."""
+
+    prompt_ids: Sequence[int]
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample; `stop_ids` end a response and are kept as its last token."""
+
+    temperature: float
+    max_tokens: int
+    stop_ids: Sequence[int]
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """`token_ids` int32 [n]; `logprobs` float32 [n], nats, of the distribution sampled from (temperature included)."""
+
+    token_ids: np.ndarray
+    logprobs: np.ndarray
+    truncated: bool
+
+
+class RolloutWorker:
+    """Holds the engine for the whole flow; starting it is what costs."""
+
+    def __init__(self, policy: str, model: ModelSettings, cluster: ClusterSettings) -> None:
+        from vllm import LLM  # here, not above: the flow's process must not load an engine
+
+        self.version = -1
+        on_gpu = cluster.rollout_gpus > 0
+        memory: dict[str, Any] = (
+            {"gpu_memory_utilization": cluster.gpu_memory_utilization, "tensor_parallel_size": cluster.rollout_gpus}
+            if on_gpu
+            else {"kv_cache_memory_bytes": cluster.kv_cache_mib * 2**20}
+        )
+        self.llm = LLM(
+            model=policy,
+            skip_tokenizer_init=True,
+            dtype=model.dtype,
+            max_model_len=model.max_length,
+            max_num_seqs=cluster.max_num_seqs,
+            # On the CPU a seeded request fails when chunked prefill splits its prompt: leave room for all prompts.
+            max_num_batched_tokens=None if on_gpu else cluster.max_num_seqs * model.max_length,
+            enforce_eager=not on_gpu,
+            enable_prefix_caching=True,
+            logprobs_mode="processed_logprobs",
+            generation_config="vllm",
+            disable_log_stats=True,
+            seed=0,
+            **memory,
+        )
+
+    def generate(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Samples all requests in one go; the order is kept."""
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        outputs = self.llm.generate(
+            [TokensPrompt(prompt_token_ids=list(r.prompt_ids)) for r in requests],
+            [
+                SamplingParams(
+                    seed=r.seed,
+                    temperature=sampling.temperature,
+                    top_p=sampling.top_p,
+                    max_tokens=sampling.max_tokens,
+                    stop_token_ids=list(sampling.stop_ids),
+                    logprobs=0,
+                    flat_logprobs=True,
+                    detokenize=False,
+                )
+                for r in requests
+            ],
+            use_tqdm=False,
+        )
+        return [self._completion(o.outputs[0]) for o in outputs]
+
+    @staticmethod
+    def _completion(output: Any) -> Completion:
+        flat = output.logprobs  # the sampled token is the first entry of each position
+        return Completion(
+            token_ids=np.asarray(output.token_ids, np.int32),
+            logprobs=np.asarray([flat.logprobs[i] for i in flat.start_indices], np.float32),
+            truncated=output.finish_reason == "length",
+        )
+
+    def load_weights(self, path: str, version: int, probe_ids: Sequence[int]) -> Fingerprint:
+        """Takes over the weights in `path` and answers with the fingerprint of what this engine now computes."""
+        tensors = read_weights(Path(path))
+        head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
+        tied = {head: tensors[embedding]} if head not in tensors else {}
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list({**tensors, **tied}.items())})
+        # A cached prefix was computed with the old weights and would silently be used on.
+        self.llm.reset_prefix_cache()
+        self.version = version
+        return Fingerprint(version, checksum(tensors), self._probe(probe_ids))
+
+    def _probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
+        from vllm import SamplingParams
+        from vllm.inputs import TokensPrompt
+
+        params = SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
+        output = self.llm.generate([TokensPrompt(prompt_token_ids=list(token_ids))], [params], use_tqdm=False)[0]
+        assert output.prompt_logprobs is not None
+        positions = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
+        return tuple(float(entry[token].logprob) for token, entry in positions if entry is not None)
+
+    def peak_memory_mib(self) -> float:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def environment(cluster: ClusterSettings) -> dict[str, str]:
+    """Variables of the actor's process; they must be there before vLLM and OpenMP are loaded."""
+    threads = {"OMP_NUM_THREADS": str(cluster.rollout_threads), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+    in_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if cluster.rollout_gpus <= 1 else {}
+    return {
+        **threads,
+        **in_process,
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+    }

@@ -1,0 +1,238 @@
+"""A Ray actor that is one DeepSpeed rank: ZeRO 0-3, any number of ranks, no launcher.
+
+Losses are sums with global denominators in the token weights. DeepSpeed averages gradients over ranks, so the loss is
+multiplied by their number: the result depends neither on ranks nor on micro-batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sgpo_core.config import DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings
+from sgpo_core.losses import policy_loss, supervised_loss, token_logprobs
+from sgpo_core.training_rows import MicroBatch, TrainingRow, collate
+from tasks.workers.weight_sync import checksum, write_weights
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, slots=True)
+class RankStats:
+    """Sums over this rank's share of one optimizer step (add them over ranks), but for `grad_norm`, which is global."""
+
+    loss: float = 0.0
+    tokens: int = 0
+    clipped: int = 0
+    kl: float = 0.0
+    entropy: float = 0.0
+    logprob_difference: float = 0.0  # sum of |trainer - sampler|, nats
+    grad_norm: float = 0.0
+
+
+class PolicyModel(nn.Module):
+    """The causal LM, computing only what the loss needs: log-probabilities at response tokens."""
+
+    def __init__(self, lm: nn.Module) -> None:
+        super().__init__()
+        self.lm = lm
+
+    def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """(log-probabilities, entropies) of the batch's tokens, float32 [tokens], nats."""
+        hidden = self.lm.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
+        logits = self.lm.get_output_embeddings()(hidden[batch.row, batch.position])
+        return token_logprobs(logits, batch.targets, temperature)
+
+
+class TrainerWorker:
+    """One rank. Every method that computes is called on all ranks together."""
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self.engine: Any = None
+        self.reference: PolicyModel | None = None
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def address(self) -> tuple[str, int]:
+        """Host and a free port for the ranks to meet at (asked of rank 0)."""
+        import socket
+
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            return "127.0.0.1", s.getsockname()[1]
+
+    def connect(self, host: str, port: int) -> None:
+        import deepspeed
+
+        os.environ.update(
+            RANK=str(self.rank), WORLD_SIZE=str(self.world_size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port)
+        )
+        backend = "nccl" if torch.cuda.is_available() else "gloo"
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False)
+        self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+    def setup(
+        self, policy: str, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings, with_reference: bool
+    ) -> None:
+        """Loads a policy with a fresh optimizer; called again for every run that uses this actor."""
+        import deepspeed
+
+        if self.engine is not None:
+            self.engine.destroy()
+        self.train, self.steps_done = train, 0
+        self.engine, *_ = deepspeed.initialize(
+            model=PolicyModel(self._load(policy, model, train)), config=self._deepspeed_config(model, train, sharding)
+        )
+        self.engine.train()
+        self._grad_norm = 0.0
+        self._clips_itself = sharding.zero_stage == 0 and model.dtype == "float32"
+        if self._clips_itself:
+            self.engine.optimizer.register_step_pre_hook(self._clip)
+        self.reference = PolicyModel(self._load(policy, model, train).to(self.device)).eval() if with_reference else None
+
+    def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
+        from transformers import AutoModelForCausalLM
+
+        lm = AutoModelForCausalLM.from_pretrained(policy, dtype=_DTYPES[model.dtype], attn_implementation="sdpa")
+        if train.gradient_checkpointing:
+            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return lm
+
+    def _deepspeed_config(self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings) -> dict[str, Any]:
+        zero: dict[str, Any] = {"stage": sharding.zero_stage}
+        if sharding.offload_optimizer:
+            zero["offload_optimizer"] = {"device": "cpu"}
+        # Without ZeRO and in float32 DeepSpeed clips without telling the norm: there `_clip` does it.
+        clips_itself = sharding.zero_stage == 0 and model.dtype == "float32"
+        return {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            # Every call of step() ends an accumulation, after as many backward passes as the plan has micro-batches.
+            "managed_gradient_accumulation": False,
+            "gradient_clipping": 0.0 if clips_itself else train.grad_clip,
+            "optimizer": {
+                "type": "AdamW",
+                "params": {
+                    "lr": train.lr,
+                    "betas": list(train.betas),
+                    "weight_decay": train.weight_decay,
+                    "torch_adam": not sharding.offload_optimizer,
+                },
+            },
+            "bf16": {"enabled": model.dtype == "bfloat16"},
+            "zero_optimization": zero,
+            "zero_allow_untested_optimizer": True,
+            "steps_per_print": 10**9,
+        }
+
+    def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        limit = self.train.grad_clip or float("inf")
+        self._grad_norm = float(nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit))
+
+    def update(
+        self, steps: Sequence[Sequence[Sequence[TrainingRow]]], loss: LossSettings, temperature: float
+    ) -> list[RankStats]:
+        """One optimizer step for each entry of `steps`, itself a list of micro-batches (this rank's share)."""
+        return [self._policy_step([collate(rows) for rows in step], loss, temperature) for step in steps]
+
+    def _policy_step(self, batches: Sequence[MicroBatch], settings: LossSettings, temperature: float) -> RankStats:
+        sums = torch.zeros(6, dtype=torch.float64)
+        for host_batch in batches:
+            batch = host_batch.to(self.device)
+            logprobs, entropy = self.engine(batch, temperature)
+            terms = policy_loss(
+                logprobs,
+                batch.old_logprobs,
+                batch.advantages,
+                batch.weights,
+                settings.clip_low,
+                settings.clip_high,
+                settings.kl_coef,
+                self._reference_logprobs(batch, temperature),
+            )
+            self.engine.backward(terms.loss * self.world_size)
+            counted = batch.weights > 0
+            difference = (logprobs.detach() - batch.old_logprobs).abs()[counted].sum()
+            parts = (terms.loss.detach(), terms.token_count, terms.clipped_tokens, terms.kl_sum, entropy[counted].sum())
+            sums += torch.stack([p.double().cpu() for p in (*parts, difference)])
+        norm = self._step(self.train.lr * min(1.0, (self.steps_done + 1) / max(1, self.train.warmup_steps)))
+        value = sums.tolist()
+        return RankStats(value[0], int(value[1]), int(value[2]), value[3], value[4], value[5], norm)
+
+    def _reference_logprobs(self, batch: MicroBatch, temperature: float) -> Tensor | None:
+        if self.reference is None:
+            return None
+        with torch.no_grad():
+            return self.reference(batch, temperature)[0]
+
+    def supervised(self, steps: Sequence[tuple[float, Sequence[Sequence[TrainingRow]]]]) -> list[float]:
+        """Supervised steps, each (learning rate, micro-batches); returns this rank's share of each step's loss."""
+        losses = []
+        for lr, micro_batches in steps:
+            total = 0.0
+            for rows in micro_batches:
+                batch = collate(rows).to(self.device)
+                loss = supervised_loss(self.engine(batch)[0], batch.weights)
+                self.engine.backward(loss * self.world_size)
+                total += float(loss.detach())
+            self._step(lr)
+            losses.append(total)
+        return losses
+
+    def _step(self, lr: float) -> float:
+        """The optimizer's step, on all ranks; returns the global gradient norm before clipping."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        self.engine.step()
+        self.steps_done += 1
+        return self._grad_norm if self._clips_itself else float(self.engine.get_global_grad_norm() or 0.0)
+
+    def probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
+        """Log-probabilities (nats) of all tokens of a text but its first."""
+        import numpy as np
+
+        ids = np.asarray(token_ids, np.int32)
+        nothing = np.ones(len(ids) - 1, np.float32)
+        with torch.no_grad():
+            logprobs, _ = self.engine(collate([TrainingRow(ids, nothing, nothing, nothing)]).to(self.device))
+        return tuple(logprobs.cpu().tolist())
+
+    def export(self, path: str) -> int:
+        """Rank 0 writes the weights as one safetensors file, whole or not at all, and returns their checksum."""
+        import deepspeed
+
+        tensors: dict[str, Tensor] = {}
+        for name, parameter in self.engine.module.lm.named_parameters():  # a tied head is listed once
+            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
+                if self.rank == 0:
+                    tensors[name] = parameter.detach().cpu().clone()
+        if self.rank != 0:
+            return 0
+        write_weights(Path(path), tensors)
+        return checksum(tensors)
+
+    def save(self, folder: str) -> None:
+        self.engine.save_checkpoint(folder, tag="state", client_state={"steps_done": self.steps_done})
+
+    def load(self, folder: str) -> None:
+        path, client_state = self.engine.load_checkpoint(folder, tag="state")
+        if path is None:
+            raise RuntimeError(f"no engine state in {folder}")
+        self.steps_done = client_state["steps_done"]
+
+    def peak_memory_mib(self) -> float:
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def environment(threads: int, on_gpu: bool) -> dict[str, str]:
+    """Variables of the actor's process; OpenMP reads its own when it is loaded."""
+    variables = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    return variables if on_gpu else {**variables, "DS_ACCELERATOR": "cpu"}

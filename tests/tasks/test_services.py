@@ -1,0 +1,153 @@
+"""`tasks.services` without its servers: what it refuses, whom it does not end, and what it leaves to the user."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tasks import processes, services
+
+USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own, a user who has set nothing, and no file in the repository."""
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path))
+    for name in USER_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(services, "POINTER", tmp_path / "prefect.toml")
+    (tmp_path / "services").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"], start_new_session=True)
+    yield child
+    child.kill()
+    child.wait()
+
+
+def write_record(home: Path, name: str, pid: int, started: float, url: str = "http://127.0.0.1:4299") -> Path:
+    pid_file = home / "services" / f"{name}.json"
+    pid_file.write_text(json.dumps({"pid": pid, "started": started, "url": url}))
+    return pid_file
+
+
+@pytest.mark.parametrize("busy", ["prefect", "mlflow"])
+def test_a_busy_port_is_named_with_its_setting_and_nothing_starts(
+    home: Path, capsys: pytest.CaptureFixture[str], busy: str
+) -> None:
+    with socket.socket() as taken, socket.socket() as free:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        free.bind(("127.0.0.1", 0))
+        ports = dict.fromkeys(services.PORTS, free.getsockname()[1]) | {busy: taken.getsockname()[1]}
+        free.close()
+        code = services.main(["up", *(f"--{name}-port={port}" for name, port in ports.items())])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.count("\n") == 1
+    assert f"port {ports[busy]} " in error and f"SGPO_{busy.upper()}_PORT" in error
+    assert {path.name for path in (home / "services").iterdir()} == {"lock"}
+
+
+def test_a_port_of_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGPO_MLFLOW_PORT", "often")
+    with pytest.raises(SystemExit, match="2"):
+        services.main(["up"])
+
+
+def test_down_ends_the_process_of_a_pid_file(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    pid_file = write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    assert services.addresses() == {"mlflow": "http://127.0.0.1:4299"}
+    assert services.main(["down"]) == 0
+    assert sleeper.wait(timeout=5) != 0
+    assert not pid_file.exists()
+
+
+def test_down_spares_a_process_that_got_the_pid_later(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    started = psutil.Process(sleeper.pid).create_time() - 60
+    pid_file = write_record(home, "mlflow", sleeper.pid, started)
+    assert services.addresses() == {}
+    assert services.main(["down"]) == 0
+    assert sleeper.poll() is None
+    assert not pid_file.exists()
+
+
+def test_stop_ends_orphans_by_their_mark_and_no_others(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
+    marked = subprocess.Popen(
+        [sys.executable, "-S", "-c", "import time; time.sleep(60)"], env=os.environ | {processes.MARK: f"worker@{home}"}
+    )
+    try:
+        assert processes.stop(home / "services" / "worker.json", f"worker@{home}")
+        assert marked.wait(timeout=5) != 0
+    finally:
+        marked.kill()
+    assert sleeper.poll() is None
+
+
+def test_environment_keeps_everything_below_home(home: Path) -> None:
+    variables = services.environment()
+    assert variables["PREFECT_HOME"] == f"{home}/prefect"
+    assert variables["MLFLOW_TRACKING_URI"] == f"sqlite:///{home}/mlflow.db"
+    assert "PREFECT_API_URL" not in variables
+    assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(services.REPO)
+    assert variables["PATH"].split(os.pathsep)[0] == f"{sys.prefix}/bin"
+
+
+def test_environment_points_to_the_server_while_it_lives(home: Path) -> None:
+    write_record(home, "prefect", os.getpid(), psutil.Process().create_time())
+    assert services.environment()["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
+    write_record(home, "prefect", os.getpid(), 0.0)
+    assert "PREFECT_API_URL" not in services.environment()
+
+
+def test_environment_leaves_what_the_user_has_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_record(home, "prefect", os.getpid(), psutil.Process().create_time())
+    chosen = {name: f"http://chosen/{name}" for name in USER_VARIABLES}
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    assert chosen.items() <= services.environment().items()
+
+
+def test_servers_that_the_user_names_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def names() -> list[str]:
+        return [service.name for service in services._plan(services.PORTS)]
+
+    assert names() == ["prefect", "mlflow", "worker"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
+    monkeypatch.setenv("PREFECT_API_URL", "http://orchestration:4200/api")
+    assert names() == ["worker"]
+
+
+def test_a_prefect_toml_of_the_user_stays(home: Path) -> None:
+    services.POINTER.write_text("[api]\n")
+    services._publish("http://127.0.0.1:4299/api")
+    services.main(["down"])
+    assert services.POINTER.read_text() == "[api]\n"
+
+
+def test_the_prefect_command_finds_the_server_until_it_goes_down(home: Path) -> None:
+    services._publish("http://127.0.0.1:4299/api")
+    code = "from prefect.settings import PREFECT_API_URL; print(PREFECT_API_URL.value())"
+    shell = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "SGPO"))}
+    printed = subprocess.run([sys.executable, "-c", code], cwd=home, env=shell, capture_output=True, check=True).stdout
+    assert printed.decode().strip() == "http://127.0.0.1:4299/api"
+    services.main(["down"])
+    assert not services.POINTER.exists()
+
+
+def test_importing_is_light() -> None:
+    code = "import sys, tasks.services; print([m for m in ('prefect', 'mlflow', 'torch', 'ray') if m in sys.modules])"
+    printed = subprocess.run([sys.executable, "-c", code], cwd=services.REPO, capture_output=True, check=True).stdout
+    assert printed.decode().strip() == "[]"
