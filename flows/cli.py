@@ -29,16 +29,25 @@ def main(
     """Parses, checks everything that can be checked, runs, prints the result. Exit status 2 for a wrong setting, 1 for
     a run that failed."""
     options = _parser(name, about, group, settings).parse_args(arguments)
-    result_stream = _keep_stdout_clean()
-    try:
+
+    def checked() -> dict[str, Any] | str:
         config = load(options.preset, options.overrides)
         if options.show_config:
-            print(to_yaml(config), file=result_stream, end="")
-            return
+            return to_yaml(config)
         if check is not None:
             check(config)
-        start_guard()
-        result = run(options.preset, options.overrides, fresh=options.fresh)
+        return run(options.preset, options.overrides, fresh=options.fresh)
+
+    run_and_report(checked)
+
+
+def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
+    """Runs, and prints what comes back: an object as JSON, a text as it is. Errors end in one line that says what to
+    do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
+    result_stream = _keep_stdout_clean()
+    start_guard()
+    try:
+        result = run()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -50,7 +59,7 @@ def main(
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
-    print(json.dumps(result), file=result_stream, flush=True)
+    print(result if isinstance(result, str) else json.dumps(result), file=result_stream, flush=True)
 
 
 def _parser(name: str, about: str, group: str, settings: type[Settings]) -> argparse.ArgumentParser:

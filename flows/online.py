@@ -54,6 +54,7 @@ def start_policy(config: RunConfig) -> str:
 
 def train(run: Run) -> None:
     """Every iteration that the last checkpoint has not seen."""
+    log = get_run_logger()
     done = start_or_resume(run)
     for iteration in range(done + 1, run.config.iterations + 1):
         generate(run, iteration)
@@ -64,7 +65,7 @@ def train(run: Run) -> None:
         sync_weights(run, iteration)
         if run.evaluates(iteration):
             evaluate(run, iteration)
-        record(run, iteration)
+        log.info(record(run, iteration))
         check_judge(run, iteration)
         if run.checkpoints(iteration):
             save_checkpoint(run, iteration)
@@ -72,16 +73,16 @@ def train(run: Run) -> None:
 
 def start_or_resume(run: Run) -> int:
     """Engines as the last checkpoint left them, or with the start policy, evaluated; returns the iterations done."""
-    done = last_checkpoint(run)
+    log, done = get_run_logger(), last_checkpoint(run)
     set_up_trainer(run)
     if done:
-        get_run_logger().info(f"resuming after iteration {done}")
+        log.info(f"resuming after iteration {done}")
         load_checkpoint(run, done)
     run.resume_after(done)
     sync_weights(run, done)
     if not done:
         evaluate(run, 0)
-        record(run, 0)
+        log.info(record(run, 0))
     return done
 
 

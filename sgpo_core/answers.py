@@ -31,6 +31,9 @@ _ROOT = str(Path(__file__).resolve().parents[1])
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a bracket
 # 007, +7, 1,234 and its LaTeX forms 1{,}234  1,\!234  1\,234
 _INTEGER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,)\d{3})+|\d+)", re.ASCII)
+# A sum or product that is left to do. Where a plain integer is asked for it is no answer: restating the problem
+# ("284471 + 936979") is equal to it and would be the easiest way to a reward.
+_UNDONE = re.compile(r"[\d)}]\s*(?:[-+*×·]|\\times|\\cdot)\s*[\d({\\]")
 
 
 class Outcome(StrEnum):
@@ -106,6 +109,8 @@ def _quick_outcome(gold: str, answer: str) -> Outcome | None:
     if gold == answer:
         return Outcome.CORRECT
     expected, given = _integer(gold), _integer(answer)
+    if expected is not None and _UNDONE.search(answer):
+        return Outcome.WRONG
     if expected is None or given is None:
         return None
     return Outcome.CORRECT if expected == given else Outcome.WRONG

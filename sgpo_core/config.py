@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -278,6 +279,9 @@ def _load(model: type[Config], group: str, preset: str, overrides: Sequence[str]
 
 def _hydra_advice(message: str, model: type[Settings]) -> str:
     first = message.strip().splitlines()[0]
+    if missing := re.search(r"Could not find '(\w+)/([^']*)'", first):
+        group, name = missing.groups()
+        return f"{group}={name}: there is no such choice; conf/{group} has {', '.join(presets(group))}"
     quoted = [part for part in first.split("'") if "." in part or part.isidentifier()]
     known = [key for key, _, _ in describe(model)]
     close = difflib.get_close_matches(quoted[0], known, n=1) if quoted else []

@@ -8,19 +8,20 @@ from pathlib import Path
 
 from sgpo_core.config import ClusterSettings, ConfigError, ModelSettings, RunConfig
 from tasks.services import home
+from tasks.tracking import check_reachable, tracking_uri
 
 _FREE_DISK_MIB = 512
 
 
 def check_resources(config: RunConfig) -> None:
-    """Raises ConfigError that names every missing resource: GPUs, memory, disk, the model."""
-    gpus = count_gpus()
-    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, gpus)]
+    """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server."""
+    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster)]
     free = shutil.disk_usage(_existing(home())).free // 2**20
     if free < _FREE_DISK_MIB:
         problems.append(f"{_FREE_DISK_MIB} MiB of free disk in {home()} (found {free}); SGPO_HOME names another folder")
     if problems:
         raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
+    check_reachable(tracking_uri())
 
 
 def _model_problems(model: ModelSettings) -> list[str]:
@@ -35,10 +36,10 @@ def _model_problems(model: ModelSettings) -> list[str]:
     return []
 
 
-def _cluster_problems(cluster: ClusterSettings, gpus: int) -> list[str]:
+def _cluster_problems(cluster: ClusterSettings) -> list[str]:
     problems = []
     wanted = cluster.rollout_actors * cluster.rollout_gpus + cluster.trainer_ranks * cluster.trainer_gpus
-    if wanted > gpus and not os.environ.get("RAY_ADDRESS"):
+    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (gpus := count_gpus()):
         problems.append(
             f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus} and {cluster.trainer_ranks} trainer "
             f"ranks x {cluster.trainer_gpus} (found {gpus}); RAY_ADDRESS names a cluster that has them, cluster=... another layout"

@@ -6,8 +6,6 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from prefect import get_run_logger
-
 from sgpo_core import rollout_table
 from sgpo_core.files import write_json
 from sgpo_core.metrics import rollout_metrics
@@ -18,8 +16,8 @@ _SAMPLE_COLUMNS = ("prompt", "response", "answer", "grade", "first_error_step", 
 
 
 @phase("record")
-def record(run: Run, iteration: int) -> None:
-    """metrics.json, MLflow, and a line with the time left."""
+def record(run: Run, iteration: int) -> str:
+    """metrics.json and MLflow; returns the line that tells a person how it goes."""
     now = time.monotonic()
     if iteration > 0:
         run.metrics |= rollout_metrics(rollout_table.read(run.paths.rollouts(iteration)))
@@ -27,9 +25,10 @@ def record(run: Run, iteration: int) -> None:
     run.metrics |= {f"time/{name}_s": seconds for name, seconds in run.timings.items()}
     run.timings.clear()
     run.metrics = run.tracker.record(run.paths.metrics(iteration), iteration, run.metrics)
-    get_run_logger().info(progress_line(run, iteration))
+    line = progress_line(run, iteration)
     run.last_metrics, run.metrics = {**run.last_metrics, **run.metrics}, {}
     run.iteration_started = now
+    return line
 
 
 def progress_line(run: Run, iteration: int) -> str:
