@@ -83,6 +83,17 @@ def _stop_engines() -> None:
 
 
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engines:
+    _start_ray()
+    try:
+        rollouts = _start_rollouts(policy, model, cluster)  # the actors start while the trainers do
+        engines = Engines(rollouts, start_trainers(cluster), sync_folder(cluster.sync_dir))
+        ray.get([r.peak_memory_mib.remote() for r in rollouts])  # waits until all have started
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"the engines of {policy} did not start: {_cause(error)}") from error
+    return engines
+
+
+def _start_ray() -> None:
     start_guard()
     if not ray.is_initialized():
         ray.init(
@@ -92,33 +103,27 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engin
             configure_logging=False,
             runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
         )
-    rollout = ray.remote(rollout_worker.RolloutWorker)
-    rollouts = tuple(
-        rollout.options(
-            num_cpus=0,  # trainer and engines take turns on the cores; threads are limited by OMP_NUM_THREADS
-            num_gpus=cluster.rollout_gpus,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **rollout_worker.environment(cluster)}},
-        ).remote(policy, model, cluster)
-        for _ in range(cluster.rollout_actors)
-    )
-    trainer = ray.remote(trainer_worker.TrainerWorker)
+
+
+def _actor(worker: type, gpus: int, variables: dict[str, str]) -> Any:
+    # num_cpus=0: trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS.
+    environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}}
+    return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
+
+
+def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings) -> tuple[Any, ...]:
+    actor = _actor(rollout_worker.RolloutWorker, cluster.rollout_gpus, rollout_worker.environment(cluster))
+    return tuple(actor.remote(policy, model, cluster) for _ in range(cluster.rollout_actors))
+
+
+def start_trainers(cluster: ClusterSettings) -> tuple[Any, ...]:
+    """DeepSpeed ranks, connected to each other; Ray must be up."""
     variables = trainer_worker.environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
-    trainers = tuple(
-        trainer.options(
-            num_cpus=0,
-            num_gpus=cluster.trainer_gpus,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}},
-        ).remote(rank, cluster.trainer_ranks)
-        for rank in range(cluster.trainer_ranks)
-    )
-    engines = Engines(rollouts, trainers, sync_folder(cluster.sync_dir))
-    try:
-        host, port = ray.get(trainers[0].address.remote())
-        engines.on_all_ranks("connect", host, port)
-        ray.get([r.peak_memory_mib.remote() for r in rollouts])  # waits until all have started
-    except ray.exceptions.RayError as error:
-        raise ConfigError(f"the engines of {policy} did not start: {_cause(error)}") from error
-    return engines
+    actor = _actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables)
+    ranks = tuple(actor.remote(rank, cluster.trainer_ranks) for rank in range(cluster.trainer_ranks))
+    host, port = ray.get(ranks[0].address.remote())
+    ray.get([rank.connect.remote(host, port) for rank in ranks])
+    return ranks
 
 
 def _cause(error: BaseException) -> str:

@@ -76,13 +76,15 @@ def stop(pid_file: Path, mark: str, *, children_first: bool = False) -> bool:
     leader = record.process() if record else None
     family = _family(mark, leader)
     if leader in family:
-        if children_first and (children := leader.children()):
+        descendants = _descendants(leader)
+        if children_first and descendants:
+            children = _descendants(leader, recursive=False)
             _end(children, signal.SIGTERM, STOP_DEADLINE_S)
             _end(children, signal.SIGKILL, REPORT_S)
             time.sleep(REPORT_S)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(leader.pid, signal.SIGTERM)
-        _end(family, 0, STOP_DEADLINE_S)
+        _end([leader, *descendants], 0, STOP_DEADLINE_S)
     _end(family | _family(mark, leader), signal.SIGTERM, 5)
     _end(family | _family(mark, leader), signal.SIGKILL, 5)
     pid_file.unlink(missing_ok=True)
@@ -95,9 +97,16 @@ def _family(mark: str, leader: psutil.Process | None) -> set[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):  # ended meanwhile, or another user's
             if process == leader or process.environ().get(MARK) == mark:
-                found |= {process, *process.children(recursive=True)}
+                found |= {process, *_descendants(process)}
     caller = psutil.Process()
     return found - {caller, *caller.parents()}
+
+
+def _descendants(process: psutil.Process, recursive: bool = True) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=recursive))
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _end(processes: Iterable[psutil.Process], number: int, seconds: float) -> None:

@@ -1,0 +1,40 @@
+"""Shared by all tests: one home for what they write, one small policy, one set of engines."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="sgpo-tests-"))
+os.environ["SGPO_HOME"] = str(_HOME)  # before tasks and flows are imported
+for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+    os.environ.pop(name, None)
+
+
+@pytest.fixture(scope="session")
+def session_home() -> Iterator[Path]:
+    yield _HOME
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def engines(session_home: Path) -> Iterator[None]:
+    """Engines started by any test stay up for the others."""
+    from tasks.cluster import keep_engines
+
+    with keep_engines():
+        yield
+
+
+@pytest.fixture(scope="session")
+def policy(engines: None) -> str:
+    """Folder of a policy that knows the format and makes most of the errors that there are."""
+    from flows.warm_start import warm_start
+
+    overrides = ["phases=[{steps: 250, slip_rate: 0.3}]", "gate_agreement=0", "gate_samples=64"]
+    return str(warm_start("tiny", overrides)["run_dir"])

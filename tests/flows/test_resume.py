@@ -1,0 +1,87 @@
+"""kill -9 at any moment, the same command again: the result is that of the run that was never killed, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import mlflow
+import psutil
+import pyarrow.parquet as pq
+
+from tasks.guard import TOKEN, bearers
+from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
+
+ITERATIONS = 4
+
+
+def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
+    overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect"]
+    whole = run_module("flows.online", "tiny", *overrides, home=tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    unkilled = Path(json.loads(whole.stdout.splitlines()[-1])["run_dir"])
+
+    # Once in the middle of an iteration, once when the first checkpoint is being written or just there.
+    kill_when_there(overrides, tmp_path / "killed", "iterations/000002/rollouts.parquet")
+    kill_when_there(overrides, tmp_path / "killed", "checkpoints")
+    again = run_module("flows.online", "tiny", *overrides, home=tmp_path / "killed")
+    assert again.returncode == 0, again.stderr[-3000:]
+    result = json.loads(again.stdout.splitlines()[-1])
+    killed = Path(result["run_dir"])
+
+    for iteration in range(1, ITERATIONS + 1):
+        name = f"iterations/{iteration:06d}"
+        assert pq.read_table(killed / name / "rollouts.parquet").equals(pq.read_table(unkilled / name / "rollouts.parquet"))
+        assert metrics(killed / name) == metrics(unkilled / name)
+    assert (killed / "policy/model.safetensors").read_bytes() == (unkilled / "policy/model.safetensors").read_bytes()
+
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'killed' / 'mlflow.db'}")
+    run = client.get_run(result["mlflow_run_id"])
+    assert run.info.status == "FINISHED" and len(client.search_runs([run.info.experiment_id])) == 1
+    steps = [p.step for p in client.get_metric_history(run.info.run_id, "reward/outcome_mean")]
+    assert sorted(steps) == list(range(1, ITERATIONS + 1))
+    for key in run.data.metrics:
+        history = [p.step for p in client.get_metric_history(run.info.run_id, key)]
+        assert len(history) == len(set(history)), key
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    values = json.loads((folder / "metrics.json").read_text())["metrics"]
+    return {k: v for k, v in values.items() if not k.startswith("time/") and k != "judge/seconds"}
+
+
+def kill_when_there(overrides: list[str], home: Path, file: str) -> None:
+    """Starts the run, kills it with SIGKILL as soon as `file` exists, and waits until nothing of it is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.online", "tiny", *overrides],
+        cwd=REPOSITORY,
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 180
+    while not list(home.glob(f"sgpo/*/{file}")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended, or hangs, before it could be killed"
+        time.sleep(0.01)
+    children = psutil.Process(process.pid).children(recursive=True)
+    tokens = {c.environ().get(TOKEN) for c in children if c.is_running()} - {None}
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert len(tokens) == 1 and children
+    gone_by = time.monotonic() + 30
+    while any(bearers(str(token)) for token in tokens) or any(c.is_running() and alive(c) for c in children):
+        assert time.monotonic() < gone_by, "30 s after the kill processes of the run remain"
+        time.sleep(0.2)
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

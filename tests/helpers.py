@@ -1,0 +1,44 @@
+"""Running flows as a user would, in a home of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A run of seconds: 4 groups of 4, an evaluation of 8 problems.
+SMALL = [
+    "iterations=4",
+    "sampling.problems=4",
+    "sampling.group_size=4",
+    "eval.every=2",
+    "eval.sets.chains.data.count=8",
+    "eval.sets.chains.k=2",
+    "checkpoint.every=2",
+]
+
+
+def start_from(policy: str) -> list[str]:
+    return ["model.warm_start=null", f"model.path={policy}"]
+
+
+def environment(home: Path, **more: str) -> dict[str, str]:
+    """That of a fresh shell: nothing of what this process's own flows have set."""
+    ours = ("SGPO_", "PREFECT_", "MLFLOW_", "RAY_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"SGPO_HOME": str(home)} | more
+
+
+def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
+    """`python -m <arguments>`, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=REPOSITORY,
+        env=environment(home, **more),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        stdin=subprocess.DEVNULL,
+    )

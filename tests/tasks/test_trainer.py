@@ -1,0 +1,147 @@
+"""The DeepSpeed ranks: results don't depend on micro-batches, ranks or ZeRO stage, and survive saving and loading."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+from safetensors.torch import load_file
+
+from sgpo_core.config import ClusterSettings, DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings, load_warm_start
+from sgpo_core.tiny_policy import save_random_policy
+from sgpo_core.training_rows import TrainingRow, collate, policy_rows
+from tasks.cluster import Engines, start_trainers
+from tasks.training import train_on
+
+MODEL = ModelSettings(max_length=64)
+LOSS = LossSettings(kl_coef=0.01)
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("policy")
+    save_random_policy(load_warm_start("tiny", ["hidden_size=64", "heads=2"]), folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def ranks(policy: str) -> Iterator[dict[int, Engines]]:
+    """Trainers of one and of two ranks, side by side."""
+    sets = {n: start_trainers(ClusterSettings(trainer_ranks=n, trainer_threads=1)) for n in (1, 2)}
+    yield {n: Engines((), trainers, Path()) for n, trainers in sets.items()}
+    for actor in itertools.chain.from_iterable(sets.values()):
+        ray.kill(actor)
+
+
+def rows(count: int, seed: int) -> list[TrainingRow]:
+    """Responses of very different lengths, so that two ranks get unequal numbers of micro-batches."""
+    rng = random.Random(seed)
+    lengths = [rng.choice([3, 5, 40]) for _ in range(count)]
+    return policy_rows(
+        prompt_ids=[[rng.randrange(2, 20) for _ in range(4)] for _ in lengths],
+        token_ids=[[rng.randrange(2, 20) for _ in range(n)] for n in lengths],
+        logprobs=[[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths],
+        advantages=[rng.uniform(-2, 2) for _ in lengths],
+        loss_masks=[[rng.random() > 0.1 for _ in range(n)] for n in lengths],
+        mean="sequence",
+    )
+
+
+def train(engines: Engines, start: str, tmp_path: Path, budget: int, stage: int, clip: float = 1.0) -> dict[str, Any]:
+    """Two optimizer steps from the start policy; the weights and the stats."""
+    settings = TrainSettings(lr=1e-3, grad_clip=clip)
+    engines.on_all_ranks("setup", start, MODEL, settings, DeepSpeedSettings(zero_stage=stage), True)
+    stats = train_on(engines, [rows(5, 1), rows(8, 2)], budget, LOSS, temperature=0.9)
+    path = tmp_path / f"{len(engines.trainers)}-{budget}-{stage}-{clip}.safetensors"
+    engines.on_all_ranks("export", str(path))
+    return {"weights": load_file(path), "stats": stats}
+
+
+def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
+    return max(float((a["weights"][k] - b["weights"][k]).abs().max()) for k in a["weights"])
+
+
+def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from sgpo_core.losses import policy_loss
+    from tasks.workers.trainer_worker import PolicyModel
+
+    models = [PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)) for _ in range(2)]
+    policy, reference = models
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
+    norms = []
+    for step in (rows(5, 1), rows(8, 2)):
+        batch = collate(step)
+        logprobs, _ = policy(batch, 0.9)
+        with torch.no_grad():
+            reference_logprobs, _ = reference(batch, 0.9)
+        terms = policy_loss(
+            logprobs, batch.old_logprobs, batch.advantages, batch.weights, kl_coef=0.01, reference_logprobs=reference_logprobs
+        )
+        optimizer.zero_grad()
+        terms.loss.backward()
+        norms.append(float(torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)))
+        optimizer.step()
+    ours = train(ranks[1], start, tmp_path, budget=10_000, stage=0)
+    plain = dict(policy.lm.named_parameters())
+    assert max(float((ours["weights"][k] - plain[k].detach()).abs().max()) for k in ours["weights"]) < 1e-6
+    assert [s.grad_norm for s in ours["stats"]] == pytest.approx(norms, rel=1e-4)
+
+
+def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
+    whole = train(ranks[1], start, tmp_path, budget=10_000, stage=0)
+    variants = {
+        "micro-batches": train(ranks[1], start, tmp_path, budget=50, stage=0),
+        **{f"2 ranks, ZeRO {stage}": train(ranks[2], start, tmp_path, budget=50, stage=stage) for stage in (0, 1, 2, 3)},
+    }
+    for name, variant in variants.items():
+        assert difference(whole, variant) < 1e-5, name
+        for ours, theirs in zip(variant["stats"], whole["stats"], strict=True):
+            assert ours.loss == pytest.approx(theirs.loss, abs=1e-6), name
+            assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-3), name
+            assert (ours.tokens, ours.clipped) == (theirs.tokens, theirs.clipped), name
+
+
+@pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
+def test_saved_and_loaded_it_goes_on_the_same(
+    ranks: dict[int, Engines], start: str, tmp_path: Path, world: int, stage: int
+) -> None:
+    engines, settings = ranks[world], TrainSettings(lr=1e-3)
+    arguments = (start, MODEL, settings, DeepSpeedSettings(zero_stage=stage), False)
+    plain = LossSettings()
+
+    def step(seed: int) -> None:
+        train_on(engines, [rows(6, seed)], 60, plain, 1.0)
+
+    def export(name: str) -> bytes:
+        engines.on_all_ranks("export", str(tmp_path / name))
+        return (tmp_path / name).read_bytes()
+
+    engines.on_all_ranks("setup", *arguments)
+    step(1)
+    engines.on_all_ranks("save", str(tmp_path / "state"))
+    step(2)
+    expected = export("a.safetensors")
+    engines.on_all_ranks("setup", *arguments)
+    engines.on_all_ranks("load", str(tmp_path / "state"))
+    step(2)
+    assert export("b.safetensors") == expected
+
+
+def test_gradients_do_not_see_padding(start: str) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from tasks.workers.trainer_worker import PolicyModel
+
+    model = PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float64))
+    together = model(collate(rows(6, 3)))[0]
+    alone: Sequence[Any] = [model(collate([row]))[0] for row in rows(6, 3)]
+    np.testing.assert_allclose(together.detach().numpy(), torch.cat(list(alone)).detach().numpy(), atol=2e-6)
