@@ -23,7 +23,7 @@ REQUIREMENTS := requirements/$(EXTRA).txt
 
 # The stamp's name is a hash of what set-up depends on (times of files mean little after a checkout), and of
 # this folder, whose path is written into the scripts of .venv.
-KEY := $(shell { $(BASE_PYTHON) -VV; cat $(REQUIREMENTS); echo $(UV_VERSION) $(CURDIR); } 2>&1 | sha256sum | cut -c1-12)
+KEY := $(shell { $(BASE_PYTHON) -VV || true; cat $(REQUIREMENTS); echo $(UV_VERSION) $(CURDIR); } 2>&1 | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.setup-$(EXTRA)-$(KEY)
 BENCH_STAMP := $(STAMP)-bench-$(shell sha256sum requirements/bench.txt 2>/dev/null | cut -c1-12)
 
@@ -69,9 +69,9 @@ endef
 # The old stamps go first: an environment left half-way must not pass for a finished one.
 $(STAMP):
 	$(CHECK)
-	@rm -rf $(VENV)/.setup-* $(VENV)/torch_extensions
 	@echo "setup: packages of $(REQUIREMENTS) into $(VENV)"
 	@$(BASE_PYTHON) -m venv $(VENV)
+	@rm -rf $(VENV)/.setup-* $(VENV)/torch_extensions
 	@$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(INSTALL_TORCH)
 	@$(UV) pip sync --quiet $(IN_VENV) --compile-bytecode $(REQUIREMENTS)
@@ -110,7 +110,7 @@ down: ## Stop what `make up` started
 	@$(VENV)/bin/python -m tasks.services down
 
 status: ## Show what runs where
-	@$(VENV)/bin/python -m tasks.services status
+	@$(VENV)/bin/python -m tasks.services status || true
 
 bench: $(BENCH_STAMP) ## Measure speed and memory against peers and limits (ARGS="...")
 	@$(VENV)/bin/python -m bench.run $(ARGS)

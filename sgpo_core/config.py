@@ -103,7 +103,7 @@ class DataSettings(Settings):
 class BenchmarkSettings(Settings):
     data: DataSettings = DataSettings()
     k: Positive = Field(4, description="responses to each problem")
-    temperature: float = Field(1.0, ge=0, description="sampling temperature")
+    temperature: float = Field(1.0, ge=0, le=2, description="sampling temperature")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus sampling")
 
 
@@ -121,7 +121,7 @@ class JudgeSettings(Settings):
 class SamplingSettings(Settings):
     problems: Positive = Field(16, description="problems (groups) an iteration")
     group_size: int = Field(8, ge=2, description="responses to each problem")
-    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    temperature: float = Field(1.0, gt=0, le=2, description="sampling temperature")
     max_tokens: Positive = Field(96, description="length limit of a response, tokens")
 
 

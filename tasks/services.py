@@ -108,7 +108,8 @@ def _plan(ports: dict[str, int]) -> list[Service]:
     if environment()["MLFLOW_TRACKING_URI"].startswith(("sqlite", "postgresql", "mysql", "mssql")):
         command = f"mlflow server --host {HOST} --port {ports['mlflow']} --workers 1"
         plan.append(Service("mlflow", command, mlflow, f"{mlflow}/health"))
-    return [*plan, Service("worker", "prefect worker start --type process --pool sgpo --name sgpo", api)]
+    # One flow run at a time: engines are sized for the whole machine. Others wait in the queue.
+    return [*plan, Service("worker", "prefect worker start --type process --pool sgpo --name sgpo --limit 1", api)]
 
 
 def _require_free(service: Service) -> None:
@@ -133,7 +134,6 @@ def _start(service: Service, api: str) -> Callable[[], None]:
     variables = os.environ | environment() | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
     variables[MARK] = _mark(service.name)
     variables["MLFLOW_BACKEND_STORE_URI"] = variables["MLFLOW_TRACKING_URI"]  # no argument: it may hold a password
-    variables.setdefault("PREFECT_WORKER_QUERY_SECONDS", "2")  # 10 by default; the server is near and serves one
     child = launch(service.command, service.url, _pid_file(service.name), log, variables)
 
     def wait() -> None:

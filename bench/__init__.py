@@ -1,0 +1,1 @@
+"""Speed and memory, each against a peer or a limit measured in the same run.  `python -m bench.run --help`"""

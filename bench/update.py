@@ -1,0 +1,115 @@
+"""update: one optimizer step through the trainer (`tasks.training.train_on`: rows to a DeepSpeed rank in a Ray actor)
+against a bare torch loop.
+
+The peer is what one writes without a framework: transformers model, log-softmax, clipped loss, `backward`, gradient
+clipping, `torch.optim.AdamW`. It has the same threads and the same tokens in the same micro-batches, whose tensors are
+made before its clock starts; ours makes them, measures entropy, clip share and distance to the sampler, and sends rows
+and results through Ray. It is the limit: nobody computes these gradients on this machine with less.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import ray
+import torch
+
+from bench.figures import Figure, side_by_side
+from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, policy
+from sgpo_core import chains
+from sgpo_core.config import ClusterSettings, DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings
+from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, deal, policy_rows
+from tasks.cluster import REPOSITORY, Engines, keep_engines, start_trainers
+from tasks.data import load_tokenizer
+from tasks.guard import start_guard
+from tasks.training import train_on
+from tasks.workers.trainer_worker import environment
+
+REPEATS = 15
+TRAIN = TrainSettings(lr=1e-6)  # small, so that the policy is about the same at the last repeat as at the first
+LOSS = LossSettings()
+
+
+def measure() -> Iterator[Figure]:
+    """Seconds of one step on 128 responses, one rank of two threads."""
+    rows = training_rows(policy())
+    with keep_engines():
+        start_guard()
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        engines = Engines((), start_trainers(ClusterSettings(trainer_threads=2)), Path())
+        engines.on_all_ranks("setup", policy(), ModelSettings(), TRAIN, DeepSpeedSettings(), False)
+        variables = {"PYTHONPATH": str(REPOSITORY), **environment(2, on_gpu=False)}
+        plain = ray.remote(PlainLoop).options(num_cpus=0, runtime_env={"env_vars": variables}).remote(policy(), rows)
+
+        def ours() -> float:
+            time.sleep(0.3)  # the other process's OpenMP threads spin for a moment after their work
+            began = time.perf_counter()
+            train_on(engines, [rows], TRAIN.micro_batch_tokens, LOSS, temperature=1.0)
+            return time.perf_counter() - began
+
+        def peer() -> float:
+            time.sleep(0.3)
+            return float(ray.get(plain.step.remote()))
+
+        own_s, bare_s = side_by_side(ours, peer, REPEATS)
+    tokens = sum(len(row.input_ids) for row in rows)
+    yield Figure(
+        figure="update",
+        value=own_s,
+        unit="s",
+        goal=(">=", 0.85),
+        peer=bare_s,
+        ratio=bare_s / own_s,
+        how=f"peer: plain torch loop, same micro-batches; {len(rows)} responses, {tokens} tokens with prompts, 2 threads; "
+        f"medians of {REPEATS} in turn",
+    )
+
+
+def training_rows(folder: str) -> list[TrainingRow]:
+    """Worked solutions with slips, as long as real responses, with made-up advantages and sampler's log-probabilities."""
+    rng, tokenizer = random.Random(0), load_tokenizer(folder)
+    prompts, texts = [], []
+    for _ in range(GROUPS * GROUP_SIZE):
+        a, b = chains.sample_operands(rng, COLUMNS, 0.9)
+        prompts.append(tokenizer(chains.prompt(a, b))["input_ids"])
+        texts.append([*tokenizer(chains.solve(a, b, rng, slip_rate=0.3).text)["input_ids"], tokenizer.eos_token_id])
+    return policy_rows(
+        prompt_ids=prompts,
+        token_ids=texts,
+        logprobs=[[-0.2] * len(ids) for ids in texts],
+        advantages=[rng.choice([-1.0, 1.0]) for _ in texts],
+        loss_masks=[[True] * len(ids) for ids in texts],
+        mean=LOSS.mean,
+    )
+
+
+class PlainLoop:
+    """The peer, in a process of its own."""
+
+    def __init__(self, folder: str, rows: Sequence[TrainingRow]) -> None:
+        from transformers import AutoModelForCausalLM
+
+        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").train()
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN.lr, betas=TRAIN.betas, weight_decay=0.0)
+        [micro_batches] = deal(rows, TRAIN.micro_batch_tokens, world_size=1)
+        self.batches = [collate(batch) for batch in micro_batches]
+
+    def step(self) -> float:
+        """Seconds of one optimizer step."""
+        began = time.perf_counter()
+        self.optimizer.zero_grad()
+        for batch in self.batches:
+            self._loss(batch).backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), TRAIN.grad_clip)
+        self.optimizer.step()
+        return time.perf_counter() - began
+
+    def _loss(self, batch: MicroBatch) -> torch.Tensor:
+        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.row, batch.position]
+        logprobs = torch.log_softmax(logits, dim=-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
+        ratio = torch.exp(logprobs - batch.old_logprobs)
+        clipped = torch.clamp(ratio, 1 - LOSS.clip_low, 1 + LOSS.clip_high)
+        return -(torch.minimum(ratio * batch.advantages, clipped * batch.advantages) * batch.weights).sum()

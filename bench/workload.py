@@ -1,0 +1,59 @@
+"""What all benches work on: one small policy, and flows run as a user runs them, in a home of the bench's own.
+
+The policy is a Qwen2 of 2.4 million parameters that has been taught `chains` of 4 columns for a minute. It ends its
+responses (about 46 tokens) and solves about half of its problems, so that nearly every group has something to teach:
+random weights would run into the length limit and train on nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from tasks.services import REPO
+
+COLUMNS = 4
+GROUPS, GROUP_SIZE = 16, 8
+MAX_TOKENS = 64
+_WARM_START = [
+    f"columns={COLUMNS}",
+    "hidden_size=256",
+    "layers=4",
+    "heads=8",
+    "intermediate_size=448",
+    "phases=[{steps: 150, slip_rate: 0.3}]",
+    "gate_agreement=0",  # what it has learnt matters little; that it is the same every time does
+]
+
+
+@lru_cache(maxsize=1)
+def policy() -> str:
+    """Folder of the policy, made once for all benches of a call."""
+    return str(run_module("flows.warm_start", "tiny", *_WARM_START)["run_dir"])
+
+
+def run_module(*command: str) -> dict[str, Any]:
+    """`python -m COMMAND`, in a process of its own, to its end; the JSON object on its last line of output."""
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=REPO, env=environment(), stdout=subprocess.PIPE, text=True, check=True
+    )
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def environment() -> dict[str, str]:
+    """That of a fresh shell with the bench's home: a server that the user runs is neither used nor filled."""
+    ours = ("SGPO_", "PREFECT_", "MLFLOW_", "RAY_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    return kept | {"SGPO_HOME": os.environ["SGPO_HOME"], "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def iteration_records(run_dir: str) -> list[dict[str, float]]:
+    """The metrics of every iteration of a run, the start (0) left out."""
+    files = sorted(Path(run_dir).glob("iterations/*/metrics.json"))
+    records = [json.loads(file.read_text()) for file in files]
+    return [record["metrics"] for record in records if record["step"] > 0]

@@ -1,0 +1,89 @@
+"""Files and folders that appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sgpo_core.files import read_json, whole_directory, write_atomically, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*"))
+
+
+def half_written(path: Path) -> None:
+    path.write_text("half")
+    raise OSError("disk full")
+
+
+def test_text_and_json(tmp_path: Path) -> None:
+    write_text(tmp_path / "new" / "folder" / "a.txt", "ein ½\n")
+    assert (tmp_path / "new" / "folder" / "a.txt").read_text(encoding="utf-8") == "ein ½\n"
+    write_json(tmp_path / "a.json", {"b": [1, 2.5, None], "a": Path("x")})
+    assert read_json(tmp_path / "a.json") == {"a": "x", "b": [1, 2.5, None]}
+    assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+def test_a_file_is_replaced(tmp_path: Path) -> None:
+    for text in ("old and long", "new"):
+        write_text(tmp_path / "a", text)
+    assert (tmp_path / "a").read_text() == "new"
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failing_writer_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    def write(path: Path) -> None:
+        path.write_text("half")
+        raise error
+
+    write_text(tmp_path / "a", "old")
+    for name in ("a", "b"):
+        with pytest.raises(error):
+            write_atomically(tmp_path / name, write)
+    assert (tmp_path / "a").read_text() == "old"
+    assert names(tmp_path) == ["a"]
+
+
+def test_the_file_is_the_old_one_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    def write(path: Path) -> None:
+        path.write_text("new")
+        assert (tmp_path / "a").read_text() == "old"
+
+    write_text(tmp_path / "a", "old")
+    write_atomically(tmp_path / "a", write)
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_what_a_crash_left_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / ".a.partial").write_text("of a process that was killed, and longer than the new text")
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    assert names(tmp_path) == ["a"]
+    (tmp_path / ".d.partial").mkdir()
+    (tmp_path / ".d.partial" / "stale").touch()
+    with whole_directory(tmp_path / "d") as folder:
+        (folder / "fresh").touch()
+    assert names(tmp_path) == ["a", "d", "fresh"]
+
+
+def test_a_directory_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        with whole_directory(tmp_path / "d") as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / name).write_text(name)
+            assert (tmp_path / "d" / "sub" / "old").exists() == (name == "new")  # the old one is there meanwhile
+    assert names(tmp_path) == ["d", "new", "sub"]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_a_failing_block_leaves_the_old_directory_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    with whole_directory(tmp_path / "d") as folder:
+        (folder / "old").touch()
+    for name in ("d", "e"):
+        with pytest.raises(error), whole_directory(tmp_path / name) as folder:
+            (folder / "half").touch()
+            raise error
+    assert names(tmp_path) == ["d", "old"]

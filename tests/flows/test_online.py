@@ -1,0 +1,180 @@
+"""The online flow on real engines: what it keeps, records and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from sgpo_core.config import ConfigError
+from sgpo_core.metrics import METRICS
+from sgpo_core.rollout_table import SCHEMA, read
+from tests.helpers import SMALL, run_module, start_from
+
+AT_EVERY_ITERATION = [
+    *(f"group/{n}_frac" for n in ("all_negative", "all_positive", "mixed", "zero_signal")),
+    *("reward/outcome_mean", "reward/shaped_mean"),
+    *(f"judge/{n}" for n in ("calls", "abstained_frac", "cached_frac", "seconds", "tokens")),
+    *(f"rollout/{n}" for n in ("tokens", "length_mean", "truncated_frac", "steps_mean")),
+    *(f"time/{n}_s" for n in ("generate", "grade", "judge", "credit", "update", "sync", "iteration")),
+]
+
+
+def run(policy: str, *overrides: str) -> dict[str, Any]:
+    from flows.online import online
+
+    return online("tiny", [*SMALL, *start_from(policy), *overrides])
+
+
+@pytest.fixture(scope="module")
+def result(policy: str) -> dict[str, Any]:
+    return run(policy, "algorithm=sgpo", "seed=1")
+
+
+def test_every_iteration_is_kept_and_recorded(result: dict[str, Any]) -> None:
+    folder = Path(result["run_dir"])
+    client = mlflow.MlflowClient(mlflow_uri(folder))
+    for name in AT_EVERY_ITERATION:
+        points = client.get_metric_history(result["mlflow_run_id"], name)
+        assert sorted(p.step for p in points if p.step > 0) == [1, 2, 3, 4], name
+    for name in ("avg_at_k", "pass_at_k", "maj_at_k"):
+        points = client.get_metric_history(result["mlflow_run_id"], f"eval/chains/{name}")
+        assert sorted(p.step for p in points) == [0, 2, 4]
+    for iteration in (1, 2, 3, 4):
+        table = pq.read_table(folder / f"iterations/{iteration:06d}/rollouts.parquet")
+        assert table.num_rows == 16 and table.column_names == SCHEMA.names
+        assert set(table.column("policy_version").to_pylist()) == {iteration - 1}
+
+
+def test_metrics_are_those_of_the_dictionary(result: dict[str, Any]) -> None:
+    for name in result["final_metrics"]:
+        family = name if not name.startswith(("eval/", "time/")) else None
+        assert family is None or family in METRICS, name
+    assert result["final_metrics"]["policy/sampler_logprob_diff"] < 1e-5 or "policy/loss" not in result["final_metrics"]
+
+
+def test_mlflow_run_has_tags_config_versions_and_sample(result: dict[str, Any], tmp_path: Path) -> None:
+    client = mlflow.MlflowClient(mlflow_uri(Path(result["run_dir"])))
+    found = client.get_run(result["mlflow_run_id"])
+    assert found.info.status == "FINISHED"
+    assert {"algorithm": "sgpo", "judge": "rule", "seed": "1", "preset": "tiny"}.items() <= found.data.tags.items()
+    assert found.data.tags["git_commit"] and "mlflow.parentRunId" not in found.data.tags
+    settings = yaml.safe_load(Path(client.download_artifacts(found.info.run_id, "config.yaml", str(tmp_path))).read_text())
+    assert settings["algorithm"]["credit"]["beta"] == 10.0
+    versions = json.loads(Path(client.download_artifacts(found.info.run_id, "environment.json", str(tmp_path))).read_text())
+    assert {"torch", "deepspeed", "ray", "prefect", "mlflow"} <= set(versions["packages"])
+    sample = mlflow_table(client, found.info.run_id, tmp_path)
+    assert {"prompt", "response", "rts", "advantage"} <= set(sample["columns"]) and len(sample["data"]) == 16
+
+
+def test_checkpoints_are_pruned_and_the_policy_is_published(result: dict[str, Any]) -> None:
+    folder = Path(result["run_dir"])
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["000002", "000004"]
+    assert (folder / "policy/model.safetensors").read_bytes() == (
+        folder / "checkpoints/000004/policy/model.safetensors"
+    ).read_bytes()
+
+
+def test_complete_run_is_not_run_again(policy: str, result: dict[str, Any]) -> None:
+    stamp = (Path(result["run_dir"]) / "iterations/000001/rollouts.parquet").stat().st_mtime_ns
+    assert run(policy, "algorithm=sgpo", "seed=1") == result
+    assert (Path(result["run_dir"]) / "iterations/000001/rollouts.parquet").stat().st_mtime_ns == stamp
+
+
+def test_grpo_makes_no_step_without_signal_and_judges_nothing(policy: str) -> None:
+    # gamma, beta and the rest of credit are there for both; only the scope differs.
+    grpo = run(policy, "algorithm=grpo", "data.seed=5", "data.count=4", "data.columns=6", "data.carry_rate=1.0")
+    for iteration in (1, 2, 3, 4):
+        table = read(Path(grpo["run_dir"]) / f"iterations/{iteration:06d}/rollouts.parquet")
+        assert set(table["verdict_status"]) == {None} and table["shaped_reward"] == table["outcome_reward"]
+        record = json.loads((Path(grpo["run_dir"]) / f"iterations/{iteration:06d}/metrics.json").read_text())["metrics"]
+        if record["group/zero_signal_frac"] == 1.0:
+            assert record["policy/steps"] == 0.0
+
+
+def test_masked_tokens_kl_and_token_units_run_through(policy: str) -> None:
+    """mask_after_error spares the tokens from the first wrong step on, counted on the sampled tokens."""
+    done = run(
+        policy,
+        "iterations=1",
+        "algorithm.credit={scope: all_incorrect, rts_unit: tokens, mask_after_error: true}",
+        "algorithm.loss.kl_coef=0.1",
+        "train.epochs=2",
+    )
+    table = read(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
+    masked = 0
+    for i, mask in enumerate(table["loss_mask"]):
+        assert len(mask) == len(table["token_ids"][i])
+        error = table["first_error_step"][i]
+        if table["neutral"][i]:
+            assert not any(mask)
+        elif error is not None and table["advantage"][i] > 0:
+            # A step line is 10 tokens here ("Step i: " d " + " d " + " d " = " d [d] newline: 9 or 10), so check by text.
+            kept = sum(mask)
+            assert mask == [True] * kept + [False] * (len(mask) - kept)
+            masked += kept < len(mask)
+            assert kept >= 9 * (error - 1)
+        else:
+            assert all(mask)
+    assert masked > 0
+    assert done["final_metrics"]["policy/steps"] == 4.0  # 2 epochs x 2 mini-batches: with a KL term every group counts
+    assert done["final_metrics"]["policy/kl"] >= 0
+
+
+def test_truncated_and_empty_responses_are_values(policy: str) -> None:
+    done = run(policy, "iterations=1", "sampling.max_tokens=1", "sampling.temperature=2.0")
+    table = read(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
+    assert set(table["grade"]) == {"unparsable"} and done["final_metrics"]["grade/unparsable_frac"] == 1.0
+    assert set(table["rts"]) == {0.0}
+
+
+def test_local_problem_file_with_a_broken_row(policy: str, tmp_path: Path) -> None:
+    good = [{"id": str(i), "problem": f"Compute {100000 + i} + 200000.\n", "answer": 300000 + i} for i in range(4)]
+    file = tmp_path / "problems.jsonl"
+    file.write_text("\n".join([json.dumps(row) for row in good] + ['{"problem": "Compute']))
+    with pytest.raises(ConfigError, match=r"line 5.*not JSON"):
+        run(policy, "iterations=1", f"data.source={file}")
+    done = run(policy, "iterations=1", f"data.source={file}", "data.max_bad_rows=1")
+    assert done["final_metrics"]["rollout/tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nope"], "unknown preset 'nope'"),
+        (["tiny", "algorithm=gpro"], "conf/algorithm has grpo, sgpo"),
+        (["tiny", "sampling.groupsize=3"], "sampling.group_size"),
+        (["tiny", "seed=-1"], "seed=-1"),
+        (["tiny", "model.warm_start=null", "model.path=./missing"], "model.path=./missing"),
+        (["7b"], "8 GPUs"),
+    ],
+)
+def test_bad_settings_stop_before_anything_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run_module("flows.online", *arguments, home=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("sgpo"))
+
+
+def test_unreachable_mlflow_stops_before_anything_starts(tmp_path: Path) -> None:
+    done = run_module("flows.online", "tiny", home=tmp_path, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    assert done.returncode == 2 and "MLFLOW_TRACKING_URI=http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_lists_every_setting(tmp_path: Path) -> None:
+    done = run_module("flows.online", "--help", home=tmp_path)
+    assert done.returncode == 0 and "algorithm.credit.beta" in done.stdout
+
+
+def mlflow_uri(run_dir: Path) -> str:
+    return f"sqlite:///{run_dir.parent.parent / 'mlflow.db'}"
+
+
+def mlflow_table(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, Any]:
+    return dict(json.loads(Path(client.download_artifacts(run_id, "rollouts_sample.json", str(folder))).read_text()))

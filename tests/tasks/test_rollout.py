@@ -1,0 +1,99 @@
+"""The rollout engines: seeds, log-probabilities, and that a stale sync can't go unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from sgpo_core import chains
+from sgpo_core.config import ModelSettings, load_run
+from tasks import rollout
+from tasks.cluster import Engines, engines_for
+from tasks.data import encode_prompts, load_tokenizer, stop_ids
+from tasks.workers.rollout_worker import Request, Sampling
+from tasks.workers.weight_sync import checksum, write_weights
+
+CONFIG = load_run("tiny")
+
+
+@pytest.fixture(scope="module")
+def running(policy: str) -> Iterator[Engines]:
+    with engines_for(policy, CONFIG.model, CONFIG.cluster) as engines:
+        engines.on_all_ranks("setup", policy, CONFIG.model, CONFIG.train, CONFIG.deepspeed, False)
+        yield engines
+
+
+@pytest.fixture(scope="module")
+def prompts(policy: str) -> list[list[int]]:
+    return encode_prompts(policy, chains.make_problems(6, seed=9), ModelSettings(max_length=128), 64)
+
+
+def sampling(policy: str, temperature: float = 1.0) -> Sampling:
+    return Sampling(temperature, 64, stop_ids(load_tokenizer(policy)))
+
+
+def test_seed_alone_decides_a_response(running: Engines, policy: str, prompts: list[list[int]]) -> None:
+    rollout.sync_engines(running, 1, prompts[0], 1e-4)
+    requests = [Request(prompts[i % 6], seed=i) for i in range(24)]
+    together = rollout.sample(running, requests, sampling(policy), group_size=4)
+    backwards = rollout.sample(running, requests[::-1], sampling(policy), group_size=1)[::-1]
+    for a, b in zip(together, backwards, strict=True):
+        np.testing.assert_array_equal(a.token_ids, b.token_ids)
+        np.testing.assert_array_equal(a.logprobs, b.logprobs)
+    assert len({tuple(c.token_ids) for c in together}) > 12
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_those_of_the_distribution_sampled_from(
+    running: Engines, policy: str, prompts: list[list[int]], temperature: float
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    rollout.sync_engines(running, 1, prompts[0], 1e-4)
+    [completion] = rollout.sample(running, [Request(prompts[1], 3)], sampling(policy, temperature), 1)
+    model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    ids = torch.tensor([[*prompts[1], *completion.token_ids]])
+    with torch.no_grad():
+        logprobs = torch.log_softmax(model(ids).logits[0] / temperature, dim=-1)
+    first = len(prompts[1])
+    expected = [float(logprobs[i - 1, ids[0, i]]) for i in range(first, ids.shape[1])]
+    np.testing.assert_allclose(completion.logprobs, expected, atol=1e-4)
+    assert completion.truncated == (completion.token_ids[-1] not in sampling(policy).stop_ids)
+
+
+def test_engine_with_other_weights_is_noticed(running: Engines, prompts: list[list[int]], tmp_path: Path) -> None:
+    """Trained by one step without a sync, the trainer no longer agrees with what the engines hold."""
+    path = tmp_path / "weights.safetensors"
+    running.on_all_ranks("export", str(path))
+    before = ray.get(running.rollouts[0].load_weights.remote(str(path), 7, prompts[0]))
+    from safetensors.torch import load_file
+
+    moved = {name: tensor + 0.01 for name, tensor in load_file(path).items()}
+    write_weights(path, moved)
+    after = ray.get(running.rollouts[0].load_weights.remote(str(path), 7, prompts[0]))
+    assert before.checksum != after.checksum == checksum(moved)
+    assert before.difference(after) > 1e-3
+
+    class Deaf:
+        """An engine that ignores the sync; the failure can't be provoked in a real one."""
+
+        class load_weights:  # noqa: N801
+            @staticmethod
+            def remote(*_: object) -> object:
+                return ray.put(after)
+
+    stale = Engines((Deaf(),), running.trainers, running.sync_dir)
+    with pytest.raises(RuntimeError, match="does not hold the trainer's weights"):
+        rollout.sync_engines(stale, 7, prompts[0], 1e-4)
+    rollout.sync_engines(running, 8, prompts[0], 1e-4)  # and a real sync repairs it
+
+
+def test_checksum_sees_swapped_rows_and_swapped_tensors() -> None:
+    a, b = torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)
+    assert checksum({"a": a, "b": b}) == checksum({"b": b.clone(), "a": a.clone()})
+    assert len({checksum(t) for t in ({"a": a, "b": b}, {"a": b, "b": a}, {"a": a.flip(0), "b": b}, {"a": a})}) == 4

@@ -1,0 +1,77 @@
+"""MLflow: each point once, whatever crashes in between; nothing lost while the server is away."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from sgpo_core.config import ConfigError
+from tasks import tracking
+from tasks.tracking import Tracker
+
+
+@pytest.fixture
+def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path))
+    return open_tracker(tmp_path)
+
+
+def open_tracker(folder: Path) -> Tracker:
+    return Tracker.open("test", "run-1", folder / "run", {"algorithm": "sgpo"}, {"seed": 1})
+
+
+def record(tracker: Tracker, step: int, value: float) -> dict[str, float]:
+    return tracker.record(tracker.folder / f"iterations/{step:06d}/metrics.json", step, {"a": value, "b": 2 * value})
+
+
+def points(tracker: Tracker) -> dict[str, list[tuple[int, float]]]:
+    history = {key: tracker.client.get_metric_history(tracker.run_id, key) for key in ("a", "b")}
+    return {key: sorted((p.step, p.value) for p in found) for key, found in history.items()}
+
+
+def test_resume_uses_the_same_run_and_doubles_nothing(tracker: Tracker, tmp_path: Path) -> None:
+    record(tracker, 1, 1.0)
+    record(tracker, 2, 2.0)
+    again = open_tracker(tmp_path)
+    assert again.run_id == tracker.run_id
+    again.redeliver(last_iteration=1)
+    assert record(again, 2, 99.0) == {"a": 2.0, "b": 4.0}  # computed again after a crash: the first record stands
+    record(again, 3, 3.0)
+    assert points(again) == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(1, 2.0), (2, 4.0), (3, 6.0)]}
+
+
+def test_record_written_but_not_sent_is_delivered_on_resume(tracker: Tracker, tmp_path: Path) -> None:
+    record(tracker, 1, 1.0)
+    path = tracker.folder / "iterations/000002/metrics.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"step": 2, "timestamp_ms": 5, "metrics": {"a": 7.0, "b": 8.0}}))
+    again = open_tracker(tmp_path)
+    again.redeliver(last_iteration=2)
+    assert points(again) == {"a": [(1, 1.0), (2, 7.0)], "b": [(1, 2.0), (2, 8.0)]}
+
+
+def test_server_away_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = tracker.client.log_batch
+
+    def away(*_: object, **__: object) -> None:
+        raise MlflowException("connection refused")
+
+    record(tracker, 1, 1.0)
+    monkeypatch.setattr(tracker.client, "log_batch", away)
+    record(tracker, 2, 2.0)
+    assert len(tracker.waiting) == 1
+    with pytest.raises(RuntimeError, match="nothing is lost"):
+        tracker.deliver_waiting()
+    monkeypatch.setattr(tracker.client, "log_batch", real)
+    record(tracker, 3, 3.0)
+    assert not tracker.waiting
+    assert [step for step, _ in points(tracker)["a"]] == [1, 2, 3]
+
+
+def test_unreachable_server_is_named_at_once() -> None:
+    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI=http://127.0.0.1:9"):
+        tracking.check_reachable("http://127.0.0.1:9")
