@@ -52,8 +52,8 @@ def measure() -> Iterator[Figure]:
         goal=(">=", 0.90),
         peer=tokens / bare_s,
         ratio=bare_s / own_s,
-        how=f"peer: LLM.generate alone, same engine, requests and seeds; {len(requests)} requests, {tokens} tokens, 2 threads; "
-        f"medians of {REPEATS} in turn",
+        how=f"peer: LLM.generate alone, same engine, requests and seeds; {len(requests)} requests, {tokens} tokens, "
+        f"2 threads; medians of {REPEATS} in turn",
     )
 
 

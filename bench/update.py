@@ -63,13 +63,13 @@ def measure() -> Iterator[Figure]:
         goal=(">=", 0.85),
         peer=bare_s,
         ratio=bare_s / own_s,
-        how=f"peer: plain torch loop, same micro-batches; {len(rows)} responses, {tokens} tokens with prompts, 2 threads; "
-        f"medians of {REPEATS} in turn",
+        how=f"peer: plain torch loop, same micro-batches; {len(rows)} responses, {tokens} tokens with prompts, "
+        f"2 threads; medians of {REPEATS} in turn",
     )
 
 
 def training_rows(folder: str) -> list[TrainingRow]:
-    """Worked solutions with slips, as long as real responses, with made-up advantages and sampler's log-probabilities."""
+    """Worked solutions with slips, as long as real responses; advantages and old log-probabilities are made up."""
     rng, tokenizer = random.Random(0), load_tokenizer(folder)
     prompts, texts = [], []
     for _ in range(GROUPS * GROUP_SIZE):
@@ -92,7 +92,8 @@ class PlainLoop:
     def __init__(self, folder: str, rows: Sequence[TrainingRow]) -> None:
         from transformers import AutoModelForCausalLM
 
-        self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").train()
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+        self.model = model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN.lr, betas=TRAIN.betas, weight_decay=0.0)
         [micro_batches] = deal(rows, TRAIN.micro_batch_tokens, world_size=1)
         self.batches = [collate(batch) for batch in micro_batches]

@@ -8,7 +8,6 @@ random weights would run into the length limit and train on nothing.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from functools import lru_cache
@@ -40,16 +39,9 @@ def policy() -> str:
 def run_module(*command: str) -> dict[str, Any]:
     """`python -m COMMAND`, in a process of its own, to its end; the JSON object on its last line of output."""
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=REPO, env=environment(), stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", *command], cwd=REPO, stdout=subprocess.PIPE, text=True, check=True
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
-
-
-def environment() -> dict[str, str]:
-    """That of a fresh shell with the bench's home: a server that the user runs is neither used nor filled."""
-    ours = ("SGPO_", "PREFECT_", "MLFLOW_", "RAY_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {"SGPO_HOME": os.environ["SGPO_HOME"], "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
 
 
 def iteration_records(run_dir: str) -> list[dict[str, float]]:

@@ -52,7 +52,7 @@ class CreditSettings(Settings):
         "abstain", description="a wrong response in which the judge finds no wrong step: neutral, or its last step counts as wrong"
     )
     mask_after_error: bool = Field(
-        False, description="a wrong response with positive advantage gives no gradient from its first wrong step on (ours)"
+        False, description="a wrong response with positive advantage gives no policy gradient from its first wrong step on (ours); a KL term still counts those tokens"
     )
 
 

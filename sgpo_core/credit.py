@@ -53,7 +53,8 @@ class CreditRule:
 
 def logistic_reward(rts: float, beta: float, gamma: float) -> float:
     """sigma(beta * (rts - gamma)): increases in rts for beta > 0, is 1/2 at rts = gamma."""
-    return 1.0 / (1.0 + math.exp(-beta * (rts - gamma)))
+    small = math.exp(-abs(beta * (rts - gamma)))  # in [0, 1], however steep
+    return (1.0 if rts >= gamma else small) / (1.0 + small)
 
 
 def must_judge(correct: Sequence[bool], scope: Scope) -> list[bool]:

@@ -13,12 +13,12 @@ from typing import Protocol
 from sgpo_core import chains
 from sgpo_core.types import Problem, Step, Verdict
 
-_NUMBER = r"-?\d{1,15}(?:\.\d{1,15})?"
-# "3 + 4 * 2 = 11" in running text; the left side starts at a number and not inside a word, a variable or a longer sum.
-_EQUATION = re.compile(
-    rf"(?<![\w.^*/+=-])(?P<left>{_NUMBER}(?:\s?[-+*/×÷]\s?{_NUMBER}){{1,20}})\s?=\s?(?P<right>{_NUMBER})(?![\w.,^/%*×÷+-])"
-)
-_OPERAND, _OPERATOR = re.compile(rf"\s*({_NUMBER})"), re.compile(r"\s*([-+*/×÷])")
+_RUN = re.compile(r"[\d.+\-*/×÷= \t]+")  # what an equation of plain numbers is made of
+_SIDE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?(?:[ \t]*[-+*/×÷][ \t]*-?\d{1,15}(?:\.\d{1,15})?){0,20}")
+_OPERAND, _OPERATOR = re.compile(r"\s*(-?\d+(?:\.\d+)?)"), re.compile(r"\s*([-+*/×÷])")
+# What may stand around an equation: words and punctuation, not more mathematics ("2x", "50%", "2^", "1,", ")").
+_BEFORE = re.compile(r"(?:^|\n|\$|[^\W\d_]{2}[ \t]|[:;,.!?][ \t])[ \t]*$")
+_AFTER = re.compile(r"\$?[.,;:!?)]?(?:\s|$)(?![ \t]*[%\\^(])")
 _CHAIN_STEP = re.compile(r"Step (\d{1,4}): (\d) \+ (\d) \+ (\d) = (\d{1,2})")
 _CHAIN_ANSWER = re.compile(r"Answer: \\boxed\{(\d{1,20})\}")
 
@@ -54,16 +54,31 @@ def _same_line(written: str, expected: str) -> bool:
 
 
 def arithmetic_holds(text: str) -> bool:
-    """False when the text contains an equation of plain numbers that is wrong. Exact (rational) arithmetic; a right
-    side with d decimals may be rounded at the d-th."""
-    for match in _EQUATION.finditer(text[:100_000]):
-        value = _evaluate(match["left"])
-        right = match["right"]
-        decimals = len(right.partition(".")[2])
-        tolerance = Fraction(1, 2 * 10**decimals) if decimals else Fraction(0)
-        if value is not None and abs(value - Fraction(right)) > tolerance:
-            return False
-    return True
+    """False when the text contains an equation of plain numbers that is wrong ("2 + 3 = 6", "2 + 3 = 4 + 1 = 6").
+
+    Exact (rational) arithmetic; a number with d decimals may be rounded at the d-th. An equation that may be part of a
+    larger formula is passed over: calling a right step wrong costs more than missing a wrong one.
+    """
+    text = text[:100_000].replace("\u2212", "-")
+    return all(_equation_holds(text, run.start(), run.end()) for run in _RUN.finditer(text) if "=" in run[0])
+
+
+def _equation_holds(text: str, start: int, end: int) -> bool:
+    end = start + len(text[start:end].rstrip(" \t."))
+    if not _AFTER.match(text, end):
+        return True
+    sides = text[start:end].split("=")
+    if not sides[0].strip():  # "x = 3 + 4 = 7": what x is, is no matter here
+        sides = sides[1:]
+    elif not _BEFORE.search(text[max(0, start - 3) : start + len(sides[0]) - len(sides[0].lstrip())]):
+        return True
+    if len(sides) < 2 or not all(_SIDE.fullmatch(side.strip()) for side in sides):
+        return True
+    values = [_evaluate(side) for side in sides]
+    decimals = max(len(part.partition(".")[2]) for side in sides for part in re.findall(r"[\d.]+", side))
+    tolerance = Fraction(1, 2 * 10**decimals) if decimals else Fraction(0)
+    known = [v for v in values if v is not None]
+    return len(known) < len(values) or max(known) - min(known) <= tolerance
 
 
 def _evaluate(expression: str) -> Fraction | None:

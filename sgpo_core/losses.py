@@ -80,7 +80,7 @@ def policy_loss(
 
 def k3(logprobs: Tensor, reference_logprobs: Tensor) -> Tensor:
     """Per-token estimate of KL(policy || reference) in nats, >= 0, float32 of the arguments' shape."""
-    delta = reference_logprobs - logprobs
+    delta = torch.clamp(reference_logprobs - logprobs, -MAX_LOG_RATIO, MAX_LOG_RATIO)
     return torch.exp(delta) - delta - 1.0
 
 

@@ -45,7 +45,7 @@ METRICS: dict[str, Metric] = {
     "policy/grad_norm": Metric("-", "gradient norm before clipping, mean over steps", "spikes: lower train.lr"),
     "policy/steps": Metric("count", "optimizer steps this iteration; 0 when no group has signal", "0 for long: see group/zero_signal_frac"),
     "policy/padding_frac": Metric(_SHARE, "computed training tokens that were padding", "above 0.2: raise train.micro_batch_tokens only with care; lengths differ a lot"),
-    "policy/sampler_logprob_diff": Metric("nats", "mean |trainer - sampler| of sampled tokens before the first step", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
+    "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
     "rollout/tokens": Metric("count", "sampled tokens", "-"),
     "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few: the format gate is off and steps are gamed"),
     "rollout/truncated_frac": Metric(_SHARE, "responses cut at sampling.max_tokens", "above 0.1: raise sampling.max_tokens"),

@@ -131,11 +131,16 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
     for column in (data.problem_column, data.answer_column):
         if column not in row:
             return ValueError(f"no column {column!r} (it has {', '.join(map(str, list(row)[:8]))})")
-        if not isinstance(row[column], str | int | float) or not str(row[column]).strip():
+        value = row[column]
+        if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value or not str(value).strip():
             return ValueError(f"column {column!r} is empty or neither text nor a number")
+    columns = [data.problem_column, data.answer_column, *([data.reference_column] if data.reference_column else []), "id"]
+    for column in columns:
+        if any("\ud800" <= c <= "\udfff" for c in str(row.get(column))):
+            return ValueError(f"column {column!r} is not valid Unicode (a lone surrogate)")
     reference = row.get(data.reference_column) if data.reference_column else None
     return Problem(
-        id=str(row.get("id") or fallback_id),
+        id=str(fallback_id if row.get("id") is None else row["id"]),
         prompt=str(row[data.problem_column]),
         answer=str(row[data.answer_column]),
         reference=str(reference) if reference else None,

@@ -76,4 +76,4 @@ def add(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 def group_slices(groups: Sequence[int]) -> list[slice]:
     """The rows of each group, in order."""
     starts = [i for i, g in enumerate(groups) if i == 0 or g != groups[i - 1]]
-    return [slice(a, b) for a, b in zip(starts, [*starts[1:], len(groups)], strict=True)]
+    return [slice(a, b) for a, b in zip(starts, [*starts, len(groups)][1:], strict=True)]

@@ -1,7 +1,7 @@
 """Cutting a response into steps. [ours] The paper leaves "a step" open.
 
 Segmenter `lines-v1`, in this order: numbered lines ("Step 3:", "3.", "3)") where the response has at least two of
-them, else paragraphs (blank lines between), else sentences. The answer is a step: the last one. Steps are character
+them, or one and an answer line, else paragraphs (blank lines between), else sentences. The answer is a step: the last one. Steps are character
 spans that touch, so that the texts of all steps joined are the response, and a span can be mapped to sampled tokens.
 """
 
@@ -16,22 +16,27 @@ from sgpo_core.types import Step
 SEGMENTER = "lines-v1"
 
 _NUMBERED = re.compile(r"^[ \t]*(?:[Ss]tep[ \t]+)?(\d{1,4})[ \t]*[:.)](?=[ \t])", re.MULTILINE)
-_ANSWER_LINE = re.compile(r"^[ \t]*(?:(?:final )?answer\b|\\boxed\{)", re.MULTILINE | re.IGNORECASE)
-_PARAGRAPH = re.compile(r"\n[ \t]*\n\s*")
+_ANSWER_LINE = re.compile(
+    r"^[ \t]*(?:(?:the )?(?:final )?answer\b|therefore\b|thus\b|hence\b|\\boxed\s*\{)", re.MULTILINE | re.IGNORECASE
+)
+_BOXED = re.compile(r"\\boxed\s*\{")
+_PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*(?=\S)")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)")
 
 
 def segment(text: str) -> list[Step]:
-    """The steps of a response, in order, covering every character of it. An empty or blank text has none."""
+    """The steps of a response, in order, covering every character of it. An empty or blank text has none. Time is
+    linear in the text's length."""
     if not text.strip():
         return []
     numbered = [m.start() for m in _NUMBERED.finditer(text)]
-    if len(numbered) >= 2:
-        tail = _ANSWER_LINE.search(text, numbered[-1])
-        starts = numbered + ([tail.start()] if tail and tail.start() > numbered[-1] else [])
-    else:
-        starts = [m.end() for m in _PARAGRAPH.finditer(text)] or [m.end() for m in _SENTENCE.finditer(text)]
-    return _spans(text, starts)
+    answer = _ANSWER_LINE.search(text, numbered[-1]) if numbered else None
+    tail = [answer.start()] if answer and answer.start() > numbered[-1] else []
+    if len(numbered) + len(tail) >= 2:
+        return _spans(text, numbered + tail)
+    first = len(text) - len(text.lstrip())  # blank lines before the text part no paragraphs
+    paragraphs = [m.end() for m in _PARAGRAPH.finditer(text, first)]
+    return _spans(text, paragraphs or [m.end() for m in _SENTENCE.finditer(text)])
 
 
 def _spans(text: str, starts: Sequence[int]) -> list[Step]:
@@ -62,7 +67,7 @@ def well_formed(text: str, truncated: bool = False) -> bool:
     numbers = [int(m[1]) for m in _NUMBERED.finditer(text)]
     if len(numbers) >= 2 and numbers != list(range(1, len(numbers) + 1)):
         return False
-    boxed = [m.start() for m in re.finditer(r"\\boxed\{", text)]
+    boxed = [m.start() for m in _BOXED.finditer(text)]
     return truncated or (len(boxed) == 1 and boxed[0] >= steps[-1].start)
 
 
@@ -72,4 +77,9 @@ def tokens_before(token_ids: Sequence[int], character: int, decode: Callable[[Se
     Found by decoding prefixes of the sampled ids (never by tokenising the text again, which may cut it differently).
     A token that straddles the offset does not count: of a wrong step, it is already wrong. O(log n) decodings.
     """
-    return max(0, bisect_right(range(len(token_ids) + 1), character, key=lambda n: len(decode(token_ids[:n]))) - 1)
+    counts = range(len(token_ids) + 1)
+    # An unfinished character decodes to one or more U+FFFD; without them the lengths ascend.
+    count = bisect_right(counts, character, key=lambda n: len(decode(token_ids[:n]).rstrip("\ufffd"))) - 1
+    while count > 0 and len(decode(token_ids[:count])) > character:
+        count -= 1
+    return max(0, count)

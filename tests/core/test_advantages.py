@@ -63,6 +63,8 @@ def test_none_only_subtracts_the_mean() -> None:
         [0.0] * 8,
         [1.0] * 8,
         [0.1] * 7,  # its mean, summed naively, is 0.09999999999999999
+        [0.1] * 3,  # even correctly rounded, a third of the sum of these is not 0.1
+        [0.47] * 7,
         [1 / 3] * 11,
         [0.006692850924284856] * 8,
         [0.3],
