@@ -68,7 +68,7 @@ def _parser(name: str, about: str, group: str, settings: type[Settings]) -> argp
     parser = argparse.ArgumentParser(
         prog=f"python -m flows.{name}",
         description=about,
-        epilog=f"settings [default], overridden as key=value; a preset may choose otherwise (--show-config):\n{listing}",
+        epilog=f"settings [default], set by key=value; presets choose otherwise (--show-config):\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("preset", help=f"one of: {', '.join(presets(group))}")

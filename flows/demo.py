@@ -1,7 +1,7 @@
 """demo: does SGPO learn where GRPO stalls? A warm start, then both, on one set of engines.
 
-    hard setting (success below 0.1 %)   GRPO, SGPO x seeds ─┐
-    mild setting (success about 1 %)     GRPO, SGPO x 1      ├─▶ table, picture, MLflow
+hard setting (success below 0.1 %)   GRPO, SGPO x seeds ─┐
+mild setting (success about 1 %)     GRPO, SGPO x 1      ├─▶ table, picture, MLflow
 """
 
 from __future__ import annotations
@@ -28,9 +28,7 @@ def plan(seeds: int) -> list[tuple[str, str, int, list[str]]]:
     """(setting, algorithm, seed, overrides) of every run, the hard setting first, algorithms in turn."""
     runs = [("hard", algorithm, seed) for seed in range(seeds) for algorithm in ("sgpo", "grpo")]
     runs += [("mild", algorithm, 0) for algorithm in ("sgpo", "grpo")]
-    return [
-        (setting, algorithm, seed, overrides(setting, algorithm, seed)) for setting, algorithm, seed in runs
-    ]
+    return [(setting, algorithm, seed, overrides(setting, algorithm, seed)) for setting, algorithm, seed in runs]
 
 
 def overrides(setting: str, algorithm: str, seed: int) -> list[str]:
@@ -74,10 +72,10 @@ def _report(seeds: int, fresh: bool) -> dict[str, Any]:
         "in MLflow make up, open the MLflow address it prints: experiment demo > Chart view > Group by: algorithm\n",
         file=sys.stderr,
     )
-    newest = list(done["results"].values())[0]
+    first = next(iter(done["results"].values()))
     return {
         "run_id": "demo",
-        "mlflow_run_id": newest["mlflow_run_id"],
+        "mlflow_run_id": first["mlflow_run_id"],
         "run_dir": str(home() / "demo"),
         "final_metrics": {
             f"{setting}/{algorithm}/s{seed}": result["final_metrics"]["eval/chains/avg_at_k"]

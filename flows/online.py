@@ -37,10 +37,9 @@ def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool
         if result := finished_result(paths):
             get_run_logger().info(f"complete already: {paths.root} (fresh=true starts over)")
             return result
-        with keep_engines():
-            with open_run(config, start_policy(config), paths) as run:
-                train(run)
-                return finish(run)
+        with keep_engines(), open_run(config, start_policy(config), paths) as run:
+            train(run)
+            return finish(run)
 
 
 def start_policy(config: RunConfig) -> str:

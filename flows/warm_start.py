@@ -1,8 +1,8 @@
 """warm-start: supervised start of a small policy on `chains`, cached by its settings.
 
-    random weights, or another warm start ──supervised steps──▶ policy ──sample──▶ gate ──▶ runs/warm-starts/<key>
-                                                  ▲                        │
-                                                  └──── more steps ────────┘ answer line does not follow from the steps
+random weights, or another warm start ──supervised steps──▶ policy ──sample──▶ gate ──▶ runs/warm-starts/<key>
+                                              ▲                        │
+                                              └──── more steps ────────┘ answer line does not follow from the steps
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Where a run keeps its things, and which checkpoint counts.
 
-    <run_dir>/config.yaml                       the resolved settings
-              iterations/000012/rollouts.parquet  everything iteration 12 saw
-              iterations/000012/metrics.json      its metrics, as they go to the tracking server
-              checkpoints/000012/engine/          weights and optimizer after iteration 12 (DeepSpeed)
-              checkpoints/000012/policy/          the weights alone (Hugging Face layout, safetensors)
-              policy/                             the final policy
-              result.json                         there once the run is complete
+<run_dir>/config.yaml                       the resolved settings
+          iterations/000012/rollouts.parquet  everything iteration 12 saw
+          iterations/000012/metrics.json      its metrics, as they go to the tracking server
+          checkpoints/000012/engine/          weights and optimizer after iteration 12 (DeepSpeed)
+          checkpoints/000012/policy/          the weights alone (Hugging Face layout, safetensors)
+          policy/                             the final policy
+          result.json                         there once the run is complete
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
@@ -39,7 +39,8 @@ class Settings(BaseModel):
 
 class CreditSettings(Settings):
     scope: Literal["none", "all_negative", "all_incorrect"] = Field(
-        "all_negative", description="which wrong responses the judge grades: none (GRPO), those of groups without a correct one, all"
+        "all_negative",
+        description="which wrong responses the judge grades: none (GRPO), those of groups without a correct one, all",
     )
     beta: float = Field(10.0, gt=0, description="steepness of the logistic that turns RTS into a reward")
     gamma: Fraction = Field(0.5, description="RTS at which a wrong response earns 1/2")
@@ -49,24 +50,34 @@ class CreditSettings(Settings):
     )
     format_gate: bool = Field(True, description="a malformed response has RTS 0")
     no_error_found: Literal["abstain", "last_step"] = Field(
-        "abstain", description="a wrong response in which the judge finds no wrong step: neutral, or its last step counts as wrong"
+        "abstain",
+        description="wrong response without a wrong step: neutral, or its last step counts as wrong",
     )
     mask_after_error: bool = Field(
-        False, description="a wrong response with positive advantage gives no policy gradient from its first wrong step on (ours); a KL term still counts those tokens"
+        False,
+        description="no policy gradient from the first wrong step on where A > 0 (ours); KL still counts",
     )
 
 
 class AdvantageSettings(Settings):
-    std: Literal["group", "floor", "none"] = Field("group", description="what advantages are divided by: std + eps, max(std, std_floor), 1")
+    std: Literal["group", "floor", "none"] = Field(
+        "group", description="what advantages are divided by: std + eps, max(std, std_floor), 1"
+    )
     std_floor: float = Field(0.1, gt=0, description="lower bound of the divisor under std=floor")
     eps: float = Field(1e-6, gt=0, description="added to the std under std=group")
 
 
 class LossSettings(Settings):
-    mean: Literal["sequence", "token"] = Field("sequence", description="mean over tokens then responses (GRPO), or over all tokens")
+    mean: Literal["sequence", "token"] = Field(
+        "sequence", description="mean over tokens then responses (GRPO), or over all tokens"
+    )
     clip_low: float = Field(0.2, gt=0, lt=1, description="ratio is clipped at 1 - clip_low")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
-    kl_coef: float = Field(0.0, ge=0, description="weight of the k3 estimate of KL(policy || start policy); > 0 keeps a copy of the start policy")
+    kl_coef: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the k3 estimate of KL(policy || start policy); > 0 keeps a copy of the start policy",
+    )
 
 
 class AlgorithmSettings(Settings):
@@ -78,8 +89,12 @@ class AlgorithmSettings(Settings):
 
 class ModelSettings(Settings):
     path: str | None = Field(None, description="folder or hub id of the policy to start from")
-    warm_start: str | None = Field(None, description="name in conf/warm_start whose policy to start from, made when missing")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="dtype of weights in rollout and in the trainer's forward pass")
+    warm_start: str | None = Field(
+        None, description="name in conf/warm_start whose policy to start from, made when missing"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of weights in rollout and in the trainer's forward pass"
+    )
     max_length: Positive = Field(128, description="prompt and response together, tokens")
     parameters: str = Field("", description="size for the resource check, e.g. 7.6B; empty: not checked")
     chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
@@ -87,13 +102,17 @@ class ModelSettings(Settings):
 
 
 class DataSettings(Settings):
-    source: str = Field("chains", description="chains (generated), a .jsonl or .parquet file, or a Hugging Face data set id")
+    source: str = Field(
+        "chains", description="chains (generated), a .jsonl or .parquet file, or a Hugging Face data set id"
+    )
     split: str = Field("train", description="split of a Hugging Face data set")
     revision: str | None = Field(None, description="revision of a Hugging Face data set")
     problem_column: str = Field("problem", description="column that holds the problem")
     answer_column: str = Field("answer", description="column that holds the final answer")
     reference_column: str | None = Field(None, description="column that holds a worked solution")
-    max_bad_rows: int = Field(0, ge=0, description="broken rows that are skipped (and named) before the data set is refused")
+    max_bad_rows: int = Field(
+        0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
+    )
     count: Positive = Field(2048, description="chains: number of problems; elsewhere: at most so many")
     seed: int = Field(0, description="chains: seed of the generator")
     columns: int = Field(6, ge=1, le=12, description="chains: digits of each number")
@@ -114,7 +133,9 @@ class EvalSettings(Settings):
 
 class JudgeSettings(Settings):
     name: Literal["rule"] = Field("rule", description="who finds the first wrong step")
-    max_abstained_frac: Fraction = Field(0.5, description="share of abstentions among judged responses that counts as failing")
+    max_abstained_frac: Fraction = Field(
+        0.5, description="share of abstentions among judged responses that counts as failing"
+    )
     patience: Positive = Field(5, description="iterations in a row that may fail before the run stops")
 
 
@@ -138,13 +159,17 @@ class TrainSettings(Settings):
 
 
 class DeepSpeedSettings(Settings):
-    zero_stage: Literal[0, 1, 2, 3] = Field(0, description="what is sharded over ranks: 1 optimizer, 2 + gradients, 3 + weights")
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what is sharded over ranks: 1 optimizer, 2 + gradients, 3 + weights"
+    )
     offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory")
 
 
 class ClusterSettings(Settings):
     rollout_actors: Positive = Field(2, description="vLLM engines; they share the prompts")
-    rollout_threads: Positive = Field(1, description="CPU threads of each vLLM engine; actors x threads should be the cores")
+    rollout_threads: Positive = Field(
+        1, description="CPU threads of each vLLM engine; actors x threads should be the cores"
+    )
     rollout_gpus: int = Field(0, ge=0, description="GPUs of each vLLM engine (tensor parallel); 0: CPU")
     kv_cache_mib: Positive = Field(128, description="KV cache of each CPU engine, MiB")
     gpu_memory_utilization: Fraction = Field(0.9, description="share of GPU memory that each GPU engine may take")
@@ -152,8 +177,13 @@ class ClusterSettings(Settings):
     trainer_ranks: Positive = Field(1, description="DeepSpeed ranks")
     trainer_threads: Positive = Field(2, description="CPU threads of each rank")
     trainer_gpus: int = Field(0, ge=0, le=1, description="GPUs of each rank; 0: CPU")
-    sync_dir: str = Field("/dev/shm", description="folder, best in memory, through which weights go to the engines; several nodes need a shared one")
-    sync_tolerance: float = Field(1e-4, gt=0, description="largest difference of the probe's log-probabilities between trainer and engine, nats")
+    sync_dir: str = Field(
+        "/dev/shm",
+        description="folder, best in memory, through which weights go to the engines; several nodes need a shared one",
+    )
+    sync_tolerance: float = Field(
+        1e-4, gt=0, description="largest difference of the probe's log-probabilities between trainer and engine, nats"
+    )
 
 
 class CheckpointSettings(Settings):
@@ -200,16 +230,24 @@ class WarmStartConfig(Settings):
     seed: int = Field(0, ge=0, description="decides initial weights and traces; apart from the runs' seeds")
     hidden_size: Positive = Field(128, description="width of the policy")
     layers: Positive = Field(2, description="transformer layers")
-    heads: Positive = Field(4, description="attention heads; vLLM on the CPU needs hidden_size / heads = 32, 64, 96, ...")
+    heads: Positive = Field(
+        4, description="attention heads; vLLM on the CPU needs hidden_size / heads = 32, 64, 96, ..."
+    )
     intermediate_size: Positive = Field(256, description="width of the feed-forward layers")
     columns: int = Field(6, ge=1, le=12, description="digits of each number")
     carry_rate: Fraction = Field(0.7, description="share of columns whose digits sum to 10 or more")
     noise: Fraction = Field(0.01, description="share of steps with a random sum")
-    phases: list[PhaseSettings] = Field(default_factory=lambda: [PhaseSettings()], description="what is trained on, in order")
+    phases: list[PhaseSettings] = Field(
+        default_factory=lambda: [PhaseSettings()], description="what is trained on, in order"
+    )
     batch_size: Positive = Field(48, description="traces an optimizer step")
-    answer_weight: float = Field(3.0, gt=0, description="loss weight of the answer line, or the policy never learns to copy its own digits")
+    answer_weight: float = Field(
+        3.0, gt=0, description="loss weight of the answer line, or the policy never learns to copy its own digits"
+    )
     train: TrainSettings = TrainSettings()
-    gate_agreement: Fraction = Field(0.9, description="share of samples whose answer line must follow from their own steps")
+    gate_agreement: Fraction = Field(
+        0.9, description="share of samples whose answer line must follow from their own steps"
+    )
     gate_samples: Positive = Field(256, description="responses that the gate samples")
     gate_steps: Positive = Field(100, description="optimizer steps added while the gate is not passed")
     gate_rounds: int = Field(5, ge=0, description="how often steps are added before the warm start fails")

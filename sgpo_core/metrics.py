@@ -94,7 +94,9 @@ def rollout_metrics(table: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     return metrics
 
 
-def evaluation_metrics(benchmark: str, correct: Sequence[Sequence[bool]], answers: Sequence[Sequence[str | None]]) -> dict[str, float]:
+def evaluation_metrics(
+    benchmark: str, correct: Sequence[Sequence[bool]], answers: Sequence[Sequence[str | None]]
+) -> dict[str, float]:
     """avg@k, pass@k and maj@k from k graded responses to each problem (the same k for all)."""
     name = f"eval/{benchmark}"
     return {

@@ -44,7 +44,7 @@ def problems_of_iteration(dataset: Dataset, per_iteration: int, seed: int, itera
     batch of an epoch is left out; no problem comes twice in an iteration."""
     if per_iteration > len(dataset):
         raise ConfigError(
-            f"sampling.problems={per_iteration} is more than the {len(dataset)} problems there are: lower it, or raise data.count"
+            f"sampling.problems={per_iteration} exceeds the {len(dataset)} problems there are: lower it, or raise data.count"
         )
     per_epoch = len(dataset) // per_iteration
     epoch, batch = divmod(iteration - 1, per_epoch)
@@ -105,7 +105,11 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
     for place, value in raw:
         if len(rows) == data.count:
             break
-        problem = value if isinstance(value, Exception) else _problem(value, data, f"{Path(data.source).stem}-{place.split()[1]}")
+        problem = (
+            value
+            if isinstance(value, Exception)
+            else _problem(value, data, f"{Path(data.source).stem}-{place.split()[1]}")
+        )
         if isinstance(problem, Problem) and problem.id in seen:
             problem = ValueError(f"id {problem.id!r} comes twice")
         if isinstance(problem, Exception):
@@ -116,7 +120,7 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
     named = "; ".join(bad[:MAX_NAMED]) + (f"; and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else "")
     if len(bad) > data.max_bad_rows:
         raise ConfigError(
-            f"data.source={data.source}: {len(bad)} broken rows, {data.max_bad_rows} are allowed (data.max_bad_rows): {named}"
+            f"data.source={data.source}: {len(bad)} broken rows, data.max_bad_rows={data.max_bad_rows} are allowed: {named}"
         )
     if not rows:
         raise ConfigError(f"data.source={data.source}: there is no usable row")
@@ -132,9 +136,19 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
         if column not in row:
             return ValueError(f"no column {column!r} (it has {', '.join(map(str, list(row)[:8]))})")
         value = row[column]
-        if isinstance(value, bool) or not isinstance(value, str | int | float) or value != value or not str(value).strip():
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, str | int | float)
+            or value != value
+            or not str(value).strip()
+        ):
             return ValueError(f"column {column!r} is empty or neither text nor a number")
-    columns = [data.problem_column, data.answer_column, *([data.reference_column] if data.reference_column else []), "id"]
+    columns = [
+        data.problem_column,
+        data.answer_column,
+        *([data.reference_column] if data.reference_column else []),
+        "id",
+    ]
     for column in columns:
         if any("\ud800" <= c <= "\udfff" for c in str(row.get(column))):
             return ValueError(f"column {column!r} is not valid Unicode (a lone surrogate)")

@@ -1,8 +1,9 @@
 """Cutting a response into steps. [ours] The paper leaves "a step" open.
 
 Segmenter `lines-v1`, in this order: numbered lines ("Step 3:", "3.", "3)") where the response has at least two of
-them, or one and an answer line, else paragraphs (blank lines between), else sentences. The answer is a step: the last one. Steps are character
-spans that touch, so that the texts of all steps joined are the response, and a span can be mapped to sampled tokens.
+them, or one and an answer line, else paragraphs (blank lines between), else sentences. The answer is a step: the last
+one. Steps are character spans that touch, so that the texts of all steps joined are the response, and a span can be
+mapped to sampled tokens.
 """
 
 from __future__ import annotations

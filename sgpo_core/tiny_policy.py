@@ -43,7 +43,7 @@ def save_random_policy(config: WarmStartConfig, folder: Path) -> None:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=CONTEXT,
-            rope_theta=1e4,
+            rope_parameters={"rope_type": "default", "rope_theta": 1e4},
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=tokenizer.eos_token_id,

@@ -1,6 +1,6 @@
 """The typed, frozen records that travel between the stages of one iteration.
 
-    Problem -> Rollout -> Grade -> Verdict -> Credit -> advantage (a float) -> policy update
+Problem -> Rollout -> Grade -> Verdict -> Credit -> advantage (a float) -> policy update
 """
 
 from __future__ import annotations

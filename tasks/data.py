@@ -12,8 +12,8 @@ from sgpo_core.types import Problem
 
 @lru_cache(maxsize=4)
 def load_tokenizer(policy: str) -> Any:
-    """The tokenizer of a policy as its tokenizer.json has it. (AutoTokenizer goes by the model's type: for any Qwen2 it
-    puts Qwen2's own pre-tokenizer in place, which drops pieces of the embedded vocabulary without a word.)"""
+    """The tokenizer of a policy as its tokenizer.json has it. (AutoTokenizer goes by the model's type: for any Qwen2
+    it puts Qwen2's own pre-tokenizer in place, which drops pieces of the embedded vocabulary without a word.)"""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(policy)
@@ -48,7 +48,7 @@ def decode(tokenizer: Any, token_ids: Sequence[int]) -> str:
     return str(tokenizer.decode(token_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def decode_all(tokenizer: Any, sequences: Sequence[Sequence[int]]) -> list[str]:
+def decode_all(tokenizer: Any, sequences: Sequence[Any]) -> list[str]:
     return list(tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 

@@ -43,7 +43,9 @@ def _evaluate_one(run: Run, iteration: int, name: str, settings: BenchmarkSettin
             "extracted_answer": [g.extracted for g in grades],
         }
     )
-    write_atomically(run.paths.evaluation(iteration, name), lambda path: pq.write_table(table, path, compression="zstd"))
+    write_atomically(
+        run.paths.evaluation(iteration, name), lambda path: pq.write_table(table, path, compression="zstd")
+    )
     per_problem = [grades[i : i + settings.k] for i in range(0, len(grades), settings.k)]
     return evaluation_metrics(
         name,

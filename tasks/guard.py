@@ -1,7 +1,7 @@
 """After a kill -9 nothing of a run stays behind.
 
-A run marks its environment with a token, which all processes that it starts inherit: Ray's daemons and actors, graders,
-an ephemeral Prefect server. The guard is one small process that outlives the run's, ends whatever still bears the token,
+A run marks its environment with a token, which all processes that it starts inherit: Ray's daemons and actors, an
+ephemeral Prefect server. The guard is one small process that outlives the run's, ends whatever still bears the token,
 and removes the weights that were on their way to the engines.
 """
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,10 +58,8 @@ def watch(process: int, token: str) -> None:
         if left:
             quiet_since = time.monotonic()
         for p in left:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 p.kill()
-            except psutil.NoSuchProcess:
-                pass
         time.sleep(0.3)
     shutil.rmtree(Path("/dev/shm") / f"sgpo-{token}", ignore_errors=True)
 

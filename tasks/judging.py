@@ -85,7 +85,12 @@ def _verdict(table: dict[str, list[Any]], i: int) -> Verdict | None:
 
 def _judged(run: Run, table: dict[str, list[Any]], i: int) -> Judged:
     """One row as credit needs it, its lengths in the unit of `algorithm.credit.rts_unit`."""
-    text, ends, truncated, verdict = table["response"][i], table["step_ends"][i], table["truncated"][i], _verdict(table, i)
+    text, ends, truncated, verdict = (
+        table["response"][i],
+        table["step_ends"][i],
+        table["truncated"][i],
+        _verdict(table, i),
+    )
     correct = table["outcome_reward"][i] == 1.0
     if verdict is None:
         return Judged(correct)
@@ -130,6 +135,6 @@ def check_judge(run: Run, iteration: int) -> None:
     if min(shares) > settings.max_abstained_frac:
         raise JudgeFailed(
             f"the judge abstained on {shares[-1]:.0%} of what it was asked, and on more than judge.max_abstained_frac="
-            f"{settings.max_abstained_frac:.0%} in each of {settings.patience} iterations (judge.patience): what it teaches is not the "
-            f"paper's method any more. Its reasons are in verdict_reason of {run.paths.rollouts(iteration)}"
+            f"{settings.max_abstained_frac:.0%} in each of {settings.patience} iterations (judge.patience): what it "
+            f"teaches is not the paper's method any more. Its reasons are in verdict_reason of {run.paths.rollouts(iteration)}"
         )

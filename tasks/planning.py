@@ -32,7 +32,10 @@ def _model_problems(model: ModelSettings) -> list[str]:
     looks_local = model.path.startswith((".", "/", "~")) or model.path.count("/") != 1
     folder = Path(model.path).expanduser()
     if looks_local and not (folder / "config.json").is_file():
-        return [f"a Hugging Face model folder at model.path={model.path} (found {'no config.json in it' if folder.is_dir() else 'nothing'})"]
+        return [
+            f"a Hugging Face model folder at model.path={model.path} "
+            f"(found {'no config.json in it' if folder.is_dir() else 'nothing'})"
+        ]
     return []
 
 
@@ -41,8 +44,9 @@ def _cluster_problems(cluster: ClusterSettings) -> list[str]:
     wanted = cluster.rollout_actors * cluster.rollout_gpus + cluster.trainer_ranks * cluster.trainer_gpus
     if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (gpus := count_gpus()):
         problems.append(
-            f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus} and {cluster.trainer_ranks} trainer "
-            f"ranks x {cluster.trainer_gpus} (found {gpus}); RAY_ADDRESS names a cluster that has them, cluster=... another layout"
+            f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus} and "
+            f"{cluster.trainer_ranks} trainer ranks x {cluster.trainer_gpus} (found {gpus}); RAY_ADDRESS names a "
+            "cluster that has them, cluster=... another layout"
         )
     sync_dir = Path(cluster.sync_dir)
     if not sync_dir.is_dir() or not os.access(sync_dir, os.W_OK):

@@ -35,7 +35,9 @@ def comparison_table(runs: Sequence[FinishedRun], iterations: Sequence[int]) -> 
         cells = [setting, algorithm.upper(), str(len(members))]
         for metric in (ACCURACY, ALL_NEGATIVE):
             statistics = over_seeds([run.curve(metric) for run in members])
-            cells += [f"{statistics[i][0]:.3f} ± {statistics[i][1]:.3f}" if i in statistics else "-" for i in iterations]
+            cells += [
+                f"{statistics[i][0]:.3f} ± {statistics[i][1]:.3f}" if i in statistics else "-" for i in iterations
+            ]
         rows.append(cells)
     widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -57,16 +57,16 @@ def sample(engines: Engines, requests: Sequence[Request], sampling: Sampling, gr
     """Completions in the order of the requests, spread over the engines by whole groups (which share a prompt, whose
     prefix is then computed once)."""
     count = len(engines.rollouts)
-    shares = [
-        [i for i in range(len(requests)) if (i // group_size) % count == engine] for engine in range(count)
-    ]
+    shares = [[i for i in range(len(requests)) if (i // group_size) % count == engine] for engine in range(count)]
     answers = ray.get(
         [
             engine.generate.remote([requests[i] for i in share], sampling)
             for engine, share in zip(engines.rollouts, shares, strict=True)
         ]
     )
-    by_request = {i: c for share, answer in zip(shares, answers, strict=True) for i, c in zip(share, answer, strict=True)}
+    by_request = {
+        i: c for share, answer in zip(shares, answers, strict=True) for i, c in zip(share, answer, strict=True)
+    }
     return [by_request[i] for i in range(len(requests))]
 
 
@@ -90,9 +90,9 @@ def sync_engines(engines: Engines, version: int, probe: Sequence[int], tolerance
         worst = max(worst, difference)
         if (found.version, found.checksum) != (expected.version, expected.checksum) or not difference <= tolerance:
             raise RuntimeError(
-                f"rollout engine {number} does not hold the trainer's weights: version {found.version} for {version}, checksum "
-                f"{'equal' if found.checksum == expected.checksum else 'different'}, probe differs by {difference:.2e} nats "
-                f"(cluster.sync_tolerance={tolerance})"
+                f"rollout engine {number} does not hold the trainer's weights: version {found.version} for {version}, "
+                f"checksum {'equal' if found.checksum == expected.checksum else 'different'}, probe differs by "
+                f"{difference:.2e} nats (cluster.sync_tolerance={tolerance})"
             )
     path.unlink()
     return worst

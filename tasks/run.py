@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -65,22 +65,23 @@ class Run:
         return iteration % self.config.checkpoint.every == 0 or iteration == self.config.iterations
 
 
-def phase(name: str) -> Callable[[Callable[Concatenate[Run, P], R]], Callable[Concatenate[Run, P], R]]:
+def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """A Prefect task of a run whose seconds become `time/<name>_s`.
 
     Not retried and not cached: these tasks change weights or files in place, and recovery is from the last checkpoint.
     """
 
-    def wrap(function: Callable[Concatenate[Run, P], R]) -> Callable[Concatenate[Run, P], R]:
+    def wrap(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
-        def timed(run: Run, *args: P.args, **kwargs: P.kwargs) -> R:
-            began = time.monotonic()
+        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
+            run, began = args[0], time.monotonic()
+            assert isinstance(run, Run)
             try:
-                return function(run, *args, **kwargs)
+                return function(*args, **kwargs)
             finally:
                 run.timings[name] = run.timings.get(name, 0.0) + time.monotonic() - began
 
-        return task(timed, name=name, retries=0, cache_policy=NO_CACHE, persist_result=False, log_prints=False)
+        return task(name=name, retries=0, cache_policy=NO_CACHE, persist_result=False)(timed)
 
     return wrap
 
@@ -93,18 +94,17 @@ def run_paths(config: RunConfig) -> RunPaths:
 def locked(paths: RunPaths, fresh: bool) -> Iterator[None]:
     """The run's folder, held by this process alone; the lock goes with the process, however it ends."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    lock = open(paths.root.with_name(f".{paths.root.name}.lock"), "w")  # beside it: `fresh` removes the folder
-    try:
+    with open(paths.root.with_name(f".{paths.root.name}.lock"), "w") as lock:  # beside it: `fresh` removes the folder
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ConfigError(f"run {paths.root.name} is in progress in another process: wait for it, or change the seed") from None
+            raise ConfigError(
+                f"run {paths.root.name} is in progress in another process: wait for it, or change the seed"
+            ) from None
         if fresh:
             shutil.rmtree(paths.root)
             paths.root.mkdir()
         yield
-    finally:
-        lock.close()
 
 
 @contextmanager
@@ -134,4 +134,3 @@ def last_checkpoint(run: Run) -> int:
 
 def finished_result(paths: RunPaths) -> dict[str, Any] | None:
     return read_json(paths.result) if paths.result.exists() else None
-

@@ -21,13 +21,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
-import mlflow  # noqa: E402 - the variables above are read on import
-from mlflow.entities import Metric, Run as MlflowRun  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
+import mlflow
+from mlflow.entities import Metric
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
 
-from sgpo_core.config import ConfigError, RunConfig  # noqa: E402
-from sgpo_core.files import read_json, write_json  # noqa: E402
-from tasks.services import home  # noqa: E402
+from sgpo_core.config import ConfigError, RunConfig
+from sgpo_core.files import read_json, write_json
+from tasks.services import home
 
 log = logging.getLogger("sgpo.tracking")
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -43,7 +44,9 @@ class Tracker:
         self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
 
     @classmethod
-    def open(cls, experiment: str, run_id: str, folder: Path, tags: dict[str, str], settings: dict[str, Any]) -> Tracker:
+    def open(
+        cls, experiment: str, run_id: str, folder: Path, tags: dict[str, str], settings: dict[str, Any]
+    ) -> Tracker:
         """The run with this run id, made when it is not there. Raises ConfigError when the server is out of reach."""
         uri = tracking_uri()
         check_reachable(uri)
@@ -89,7 +92,9 @@ class Tracker:
             try:
                 self._send(self.waiting[0], have)
             except (MlflowException, OSError) as error:
-                log.warning("MLflow does not answer, %d records wait on disk: %s", len(self.waiting), _first_line(error))
+                log.warning(
+                    "MLflow does not answer, %d records wait on disk: %s", len(self.waiting), _first_line(error)
+                )
                 return
             self.waiting.pop(0)
 
@@ -114,8 +119,8 @@ class Tracker:
                 self._send(self.waiting[0], {(p.key, p.step) for p in self._history()})
             except (MlflowException, OSError) as error:
                 raise RuntimeError(
-                    f"MLflow ({tracking_uri()}) does not answer; nothing is lost: {len(self.waiting)} iterations' metrics lie in "
-                    f"{self.folder}/iterations. Start it and give the same command again. ({_first_line(error)})"
+                    f"MLflow ({tracking_uri()}) does not answer; nothing is lost: {len(self.waiting)} records "
+                    f"lie in {self.folder}/iterations. Start it and give the same command again. ({_first_line(error)})"
                 ) from None
             self.waiting.pop(0)
 
@@ -145,8 +150,8 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
             pass
     except (OSError, ValueError) as error:
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI={uri}: no MLflow server answers there ({error}). Start it, correct the address, or unset "
-            "the variable to use SQLite"
+            f"MLFLOW_TRACKING_URI={uri}: no MLflow server answers there ({error}). Start it, correct the address, or "
+            "unset the variable to use SQLite"
         ) from None
 
 
@@ -158,7 +163,10 @@ def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     try:
         return str(client.create_experiment(name, artifact_location=location))
     except MlflowException:  # another run made it just now
-        return str(client.get_experiment_by_name(name).experiment_id)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 def run_tags(config: RunConfig) -> dict[str, str]:

@@ -36,7 +36,9 @@ def update(run: Run, iteration: int) -> None:
     ]
     steps = [_rows(run, table, [i for g in batch for i in range(slices[g].start, slices[g].stop)]) for batch in batches]
     steps = [rows for rows in steps if rows]
-    stats = train_on(run.engines, steps, config.train.micro_batch_tokens, config.algorithm.loss, config.sampling.temperature)
+    stats = train_on(
+        run.engines, steps, config.train.micro_batch_tokens, config.algorithm.loss, config.sampling.temperature
+    )
     run.metrics |= update_metrics(stats, steps, config.train.micro_batch_tokens, len(run.engines.trainers))
 
 

@@ -88,8 +88,8 @@ def _train(config: WarmStartConfig, engines: Engines, start: str, tracker: Track
             done = _supervise(config, engines, start, tracker, more, done)
     raise RuntimeError(
         f"warm start {config.preset}: after {done} steps the answer line follows from the steps in "
-        f"{metrics['warm_start/agreement']:.0%} of samples, gate_agreement={config.gate_agreement:.0%} is wanted: add steps "
-        "(phases, gate_rounds) or another seed"
+        f"{metrics['warm_start/agreement']:.0%} of samples, gate_agreement={config.gate_agreement:.0%} is wanted: "
+        "add steps (phases, gate_rounds) or another seed"
     )
 
 
@@ -101,7 +101,12 @@ def cosine(step: int, total: int, warmup: int) -> float:
 
 
 def _supervise(
-    config: WarmStartConfig, engines: Engines, start: str, tracker: Tracker, schedule: list[tuple[float, float]], done: int
+    config: WarmStartConfig,
+    engines: Engines,
+    start: str,
+    tracker: Tracker,
+    schedule: list[tuple[float, float]],
+    done: int,
 ) -> int:
     """Runs the scheduled steps, each (learning rate factor, slip rate); returns how many were done so far."""
     tokenizer = load_tokenizer(start)
@@ -114,7 +119,10 @@ def _supervise(
                 for i, (factor, slip) in enumerate(part)
             ]
             losses = ray.get(
-                [t.supervised.remote([(lr, dealt[rank]) for lr, dealt in steps]) for rank, t in enumerate(engines.trainers)]
+                [
+                    t.supervised.remote([(lr, dealt[rank]) for lr, dealt in steps])
+                    for rank, t in enumerate(engines.trainers)
+                ]
             )
             done += len(part)
             loss = float(np.sum(losses, axis=0).mean())

@@ -39,9 +39,9 @@ class RankStats:
 class PolicyModel(nn.Module):
     """The causal LM, computing only what the loss needs: log-probabilities at response tokens."""
 
-    def __init__(self, lm: nn.Module) -> None:
+    def __init__(self, lm: Any) -> None:
         super().__init__()
-        self.lm = lm
+        self.lm: Any = lm  # a transformers model for causal language modelling
 
     def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """(log-probabilities, entropies) of the batch's tokens, float32 [tokens], nats."""
@@ -71,7 +71,11 @@ class TrainerWorker:
         import deepspeed
 
         os.environ.update(
-            RANK=str(self.rank), WORLD_SIZE=str(self.world_size), LOCAL_RANK="0", MASTER_ADDR=host, MASTER_PORT=str(port)
+            RANK=str(self.rank),
+            WORLD_SIZE=str(self.world_size),
+            LOCAL_RANK="0",
+            MASTER_ADDR=host,
+            MASTER_PORT=str(port),
         )
         backend = "nccl" if torch.cuda.is_available() else "gloo"
         deepspeed.init_distributed(backend, auto_mpi_discovery=False)
@@ -94,7 +98,9 @@ class TrainerWorker:
         self._clips_itself = sharding.zero_stage == 0 and model.dtype == "float32"
         if self._clips_itself:
             self.engine.optimizer.register_step_pre_hook(self._clip)
-        self.reference = PolicyModel(self._load(policy, model, train).to(self.device)).eval() if with_reference else None
+        self.reference = (
+            PolicyModel(self._load(policy, model, train).to(self.device)).eval() if with_reference else None
+        )
 
     def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
         from transformers import AutoModelForCausalLM
@@ -104,7 +110,9 @@ class TrainerWorker:
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return lm
 
-    def _deepspeed_config(self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings) -> dict[str, Any]:
+    def _deepspeed_config(
+        self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings
+    ) -> dict[str, Any]:
         zero: dict[str, Any] = {"stage": sharding.zero_stage}
         if sharding.offload_optimizer:
             zero["offload_optimizer"] = {"device": "cpu"}

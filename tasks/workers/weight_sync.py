@@ -37,7 +37,9 @@ def checksum(tensors: Mapping[str, torch.Tensor]) -> int:
     """A 64-bit sum over the bits of all tensors, weighted by place, so that swapped rows or tensors change it."""
     total = 0
     for name in sorted(tensors):
-        bits = tensors[name].detach().contiguous().view(_INTEGERS[tensors[name].element_size()]).flatten().to(torch.int64)
+        bits = (
+            tensors[name].detach().contiguous().view(_INTEGERS[tensors[name].element_size()]).flatten().to(torch.int64)
+        )
         place = torch.arange(len(bits), device=bits.device) % 65_521 + 1
         seed = sum(ord(c) * 31**i for i, c in enumerate(name))
         total += int((bits * place).sum()) * (2 * seed + 1)

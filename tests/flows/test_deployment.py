@@ -16,6 +16,8 @@ import pytest
 from tasks import services
 from tests.helpers import REPOSITORY, SMALL, environment, start_from
 
+PREFECT = Path(sys.executable).parent / "prefect"
+
 
 def free_port() -> int:
     with socket.socket() as s:
@@ -37,7 +39,9 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:  # type: ign
         assert all(f"http://127.0.0.1:{port}" in started.stdout for port in ports)
         yield shell | {"_prefect": f"http://127.0.0.1:{ports[0]}", "_mlflow": f"http://127.0.0.1:{ports[1]}"}
     finally:
-        down = subprocess.run([*command, "down"], cwd=REPOSITORY, env=shell, capture_output=True, text=True, timeout=120)
+        down = subprocess.run(
+            [*command, "down"], cwd=REPOSITORY, env=shell, capture_output=True, text=True, timeout=120
+        )
     assert down.returncode == 0, down.stderr
     for port in ports:
         with socket.socket() as s:
@@ -46,7 +50,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:  # type: ign
 
 def test_deployments_of_all_sizes_are_there(up: dict[str, str]) -> None:
     listed = subprocess.run(
-        [Path(sys.executable).parent / "prefect", "deployment", "ls", "-o", "json"],
+        [PREFECT, "deployment", "ls", "-o", "json"],
         cwd=REPOSITORY, env=up, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     for name in ("tiny", "7b", "14b", "32b"):
@@ -56,7 +60,7 @@ def test_deployments_of_all_sizes_are_there(up: dict[str, str]) -> None:
 def test_deployment_runs_on_the_worker_and_lands_in_mlflow(up: dict[str, str], policy: str) -> None:
     overrides = json.dumps(["algorithm=grpo", *SMALL, *start_from(policy)])
     done = subprocess.run(
-        [Path(sys.executable).parent / "prefect", "deployment", "run", "sgpo-online/tiny", "--watch", "-p", f"overrides={overrides}"],
+        [PREFECT, "deployment", "run", "sgpo-online/tiny", "--watch", "-p", f"overrides={overrides}"],
         cwd=REPOSITORY, env=up, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr + worker_log(up)
@@ -72,7 +76,7 @@ def test_deployment_runs_on_the_worker_and_lands_in_mlflow(up: dict[str, str], p
 
 def test_preset_without_its_gpus_fails_within_seconds(up: dict[str, str]) -> None:
     done = subprocess.run(
-        [Path(sys.executable).parent / "prefect", "deployment", "run", "sgpo-online/7b", "--watch"],
+        [PREFECT, "deployment", "run", "sgpo-online/7b", "--watch"],
         cwd=REPOSITORY, env=up, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
     assert done.returncode != 0

@@ -36,7 +36,9 @@ def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) ->
 
     for iteration in range(1, ITERATIONS + 1):
         name = f"iterations/{iteration:06d}"
-        assert pq.read_table(killed / name / "rollouts.parquet").equals(pq.read_table(unkilled / name / "rollouts.parquet"))
+        assert pq.read_table(killed / name / "rollouts.parquet").equals(
+            pq.read_table(unkilled / name / "rollouts.parquet")
+        )
         assert metrics(killed / name) == metrics(unkilled / name)
     assert (killed / "policy/model.safetensors").read_bytes() == (unkilled / "policy/model.safetensors").read_bytes()
 
@@ -67,7 +69,9 @@ def kill_when_there(overrides: list[str], home: Path, file: str) -> None:
     )
     deadline = time.monotonic() + 180
     while not list(home.glob(f"sgpo/*/{file}")):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended, or hangs, before it could be killed"
+        assert process.poll() is None and time.monotonic() < deadline, (
+            "the run ended, or hangs, before it could be killed"
+        )
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
     tokens = {c.environ().get(TOKEN) for c in children if c.is_running()} - {None}

@@ -82,7 +82,7 @@ def test_engine_with_other_weights_is_noticed(running: Engines, prompts: list[li
     class Deaf:
         """An engine that ignores the sync; the failure can't be provoked in a real one."""
 
-        class load_weights:  # noqa: N801
+        class load_weights:
             @staticmethod
             def remote(*_: object) -> object:
                 return ray.put(after)

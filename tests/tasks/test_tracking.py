@@ -73,5 +73,5 @@ def test_server_away_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch: 
 
 
 def test_unreachable_server_is_named_at_once() -> None:
-    with pytest.raises(ConfigError, match="MLFLOW_TRACKING_URI=http://127.0.0.1:9"):
+    with pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI=http://127\.0\.0\.1:9"):
         tracking.check_reachable("http://127.0.0.1:9")

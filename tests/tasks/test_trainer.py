@@ -14,7 +14,14 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from sgpo_core.config import ClusterSettings, DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings, load_warm_start
+from sgpo_core.config import (
+    ClusterSettings,
+    DeepSpeedSettings,
+    LossSettings,
+    ModelSettings,
+    TrainSettings,
+    load_warm_start,
+)
 from sgpo_core.tiny_policy import save_random_policy
 from sgpo_core.training_rows import TrainingRow, collate, policy_rows
 from tasks.cluster import Engines, start_trainers
@@ -84,7 +91,12 @@ def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: st
         with torch.no_grad():
             reference_logprobs, _ = reference(batch, 0.9)
         terms = policy_loss(
-            logprobs, batch.old_logprobs, batch.advantages, batch.weights, kl_coef=0.01, reference_logprobs=reference_logprobs
+            logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            batch.weights,
+            kl_coef=0.01,
+            reference_logprobs=reference_logprobs,
         )
         optimizer.zero_grad()
         terms.loss.backward()
@@ -100,7 +112,9 @@ def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], st
     whole = train(ranks[1], start, tmp_path, budget=10_000, stage=0)
     variants = {
         "micro-batches": train(ranks[1], start, tmp_path, budget=50, stage=0),
-        **{f"2 ranks, ZeRO {stage}": train(ranks[2], start, tmp_path, budget=50, stage=stage) for stage in (0, 1, 2, 3)},
+        **{
+            f"2 ranks, ZeRO {stage}": train(ranks[2], start, tmp_path, budget=50, stage=stage) for stage in (0, 1, 2, 3)
+        },
     }
     for name, variant in variants.items():
         assert difference(whole, variant) < 1e-5, name
