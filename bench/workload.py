@@ -25,7 +25,11 @@ _WARM_START = [
     "layers=4",
     "heads=8",
     "intermediate_size=448",
-    "phases=[{steps: 150, slip_rate: 0.3}]",
+    "phases=[{steps: 300, slip_rate: 0.2}]",
+    "batch_size=24",
+    "carry_rate=0.9",
+    "noise=0",
+    "train={lr: 1.4e-3, weight_decay: 0.01, warmup_steps: 30}",
     "gate_agreement=0",  # what it has learnt matters little; that it is the same every time does
 ]
 

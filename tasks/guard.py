@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,12 +50,17 @@ def sync_folder(base: str) -> Path:
 
 
 def watch(process: int, token: str) -> None:
-    """Waits until the process is gone, then ends what it left. Only processes that bear the token are touched."""
+    """Waits until the process is gone, then ends what it left. Only processes of the run are touched."""
+    known: set[psutil.Process] = set()
     while os.getppid() == process:
-        time.sleep(0.3)
+        with suppress(psutil.NoSuchProcess):
+            known = set(psutil.Process(process).children(recursive=True))
+        time.sleep(0.5)
+    known.discard(psutil.Process())
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 3:  # a daemon may still start another one
-        left = bearers(token)
+        left = alive(known | family(token))
+        known |= left
         if left:
             quiet_since = time.monotonic()
         for p in left:
@@ -64,16 +70,25 @@ def watch(process: int, token: str) -> None:
     shutil.rmtree(Path("/dev/shm") / f"sgpo-{token}", ignore_errors=True)
 
 
-def bearers(token: str) -> list[psutil.Process]:
-    """All processes whose environment has the token."""
-    found = []
+def family(token: str) -> set[psutil.Process]:
+    """All processes whose environment has the token, and their descendants: Ray's agents and workers set a title of
+    their own, which overwrites the environment that can be read from outside."""
+    found: set[psutil.Process] = set()
     for p in psutil.process_iter():
-        try:
-            if p.environ().get(TOKEN) == token and p.status() != psutil.STATUS_ZOMBIE:
-                found.append(p)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError):
-            continue
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
+            if p.environ().get(TOKEN) == token:
+                found |= {p, *p.children(recursive=True)}
     return found
+
+
+def alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
+    """Those that still run (not another process that got the same id, and no zombies)."""
+    running = set()
+    for p in processes:
+        with suppress(psutil.NoSuchProcess):
+            if p.is_running() and p.status() != psutil.STATUS_ZOMBIE:
+                running.add(p)
+    return running
 
 
 if __name__ == "__main__":

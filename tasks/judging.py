@@ -136,5 +136,6 @@ def check_judge(run: Run, iteration: int) -> None:
         raise JudgeFailed(
             f"the judge abstained on {shares[-1]:.0%} of what it was asked, and on more than judge.max_abstained_frac="
             f"{settings.max_abstained_frac:.0%} in each of {settings.patience} iterations (judge.patience): what it "
-            f"teaches is not the paper's method any more. Its reasons are in verdict_reason of {run.paths.rollouts(iteration)}"
+            f"teaches is not the paper's method any more. Its reasons: "
+            f"column verdict_reason of {run.paths.rollouts(iteration)}"
         )

@@ -150,10 +150,7 @@ def test_local_problem_file_with_a_broken_row(policy: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nope"], "unknown preset 'nope'"),
-        (["tiny", "algorithm=gpro"], "conf/algorithm has grpo, sgpo"),
         (["tiny", "sampling.groupsize=3"], "sampling.group_size"),
-        (["tiny", "seed=-1"], "seed=-1"),
         (["tiny", "model.warm_start=null", "model.path=./missing"], "model.path=./missing"),
         (["7b"], "8 GPUs"),
     ],

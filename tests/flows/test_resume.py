@@ -14,7 +14,7 @@ import mlflow
 import psutil
 import pyarrow.parquet as pq
 
-from tasks.guard import TOKEN, bearers
+from tasks.guard import TOKEN, alive, family
 from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
 
 ITERATIONS = 4
@@ -74,18 +74,18 @@ def kill_when_there(overrides: list[str], home: Path, file: str) -> None:
         )
         time.sleep(0.01)
     children = psutil.Process(process.pid).children(recursive=True)
-    tokens = {c.environ().get(TOKEN) for c in children if c.is_running()} - {None}
+    tokens = {token for c in children if (token := token_of(c))}
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert len(tokens) == 1 and children
     gone_by = time.monotonic() + 30
-    while any(bearers(str(token)) for token in tokens) or any(c.is_running() and alive(c) for c in children):
-        assert time.monotonic() < gone_by, "30 s after the kill processes of the run remain"
+    while left := alive({*children, *family(*tokens)}):
+        assert time.monotonic() < gone_by, f"30 s after the kill processes of the run remain: {left}"
         time.sleep(0.2)
 
 
-def alive(process: psutil.Process) -> bool:
+def token_of(process: psutil.Process) -> str | None:
     try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+        return process.environ().get(TOKEN)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None
