@@ -73,7 +73,7 @@ def overrides(folder: str, seed: int) -> list[str]:
         f"seed={seed}",
         f"iterations={ITERATIONS}",
         f"data.columns={COLUMNS}",
-        f"eval.sets.chains.data.columns={COLUMNS}",
+        f"++eval.sets.chains.data.columns={COLUMNS}",
         f"sampling.problems={GROUPS}",
         f"sampling.group_size={GROUP_SIZE}",
         f"sampling.max_tokens={MAX_TOKENS}",

@@ -54,6 +54,8 @@ def start_policy(config: RunConfig) -> str:
 def train(run: Run) -> None:
     """Every iteration that the last checkpoint has not seen."""
     log = get_run_logger()
+    if run.problems.info.description:
+        log.warning(f"{run.config.data.source}: {run.problems.info.description}")
     done = start_or_resume(run)
     for iteration in range(done + 1, run.config.iterations + 1):
         generate(run, iteration)

@@ -44,7 +44,7 @@ def problems_of_iteration(dataset: Dataset, per_iteration: int, seed: int, itera
     batch of an epoch is left out; no problem comes twice in an iteration."""
     if per_iteration > len(dataset):
         raise ConfigError(
-            f"sampling.problems={per_iteration} exceeds the {len(dataset)} problems there are: lower it, or raise data.count"
+            f"sampling.problems={per_iteration} is more than the {len(dataset)} problems: lower it, or raise data.count"
         )
     per_epoch = len(dataset) // per_iteration
     epoch, batch = divmod(iteration - 1, per_epoch)
@@ -120,7 +120,8 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
     named = "; ".join(bad[:MAX_NAMED]) + (f"; and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else "")
     if len(bad) > data.max_bad_rows:
         raise ConfigError(
-            f"data.source={data.source}: {len(bad)} broken rows, data.max_bad_rows={data.max_bad_rows} are allowed: {named}"
+            f"data.source={data.source}: {len(bad)} broken rows, {data.max_bad_rows} are allowed (data.max_bad_rows): "
+            + named
         )
     if not rows:
         raise ConfigError(f"data.source={data.source}: there is no usable row")

@@ -20,7 +20,7 @@ def load_tokenizer(policy: str) -> Any:
 
 
 def encode_prompt(tokenizer: Any, problem: Problem, model: ModelSettings) -> list[int]:
-    """Token ids of a problem as the policy gets it, with `model.instruction` and the chat template where they are set."""
+    """Token ids of a problem as the policy gets it: with `model.instruction`, in the chat template if one is set."""
     text = problem.prompt + model.instruction
     if not model.chat_template:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])

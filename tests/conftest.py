@@ -36,5 +36,5 @@ def policy(engines: None) -> str:
     """Folder of a policy that knows the format and makes most of the errors that there are."""
     from flows.warm_start import warm_start
 
-    overrides = ["phases=[{steps: 200, slip_rate: 0.3}]", "gate_agreement=0", "gate_samples=64"]
+    overrides = ["phases=[{steps: 300, slip_rate: 0.3}]", "gate_agreement=0", "gate_samples=64"]
     return str(warm_start("tiny", overrides)["run_dir"])

@@ -21,7 +21,7 @@ ITERATIONS = 4
 
 
 def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
-    overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect"]
+    overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect", "cluster.rollout_actors=1"]
     whole = run_module("flows.online", "tiny", *overrides, home=tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr[-3000:]
     unkilled = Path(json.loads(whole.stdout.splitlines()[-1])["run_dir"])
