@@ -27,7 +27,7 @@ from tasks.run import Run, finished_result, last_checkpoint, locked, open_run, r
 from tasks.training import set_up_trainer, update
 
 
-@flow(name="sgpo-online", persist_result=False)
+@flow(name="sgpo-online", flow_run_name="{preset} {overrides}", persist_result=False)
 def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
     """One online run of a preset in conf/online. `fresh` starts over instead of resuming."""
     config = load_run(preset, overrides or [])
