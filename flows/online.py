@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow, get_run_logger, runtime
 
 from flows import cli, warm_start
-from sgpo_core.config import RunConfig, load_run, load_warm_start
+from sgpo_core.config import ConfigError, RunConfig, load_run, load_warm_start
 from tasks.checkpointing import load_checkpoint, save_checkpoint
 from tasks.cluster import keep_engines
 from tasks.evaluation import evaluate
@@ -27,7 +27,16 @@ from tasks.run import Run, finished_result, last_checkpoint, locked, open_run, r
 from tasks.training import set_up_trainer, update
 
 
-@flow(name="sgpo-online", flow_run_name="{preset} {overrides}", persist_result=False)
+def run_name() -> str:
+    """The run's id, so that Prefect, MLflow and the run's folder have one name for it."""
+    given = runtime.flow_run.parameters
+    try:
+        return load_run(given["preset"], given["overrides"] or []).run_id
+    except ConfigError:
+        return str(given["preset"])
+
+
+@flow(name="sgpo-online", flow_run_name=run_name, persist_result=False)
 def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
     """One online run of a preset in conf/online. `fresh` starts over instead of resuming."""
     config = load_run(preset, overrides or [])

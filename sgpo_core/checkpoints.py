@@ -6,6 +6,7 @@
           checkpoints/000012/engine/          weights and optimizer after iteration 12 (DeepSpeed)
           checkpoints/000012/policy/          the weights alone (Hugging Face layout, safetensors)
           policy/                             the final policy
+          attempt.json                        names this attempt to the tracking server
           result.json                         there once the run is complete
 """
 

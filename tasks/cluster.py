@@ -95,9 +95,11 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engin
 
 def _start_ray() -> None:
     start_guard()
+    address = os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
         ray.init(
-            address=os.environ.get("RAY_ADDRESS"),
+            address=address,
+            _node_ip_address=None if address else "127.0.0.1",  # listen on loopback alone
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,

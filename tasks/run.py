@@ -22,7 +22,7 @@ from sgpo_core.problems import load_problems
 from tasks.cluster import Engines, engines_for
 from tasks.data import load_tokenizer, stop_ids
 from tasks.services import home
-from tasks.tracking import Tracker, run_tags
+from tasks.tracking import Tracker, run_tags, this_attempt
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -111,9 +111,8 @@ def locked(paths: RunPaths, fresh: bool) -> Iterator[None]:
 def open_run(config: RunConfig, policy: str, paths: RunPaths) -> Iterator[Run]:
     """Engines that hold the run's policy, and the tracking run; both new, or where the last checkpoint left them."""
     write_text(paths.config, to_yaml(config))
-    tracker = Tracker.open(
-        config.experiment, config.run_id, paths.root, run_tags(config), config.model_dump(mode="json")
-    )
+    attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
+    tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, run_tags(config), settings)
     try:
         with engines_for(policy, config.model, config.cluster) as engines:
             run = Run(config, paths, policy, engines, tracker)

@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import time
+import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,17 +46,22 @@ class Tracker:
 
     @classmethod
     def open(
-        cls, experiment: str, run_id: str, folder: Path, tags: dict[str, str], settings: dict[str, Any]
+        cls, experiment: str, run_id: str, folder: Path, attempt: str, tags: dict[str, str], settings: dict[str, Any]
     ) -> Tracker:
-        """The run with this run id, made when it is not there. Raises ConfigError when the server is out of reach."""
+        """The MLflow run of this attempt (`new_attempt`), made when it is not there; those of earlier attempts, whose
+        files are gone, are moved to MLflow's deleted runs. Raises ConfigError when the server is out of reach."""
         uri = tracking_uri()
         check_reachable(uri)
         client = mlflow.MlflowClient(tracking_uri=uri)
         experiment_id = _experiment(client, experiment, uri)
         identity = {"run_id": run_id, "run_dir": str(folder)}
         query = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
-        found = client.search_runs([experiment_id], query, max_results=1)
-        all_tags = {**tags, **identity, "git_commit": git_commit()}
+        earlier = client.search_runs([experiment_id], query)
+        found = [run for run in earlier if run.data.tags.get("attempt") == attempt]
+        for run in earlier:
+            if run not in found:
+                client.delete_run(run.info.run_id)
+        all_tags = {**tags, **identity, "attempt": attempt, "git_commit": git_commit()}
         run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
         tracker = cls(client, run, folder)
         client.update_run(tracker.run_id, status="RUNNING")
@@ -133,6 +139,18 @@ class Tracker:
             self.client.set_terminated(self.run_id, "FAILED")
         except (MlflowException, OSError):
             log.warning("the failure could not be reported to MLflow")
+
+
+def this_attempt(folder: Path) -> str:
+    """Names the attempt that a run's folder holds: the same after a crash, another after starting over."""
+    path = folder / "attempt.json"
+    if not path.exists():
+        write_json(path, new_attempt())
+    return str(read_json(path))
+
+
+def new_attempt() -> str:
+    return uuid.uuid4().hex
 
 
 def tracking_uri() -> str:

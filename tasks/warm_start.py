@@ -23,7 +23,7 @@ from tasks.cluster import Engines, engines_for
 from tasks.data import decode_all, encode_prompts, load_tokenizer, stop_ids
 from tasks.rollout import sample, sync_engines
 from tasks.services import home
-from tasks.tracking import Tracker
+from tasks.tracking import Tracker, new_attempt
 from tasks.workers.rollout_worker import Request, Sampling
 
 MAX_LENGTH = 128  # tokens of a prompt and its response; that of conf/model/tiny.yaml, so that engines are shared
@@ -44,7 +44,8 @@ def train_policy(config: WarmStartConfig, base: str | None) -> dict[str, Any]:
     """Trains until the gate is passed and writes the policy, whole or not at all. Raises RuntimeError when the gate
     stays shut."""
     tags = {"algorithm": "supervised", "preset": config.preset, "seed": str(config.seed)}
-    tracker = Tracker.open("warm-start", config.key, folder(config), tags, config.model_dump(mode="json"))
+    settings = config.model_dump(mode="json")
+    tracker = Tracker.open("warm-start", config.key, folder(config), new_attempt(), tags, settings)
     start = Path(base) if base else folder(config).with_name(f".{config.key}.start")
     if base is None:
         save_random_policy(config, start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
 
 
 def open_tracker(folder: Path) -> Tracker:
-    return Tracker.open("test", "run-1", folder / "run", {"algorithm": "sgpo"}, {"seed": 1})
+    run = folder / "run"
+    return Tracker.open("test", "run-1", run, tracking.this_attempt(run), {"algorithm": "sgpo"}, {"seed": 1})
 
 
 def record(tracker: Tracker, step: int, value: float) -> dict[str, float]:
@@ -42,6 +44,16 @@ def test_resume_uses_the_same_run_and_doubles_nothing(tracker: Tracker, tmp_path
     assert record(again, 2, 99.0) == {"a": 2.0, "b": 4.0}  # computed again after a crash: the first record stands
     record(again, 3, 3.0)
     assert points(again) == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(1, 2.0), (2, 4.0), (3, 6.0)]}
+
+
+def test_starting_over_is_another_mlflow_run_and_the_old_one_goes(tracker: Tracker, tmp_path: Path) -> None:
+    record(tracker, 1, 1.0)
+    shutil.rmtree(tmp_path / "run")
+    again = open_tracker(tmp_path)
+    record(again, 1, 5.0)
+    assert again.run_id != tracker.run_id and points(again)["a"] == [(1, 5.0)]
+    experiment = again.client.get_run(again.run_id).info.experiment_id
+    assert [r.info.run_id for r in again.client.search_runs([experiment])] == [again.run_id]
 
 
 def test_record_written_but_not_sent_is_delivered_on_resume(tracker: Tracker, tmp_path: Path) -> None:
