@@ -17,7 +17,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 
 from bench.figures import Figure
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, iteration_records, policy, run_module
+from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteration_records, policy, run_module
 
 ROUNDS = 2
 ITERATIONS = 14
@@ -79,6 +79,7 @@ def overrides(folder: str, seed: int) -> list[str]:
         f"sampling.max_tokens={MAX_TOKENS}",
         "algorithm.credit.scope=all_incorrect",
         "eval.every=1000",
+        f"train.lr={LR}",
         "checkpoint.every=1000",
     ]
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS
+from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS
 from sgpo_core.config import DataSettings, TrainSettings
 from sgpo_core.problems import load_problems, problems_of_iteration
 from tasks.data import load_tokenizer
@@ -76,7 +76,7 @@ def train(folder: str, steps: int, seed: int) -> StepLog:
             max_completion_length=MAX_TOKENS,
             temperature=1.0,
             loss_type="grpo",
-            learning_rate=ours.lr,
+            learning_rate=LR,
             adam_beta1=ours.betas[0],
             adam_beta2=ours.betas[1],
             max_grad_norm=ours.grad_clip,

@@ -19,6 +19,7 @@ from tasks.services import REPO
 COLUMNS = 4
 GROUPS, GROUP_SIZE = 16, 8
 MAX_TOKENS = 64
+LR = 1e-5  # small: after some iterations the groups still give signals as at the start
 _WARM_START = [
     f"columns={COLUMNS}",
     "hidden_size=256",

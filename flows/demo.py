@@ -69,7 +69,8 @@ def _report(seeds: int, fresh: bool) -> dict[str, Any]:
         f"\n{table}\n\n"
         f"picture   {done['picture']}\n"
         f"runs      {home() / 'demo'}\n"
-        "in MLflow make up, open the MLflow address it prints: experiment demo > Chart view > Group by: algorithm\n",
+        "in MLflow make up, then open the MLflow address that it prints: experiment demo > Chart view > Group by:\n"
+        "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n",
         file=sys.stderr,
     )
     first = next(iter(done["results"].values()))

@@ -17,6 +17,7 @@ from flows import cli, warm_start
 from sgpo_core.config import ConfigError, RunConfig, load_run, load_warm_start
 from tasks.checkpointing import load_checkpoint, save_checkpoint
 from tasks.cluster import keep_engines
+from tasks.data import load_problem_sets
 from tasks.evaluation import evaluate
 from tasks.grading import grade
 from tasks.judging import assign_credit, check_judge, judge
@@ -46,7 +47,8 @@ def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool
         if result := finished_result(paths):
             get_run_logger().info(f"complete already: {paths.root} (fresh=true starts over)")
             return result
-        with keep_engines(), open_run(config, start_policy(config), paths) as run:
+        sets = load_problem_sets(config)
+        with keep_engines(), open_run(config, start_policy(config), sets, paths) as run:
             train(run)
             return finish(run)
 

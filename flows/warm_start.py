@@ -24,11 +24,10 @@ def warm_start(preset: str = "tiny", overrides: list[str] | None = None, fresh: 
 
 def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
     """The warm start itself, its bases first."""
-    result = None if fresh else tasks.cached(config)
-    if result is None:
-        base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
-        result = tasks.train_policy(config, base)
-    return result
+    base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
+    with tasks.locked(config):
+        result = None if fresh else tasks.cached(config)
+        return result or tasks.train_policy(config, base)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,6 @@ class ModelSettings(Settings):
         "float32", description="dtype of weights in rollout and in the trainer's forward pass"
     )
     max_length: Positive = Field(128, description="prompt and response together, tokens")
-    parameters: str = Field("", description="size for the resource check, e.g. 7.6B; empty: not checked")
     chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
     instruction: str = Field("", description="text put after every prompt")
 
@@ -185,6 +184,11 @@ class ClusterSettings(Settings):
         1e-4, gt=0, description="largest difference of the probe's log-probabilities between trainer and engine, nats"
     )
 
+    @property
+    def gpus(self) -> int:
+        """GPUs of all engines and ranks together."""
+        return self.rollout_actors * self.rollout_gpus + self.trainer_ranks * self.trainer_gpus
+
 
 class CheckpointSettings(Settings):
     every: Positive = Field(10, description="iterations between checkpoints; the last iteration always has one")
@@ -213,7 +217,8 @@ class RunConfig(Settings):
     @property
     def run_id(self) -> str:
         """Name of the run and its folder: the same settings are the same run, so the same command resumes it."""
-        digest = fingerprint(self.model_dump(mode="json"))
+        start = load_warm_start(self.model.warm_start).key if self.model.warm_start else None
+        digest = fingerprint([self.model_dump(mode="json"), start])
         return f"{self.preset or 'custom'}-{self.algorithm.name}-s{self.seed}-{digest}"
 
 
@@ -257,7 +262,8 @@ class WarmStartConfig(Settings):
     @property
     def key(self) -> str:
         """Name of the cached result. How the work is spread over actors is not part of it."""
-        return f"{self.preset}-{fingerprint(self.model_dump(mode='json', exclude={'cluster', 'deepspeed'}))}"
+        base = load_warm_start(self.base).key if self.base else None
+        return f"{self.preset}-{fingerprint([self.model_dump(mode='json', exclude={'cluster', 'deepspeed'}), base])}"
 
 
 def fingerprint(value: Any) -> str:

@@ -30,6 +30,8 @@ class Judged:
     """
 
     correct: bool
+    graded: bool = True  # false: grading itself broke, which is no fault of the response
+    parsable: bool = True  # false: complete, but without a readable answer
     well_formed: bool = True
     truncated: bool = False
     verdict: Verdict | None = None
@@ -71,10 +73,14 @@ def group_credit(group: Sequence[Judged], rule: CreditRule) -> list[Credit]:
     rewards are the outcome rewards, that is GRPO; a group all of whose judges abstained has no usable reward at all.
     """
     judge = must_judge([r.correct for r in group], rule.scope)
-    return [_credit(r, rule) if judged else Credit(float(r.correct)) for r, judged in zip(group, judge, strict=True)]
+    return [_credit(r, rule, judged) for r, judged in zip(group, judge, strict=True)]
 
 
-def _credit(response: Judged, rule: CreditRule) -> Credit:
+def _credit(response: Judged, rule: CreditRule, judged: bool) -> Credit:
+    if not response.graded:
+        return Credit(shaped_reward=0.0, neutral=True)
+    if not judged:
+        return Credit(float(response.correct))
     rts = reasoning_trajectory_score(response, rule)
     if rts is None:
         return Credit(shaped_reward=0.0, neutral=True)
@@ -84,11 +90,11 @@ def _credit(response: Judged, rule: CreditRule) -> Credit:
 def reasoning_trajectory_score(response: Judged, rule: CreditRule) -> float | None:
     """RTS of a wrong response, or None when nothing is known of it (the judge abstained).
 
-    Empty or (format gate) malformed: 0, whatever the judge says. Truncated: the whole steps before the first wrong one
-    count, and finding no wrong step is no contradiction there. `max_reference` divides by the longer of the response
-    and the reference, so that a shorter malformed solution can't score higher.
+    Empty, unparsable or (format gate) malformed: 0, whatever the judge says. Truncated: the whole steps before the
+    first wrong one count, and finding no wrong step is no contradiction there. `max_reference` divides by the longer of
+    the response and the reference, so that a shorter malformed solution can't score higher.
     """
-    if response.own_length == 0 or (rule.format_gate and not response.well_formed):
+    if response.own_length == 0 or not response.parsable or (rule.format_gate and not response.well_formed):
         return 0.0
     verdict = response.verdict
     if verdict is None:

@@ -53,10 +53,18 @@ def whole_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    if path.exists():
-        shutil.rmtree(path)
+    remove_whole(path)
     os.rename(temporary, path)
     _flush(path.parent)
+
+
+def remove_whole(path: Path) -> None:
+    """Removes a folder so that a crash in between leaves no half of it under its name."""
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if path.exists():
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
 
 
 def _flush(path: Path) -> None:

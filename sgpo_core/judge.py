@@ -99,3 +99,6 @@ def _evaluate(expression: str) -> Fraction | None:
             return total + term
         op, position = operator[1], operator.end()
     return None
+
+
+JUDGES: dict[str, Judge] = {"rule": rule_judge}

@@ -32,7 +32,7 @@ METRICS: dict[str, Metric] = {
     "reward/shaped_mean": Metric("0..1", "mean reward after credit, neutral responses left out", "rises while accuracy does not: the judge is gamed or drifts"),
     "reward/rts_mean": Metric("0..1", "mean reasoning trajectory score of judged responses; absent when none was judged", "at 0: malformed responses or a judge that always says step 1"),
     "judge/calls": Metric("count", "responses that the judge read", "0 under SGPO means no all-negative group is left"),
-    "judge/abstained_frac": Metric(_SHARE, "abstentions among judged responses; these are neutral", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
+    "judge/abstained_frac": Metric(_SHARE, "judged responses of which nothing is known (the judge abstained, or found no wrong step in a wrong response); these are neutral", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
     "judge/cached_frac": Metric(_SHARE, "judged responses answered from a cache (the rule judge has none: 0)", "-"),
     "judge/seconds": Metric("s", "time spent judging", "large against time/generate_s: more judge workers"),
     "judge/tokens": Metric("count", "tokens the judge generated (the rule judge none)", "-"),
@@ -65,7 +65,8 @@ def rollout_metrics(table: Mapping[str, Sequence[Any]]) -> dict[str, float]:
     groups = group_slices(table["group"])
     correct = [[r == 1.0 for r in table["outcome_reward"][g]] for g in groups]
     rows = len(table["group"])
-    statuses = [s for s in table["verdict_status"] if s is not None]
+    # Neutral covers more than the judge's own abstentions: a wrong response in which it finds no wrong step, too.
+    judged = [n for n, status in zip(table["neutral"], table["verdict_status"], strict=True) if status is not None]
     rts = [x for x in table["rts"] if x is not None]
     counted = [r for r, neutral in zip(table["shaped_reward"], table["neutral"], strict=True) if not neutral]
     grades = Counter(table["grade"])
@@ -76,8 +77,8 @@ def rollout_metrics(table: Mapping[str, Sequence[Any]]) -> dict[str, float]:
         "group/mixed_frac": _mean([any(c) and not all(c) for c in correct]),
         "group/zero_signal_frac": _mean([not any(table["advantage"][g]) for g in groups]),
         "reward/outcome_mean": _mean(table["outcome_reward"]),
-        "judge/calls": float(len(statuses)),
-        "judge/abstained_frac": _mean([s == "abstained" for s in statuses]) if statuses else 0.0,
+        "judge/calls": float(len(judged)),
+        "judge/abstained_frac": _mean(judged) if judged else 0.0,
         "judge/cached_frac": 0.0,
         "judge/tokens": 0.0,
         "grade/unparsable_frac": grades["unparsable"] / rows,

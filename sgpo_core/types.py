@@ -19,36 +19,6 @@ class Problem:
     reference: str | None = None
 
 
-class FinishReason(StrEnum):
-    """Why sampling of a response ended: the end-of-sequence token, or the token limit (a truncated response)."""
-
-    STOP = "stop"
-    LENGTH = "length"
-
-
-@dataclass(frozen=True, slots=True)
-class Rollout:
-    """One sampled response.
-
-    `token_ids` are the sampled ids, end-of-sequence token included where it was sampled; `logprobs` (nats, one a
-    token) are those of the sampling distribution, temperature included. `text` is decoded without special tokens.
-    """
-
-    problem_id: str
-    sample: int
-    prompt_ids: tuple[int, ...]
-    token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
-    finish_reason: FinishReason
-    policy_version: int
-    seed: int
-
-    @property
-    def truncated(self) -> bool:
-        return self.finish_reason is FinishReason.LENGTH
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of a response: characters `start` to `end` (exclusive) of its text."""
@@ -88,7 +58,7 @@ class Credit:
 
     `rts` is the reasoning trajectory score in [0, 1], None where the response was not judged. `shaped_reward` is the
     reward in [0, 1] that advantages are made of. A `neutral` response (its judge abstained) stays out of its group's
-    mean and std, gets advantage 0 and gives no gradient; its `shaped_reward` is its outcome reward and is not used.
+    mean and std, gets advantage 0 and gives no gradient; its `shaped_reward` (0) is not used.
     """
 
     shaped_reward: float

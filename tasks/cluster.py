@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,11 +80,17 @@ def _stop_engines() -> None:
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):
             ray.kill(actor)
+        shutil.rmtree(engines.sync_dir, ignore_errors=True)
     _live.clear()
 
 
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engines:
     _start_ray()
+    wanted, found = cluster.gpus, int(ray.cluster_resources().get("GPU", 0))
+    if wanted > found:
+        raise ConfigError(
+            f"the Ray cluster has {found} GPUs, {wanted} are wanted (cluster.rollout_gpus, .trainer_gpus)"
+        )
     try:
         rollouts = _start_rollouts(policy, model, cluster)  # the actors start while the trainers do
         engines = Engines(rollouts, start_trainers(cluster), sync_folder(cluster.sync_dir))
@@ -95,11 +102,9 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Engin
 
 def _start_ray() -> None:
     start_guard()
-    address = os.environ.get("RAY_ADDRESS")
     if not ray.is_initialized():
         ray.init(
-            address=address,
-            _node_ip_address=None if address else "127.0.0.1",  # listen on loopback alone
+            address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
             include_dashboard=False,
             log_to_driver=False,
             configure_logging=False,
@@ -123,7 +128,7 @@ def start_trainers(cluster: ClusterSettings) -> tuple[Any, ...]:
     variables = trainer_worker.environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
     actor = _actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables)
     ranks = tuple(actor.remote(rank, cluster.trainer_ranks) for rank in range(cluster.trainer_ranks))
-    host, port = ray.get(ranks[0].address.remote())
+    host, port = ray.get(ranks[0].address.remote("RAY_ADDRESS" not in os.environ))
     ray.get([rank.connect.remote(host, port) for rank in ranks])
     return ranks
 

@@ -3,11 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sgpo_core.config import ConfigError, ModelSettings
+from datasets import Dataset
+
+from sgpo_core.config import ConfigError, ModelSettings, RunConfig
+from sgpo_core.problems import as_problem, load_problems, problems_of_iteration
 from sgpo_core.types import Problem
+
+
+@dataclass(frozen=True)
+class ProblemSets:
+    """What a run trains on, and what it is evaluated on, by name."""
+
+    train: Dataset
+    benchmarks: dict[str, Dataset]
+
+
+def load_problem_sets(config: RunConfig) -> ProblemSets:
+    """All problem sets of a run, before anything expensive starts. Raises ConfigError for one that can't be used."""
+    sets = ProblemSets(
+        load_problems(config.data), {name: load_problems(b.data) for name, b in config.eval.sets.items()}
+    )
+    problems_of_iteration(sets.train, config.sampling.problems, config.seed, 1)  # are there enough?
+    return sets
+
+
+def fitting(problems: Dataset, policy: str, model: ModelSettings, max_tokens: int) -> Dataset:
+    """The problems whose prompts leave room for a response; `info.description` counts the others. Raises ConfigError
+    when there is none."""
+    tokenizer, limit = load_tokenizer(policy), model.max_length - max_tokens
+    kept = [i for i, row in enumerate(problems) if len(encode_prompt(tokenizer, as_problem(row), model)) <= limit]
+    if not kept:
+        raise ConfigError(
+            f"no prompt leaves room for a response of sampling.max_tokens={max_tokens} in model.max_length="
+            f"{model.max_length}: raise that, or lower sampling.max_tokens"
+        )
+    if len(kept) == len(problems):
+        return problems
+    shorter = problems.select(kept)
+    left_out = f"{len(problems) - len(kept)} problems left out: their prompts are over {limit} tokens"
+    shorter.info.description = "; ".join(filter(None, [problems.info.description, left_out]))
+    return shorter
 
 
 @lru_cache(maxsize=4)

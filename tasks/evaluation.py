@@ -20,12 +20,12 @@ from tasks.workers.rollout_worker import Request, Sampling
 def evaluate(run: Run, iteration: int) -> None:
     """k responses to each problem of every benchmark. The seeds are the same at every evaluation and for every
     algorithm and run, so that comparisons are paired."""
-    for name, (settings, _) in run.benchmarks.items():
+    for name, settings in run.config.eval.sets.items():
         run.metrics |= _evaluate_one(run, iteration, name, settings)
 
 
 def _evaluate_one(run: Run, iteration: int, name: str, settings: BenchmarkSettings) -> dict[str, float]:
-    problems = [as_problem(row) for row in run.benchmarks[name][1]]
+    problems = [as_problem(row) for row in run.benchmarks[name]]
     limit = run.config.sampling.max_tokens
     prompts = encode_prompts(run.policy, problems, run.config.model, limit)
     rows = [(p, s) for p in range(len(problems)) for s in range(settings.k)]

@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterable
@@ -46,7 +47,14 @@ def sync_folder(base: str) -> Path:
     """The folder for weights of this process's runs; the guard removes it."""
     folder = Path(base) / f"sgpo-{start_guard()}"
     folder.mkdir(parents=True, exist_ok=True)
+    with _folders(os.environ[TOKEN]).open("a") as listed:
+        listed.write(f"{folder.absolute()}\n")
     return folder
+
+
+def _folders(token: str) -> Path:
+    """Where a run lists the folders that its guard has to remove."""
+    return Path(tempfile.gettempdir()) / f"sgpo-{token}.folders"
 
 
 def watch(process: int, token: str) -> None:
@@ -67,7 +75,11 @@ def watch(process: int, token: str) -> None:
             with suppress(psutil.NoSuchProcess):
                 p.kill()
         time.sleep(0.3)
-    shutil.rmtree(Path("/dev/shm") / f"sgpo-{token}", ignore_errors=True)
+    listed = _folders(token)
+    if listed.exists():
+        for folder in listed.read_text().splitlines():
+            shutil.rmtree(folder, ignore_errors=True)
+        listed.unlink()
 
 
 def family(token: str) -> set[psutil.Process]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from sgpo_core import rollout_table
 from sgpo_core.advantages import group_advantages
+from sgpo_core.answers import Outcome
 from sgpo_core.credit import CreditRule, Judged, group_credit, must_judge
 from sgpo_core.files import read_json
-from sgpo_core.judge import rule_judge
+from sgpo_core.judge import JUDGES
 from sgpo_core.rollout_table import group_slices
 from sgpo_core.segmentation import segment, tokens_before, well_formed
 from sgpo_core.types import Problem, Verdict, VerdictStatus
@@ -24,7 +25,7 @@ class JudgeFailed(RuntimeError):
 @phase("judge")
 def judge(run: Run, iteration: int) -> None:
     """Verdicts for the responses that credit asks about, group by group."""
-    began = time.monotonic()
+    began, decide = time.monotonic(), JUDGES[run.config.judge.name]
     path = run.paths.rollouts(iteration)
     table = rollout_table.read(
         path, ["problem_id", "group", "prompt", "answer", "reference", "response", "truncated", "outcome_reward"]
@@ -38,7 +39,7 @@ def judge(run: Run, iteration: int) -> None:
                 whole = steps[i][:-1] if table["truncated"][i] else steps[i]  # the cut-off step is dropped
                 problem = Problem(table["problem_id"][i], table["prompt"][i], table["answer"][i], table["reference"][i])
                 # Nothing to read is not an abstention: such a response has RTS 0.
-                verdicts[i] = rule_judge(problem, whole, problem.reference) if whole else Verdict(None)
+                verdicts[i] = decide(problem, whole, problem.reference) if whole else Verdict(None)
     rollout_table.add(
         path,
         {
@@ -91,9 +92,10 @@ def _judged(run: Run, table: dict[str, list[Any]], i: int) -> Judged:
         table["truncated"][i],
         _verdict(table, i),
     )
-    correct = table["outcome_reward"][i] == 1.0
+    correct, graded = table["outcome_reward"][i] == 1.0, table["grade"][i] != Outcome.ERROR
+    parsable = truncated or table["grade"][i] != Outcome.UNPARSABLE
     if verdict is None:
-        return Judged(correct)
+        return Judged(correct, graded)
     whole = max(0, len(ends) - truncated)
     prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
     reference = segment(table["reference"][i] or "")
@@ -103,7 +105,7 @@ def _judged(run: Run, table: dict[str, list[Any]], i: int) -> Judged:
         own = len(table["token_ids"][i]) - (not truncated)  # without end-of-sequence
         known = len(run.tokenizer(table["reference"][i])["input_ids"]) if reference else None
         lengths = (_tokens_of_steps(run, table, i, prefix), own, known, own - before_last)
-    return Judged(correct, well_formed(text, truncated), truncated, verdict, *lengths)
+    return Judged(correct, graded, parsable, well_formed(text, truncated), truncated, verdict, *lengths)
 
 
 def _tokens_of_steps(run: Run, table: dict[str, list[Any]], i: int, steps: int) -> int:

@@ -41,7 +41,7 @@ def _model_problems(model: ModelSettings) -> list[str]:
 
 def _cluster_problems(cluster: ClusterSettings) -> list[str]:
     problems = []
-    wanted = cluster.rollout_actors * cluster.rollout_gpus + cluster.trainer_ranks * cluster.trainer_gpus
+    wanted = cluster.gpus
     if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (gpus := count_gpus()):
         problems.append(
             f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus} and "

@@ -52,15 +52,16 @@ def progress_line(run: Run, iteration: int) -> str:
 def finish(run: Run) -> dict[str, Any]:
     """Publishes the policy and a sample of rollouts, and writes the result, after which the run counts as complete."""
     last = run.config.iterations
+    publish_policy(run)
+    run.tracker.deliver_waiting()
     table = rollout_table.read(run.paths.rollouts(last), _SAMPLE_COLUMNS)
     run.tracker.log_sample({name: values[:64] for name, values in table.items()}, "rollouts_sample.json")
-    publish_policy(run)
     result = {
         "run_id": run.config.run_id,
         "mlflow_run_id": run.tracker.run_id,
         "run_dir": str(run.paths.root),
         "final_metrics": run.last_metrics,
     }
-    run.tracker.deliver_waiting()
-    write_json(run.paths.result, result)
+    run.tracker.finish()
+    write_json(run.paths.result, result)  # last: from here on the run counts as complete
     return result

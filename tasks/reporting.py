@@ -63,9 +63,9 @@ def draw_comparison(runs: Sequence[FinishedRun], path: Path, title: str) -> None
             axes[row][column].title.set_size(10)
             axes[row][column].grid(alpha=0.25)
             axes[row][column].spines[["top", "right"]].set_visible(False)
+        axes[row][0].legend(frameon=False, loc="upper left")
     for axis in axes[-1]:
         axis.set_xlabel("iteration")
-    axes[0][0].legend(frameon=False, loc="upper left")
     figure.suptitle(title)
     figure.tight_layout()
     write_atomically(path, lambda p: figure.savefig(p, dpi=150, format="png"))

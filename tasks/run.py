@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import functools
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,11 +15,10 @@ from prefect.cache_policies import NO_CACHE
 from sgpo_core import checkpoints
 from sgpo_core.answers import AnswerGrader
 from sgpo_core.checkpoints import RunPaths
-from sgpo_core.config import BenchmarkSettings, ConfigError, RunConfig, to_yaml
-from sgpo_core.files import read_json, write_text
-from sgpo_core.problems import load_problems
+from sgpo_core.config import ConfigError, RunConfig, to_yaml
+from sgpo_core.files import read_json, remove_whole, write_text
 from tasks.cluster import Engines, engines_for
-from tasks.data import load_tokenizer, stop_ids
+from tasks.data import ProblemSets, fitting, load_tokenizer, stop_ids
 from tasks.services import home
 from tasks.tracking import Tracker, run_tags, this_attempt
 
@@ -34,12 +32,12 @@ class Run:
     (A plain class: Prefect walks through dataclasses and models that are handed to a task, and this holds actors.)
     """
 
-    def __init__(self, config: RunConfig, paths: RunPaths, policy: str, engines: Engines, tracker: Tracker) -> None:
+    def __init__(
+        self, config: RunConfig, paths: RunPaths, policy: str, sets: ProblemSets, engines: Engines, tracker: Tracker
+    ) -> None:
         self.config, self.paths, self.policy, self.engines, self.tracker = config, paths, policy, engines, tracker
-        self.problems = load_problems(config.data)
-        self.benchmarks: dict[str, tuple[BenchmarkSettings, Any]] = {
-            name: (settings, load_problems(settings.data)) for name, settings in config.eval.sets.items()
-        }
+        self.problems = fitting(sets.train, policy, config.model, config.sampling.max_tokens)
+        self.benchmarks = sets.benchmarks
         self.tokenizer = load_tokenizer(policy)
         self.stop_ids = stop_ids(self.tokenizer)
         self.grader = AnswerGrader()
@@ -102,25 +100,24 @@ def locked(paths: RunPaths, fresh: bool) -> Iterator[None]:
                 f"run {paths.root.name} is in progress in another process: wait for it, or change the seed"
             ) from None
         if fresh:
-            shutil.rmtree(paths.root)
+            remove_whole(paths.root)
             paths.root.mkdir()
         yield
 
 
 @contextmanager
-def open_run(config: RunConfig, policy: str, paths: RunPaths) -> Iterator[Run]:
+def open_run(config: RunConfig, policy: str, sets: ProblemSets, paths: RunPaths) -> Iterator[Run]:
     """Engines that hold the run's policy, and the tracking run; both new, or where the last checkpoint left them."""
     write_text(paths.config, to_yaml(config))
     attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, run_tags(config), settings)
     try:
         with engines_for(policy, config.model, config.cluster) as engines:
-            run = Run(config, paths, policy, engines, tracker)
+            run = Run(config, paths, policy, sets, engines, tracker)
             try:
                 yield run
             finally:
                 run.grader.close()
-        tracker.finish()
     except BaseException as error:
         tracker.fail(error)
         raise

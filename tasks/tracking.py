@@ -12,10 +12,11 @@ import platform
 import subprocess
 import time
 import uuid
+from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urlparse, urlunparse
 from urllib.request import urlopen
 
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -29,6 +30,7 @@ from mlflow.exceptions import MlflowException
 
 from sgpo_core.config import ConfigError, RunConfig
 from sgpo_core.files import read_json, write_json
+from sgpo_core.segmentation import SEGMENTER
 from tasks.services import home
 
 log = logging.getLogger("sgpo.tracking")
@@ -65,6 +67,8 @@ class Tracker:
         run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
         tracker = cls(client, run, folder)
         client.update_run(tracker.run_id, status="RUNNING")
+        if "error" in run.data.tags:  # of an attempt that this one resumes
+            client.delete_tag(tracker.run_id, "error")
         if not found:
             client.log_dict(tracker.run_id, settings, "config.yaml")
             client.log_dict(tracker.run_id, environment_report(), "environment.json")
@@ -116,7 +120,8 @@ class Tracker:
 
     def log_sample(self, columns: dict[str, list[Any]], name: str) -> None:
         """A table artifact that the MLflow page shows."""
-        self.client.log_table(self.run_id, columns, name)
+        if all(artifact.path != name for artifact in self.client.list_artifacts(self.run_id)):  # else it would append
+            self.client.log_table(self.run_id, columns, name)
 
     def deliver_waiting(self) -> None:
         """A last attempt. Raises RuntimeError while records are undelivered: the same command delivers them later."""
@@ -125,8 +130,9 @@ class Tracker:
                 self._send(self.waiting[0], {(p.key, p.step) for p in self._history()})
             except (MlflowException, OSError) as error:
                 raise RuntimeError(
-                    f"MLflow ({tracking_uri()}) does not answer; nothing is lost: {len(self.waiting)} records "
-                    f"lie in {self.folder}/iterations. Start it and give the same command again. ({_first_line(error)})"
+                    f"MLflow ({without_password(tracking_uri())}) does not answer; nothing is lost: "
+                    f"{len(self.waiting)} records lie in {self.folder}/iterations. Start it and give the same command "
+                    f"again. ({_first_line(error)})"
                 ) from None
             self.waiting.pop(0)
 
@@ -158,17 +164,24 @@ def tracking_uri() -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
 
 
+def without_password(uri: str) -> str:
+    """The address as it may be shown: user and password are left out."""
+    parts = urlparse(uri)
+    return urlunparse(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
     """Raises ConfigError within seconds when a tracking server does not answer."""
     if urlparse(uri).scheme not in ("http", "https"):
         home().mkdir(parents=True, exist_ok=True)
         return
+    shown = without_password(uri)
     try:
-        with urlopen(f"{uri.rstrip('/')}/health", timeout=timeout_s):
+        with urlopen(f"{shown.rstrip('/')}/health", timeout=timeout_s):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI={uri}: no MLflow server answers there ({error}). Start it, correct the address, or "
+            f"MLFLOW_TRACKING_URI={shown}: no MLflow server answers there ({error}). Start it, correct the address, or "
             "unset the variable to use SQLite"
         ) from None
 
@@ -212,6 +225,7 @@ def environment_report() -> dict[str, Any]:
         "python": platform.python_version(),
         "processors": os.cpu_count(),
         "git_commit": git_commit(),
+        "segmenter": SEGMENTER,
     }
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import random
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +37,15 @@ def cached(config: WarmStartConfig) -> dict[str, Any] | None:
     """The result of the same settings, where it has been made."""
     report = folder(config) / "report.json"
     return read_json(report) if report.is_file() else None
+
+
+@contextmanager
+def locked(config: WarmStartConfig) -> Iterator[None]:
+    """Waits while another process makes the same warm start."""
+    folder(config).parent.mkdir(parents=True, exist_ok=True)
+    with open(folder(config).with_name(f".{config.key}.lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def folder(config: WarmStartConfig) -> Path:

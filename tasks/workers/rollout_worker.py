@@ -41,6 +41,19 @@ class Completion:
     truncated: bool
 
 
+class WeightReload:
+    """What vLLM's own workers (one a GPU) learn from us: to read the weights themselves, each its part."""
+
+    model_runner: Any
+
+    def reload_from_file(self, path: str) -> None:
+        tensors = read_weights(Path(path))
+        head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
+        tied = {head: tensors[embedding]} if head not in tensors else {}
+        self.model_runner.reload_weights(weights_iterator=list({**tensors, **tied}.items()))
+
+
 class RolloutWorker:
     """Holds the engine for the whole flow; starting it is what costs."""
 
@@ -68,6 +81,7 @@ class RolloutWorker:
             generation_config="vllm",
             disable_log_stats=True,
             seed=0,
+            worker_extension_cls=f"{WeightReload.__module__}.{WeightReload.__qualname__}",
             **memory,
         )
 
@@ -106,15 +120,11 @@ class RolloutWorker:
 
     def load_weights(self, path: str, version: int, probe_ids: Sequence[int]) -> Fingerprint:
         """Takes over the weights in `path` and answers with the fingerprint of what this engine now computes."""
-        tensors = read_weights(Path(path))
-        head, embedding = "lm_head.weight", "model.embed_tokens.weight"
-        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
-        tied = {head: tensors[embedding]} if head not in tensors else {}
-        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": list({**tensors, **tied}.items())})
+        self.llm.collective_rpc("reload_from_file", args=(path,))
         # A cached prefix was computed with the old weights and would silently be used on.
         self.llm.reset_prefix_cache()
         self.version = version
-        return Fingerprint(version, checksum(tensors), self._probe(probe_ids))
+        return Fingerprint(version, checksum(read_weights(Path(path))), self._probe(probe_ids))
 
     def _probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         from vllm import SamplingParams

@@ -59,13 +59,16 @@ class TrainerWorker:
         self.reference: PolicyModel | None = None
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-    def address(self) -> tuple[str, int]:
+    def address(self, one_node: bool) -> tuple[str, int]:
         """Host and a free port for the ranks to meet at (asked of rank 0)."""
         import socket
 
+        import ray
+
+        host = "127.0.0.1" if one_node else ray.util.get_node_ip_address()
         with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            return "127.0.0.1", s.getsockname()[1]
+            s.bind((host, 0))
+            return host, s.getsockname()[1]
 
     def connect(self, host: str, port: int) -> None:
         import deepspeed
@@ -243,7 +246,7 @@ class TrainerWorker:
 def environment(threads: int, on_gpu: bool) -> dict[str, str]:
     """Variables of the actor's process; OpenMP reads its own when it is loaded.
 
-    Threads wait asleep: where they spin instead and anything else wants a core, a step takes 5 times as long (measured).
+    Threads wait asleep: where they spin and anything else wants a core, a step takes 5 times as long (measured).
     """
     variables = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     return variables if on_gpu else {**variables, "DS_ACCELERATOR": "cpu"}

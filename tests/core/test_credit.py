@@ -210,3 +210,13 @@ def test_grpo_is_silent_and_sgpo_speaks_where_nothing_is_correct() -> None:
     assert group_advantages(group_credit(group, replace(RULE, scope="none"))) == [0.0, 0.0]
     worse, better = group_advantages(group_credit(group, RULE))
     assert worse < 0 < better
+
+
+def test_unparsable_earns_nothing_and_a_broken_grader_makes_neutral() -> None:
+    # 3 of 4 steps right would be RTS .75; without a readable answer it is 0, gate or no gate
+    near = {"prefix_length": 3, "own_length": 4, "verdict": Verdict(4)}
+    for gate in (True, False):
+        [credit] = group_credit([Judged(False, parsable=False, **near)], CreditRule(format_gate=gate))
+        assert credit.rts == 0.0 and not credit.neutral
+    [credit] = group_credit([Judged(False, graded=False, **near)], CreditRule())
+    assert credit.neutral and credit.rts is None
