@@ -69,25 +69,30 @@ def watch(leader: subprocess.Popen[bytes], token: str) -> tuple[int, float, int]
     """Until it ends: largest sum of bytes, when that was (s), and of how many processes."""
     began, peak = time.monotonic(), (0, 0.0, 0)
     while leader.poll() is None:
-        sizes = [size for process in bearers(token) if (size := pss(process))]
+        sizes = [size for pid in family(token) if (size := pss(pid))]
         peak = max(peak, (sum(sizes), time.monotonic() - began, len(sizes)))
         time.sleep(INTERVAL_S)
     return peak
 
 
-def bearers(token: str) -> list[psutil.Process]:
-    found = []
+def family(token: str) -> set[int]:
+    """Ids of the processes that bear the mark, and of their descendants: Ray's workers set a title of their own, which
+    overwrites the environment that can be read from outside."""
+    parents, found = {}, set()
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):  # ended meanwhile, or another user's
+            parents[process.pid] = process.ppid()
             if process.environ().get(MARK) == token:
-                found.append(process)
+                found.add(process.pid)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
     return found
 
 
-def pss(process: psutil.Process) -> int:
+def pss(pid: int) -> int:
     """Proportional set size, bytes; 0 once the process is gone."""
     with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 return int(line.split()[1]) * 1024
     return 0

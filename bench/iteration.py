@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 
 from bench.figures import Figure
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteration_records, policy, run_module
+from tasks.workers.trainer_worker import environment
 
 ROUNDS = 2
 ITERATIONS = 14
@@ -85,8 +86,8 @@ def overrides(folder: str, seed: int) -> list[str]:
 
 
 def trl_steps(seed: int) -> list[Record]:
-    """The steps of one run of the peer that count."""
-    columns = run_module("bench.trl_peer", policy(), str(ITERATIONS), str(seed))
+    """The steps of one run of the peer that count; its threads are set as those of our trainer."""
+    columns = run_module("bench.trl_peer", policy(), str(ITERATIONS), str(seed), **environment(2, on_gpu=False))
     steps = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return steps[WARM_UP:]
 

@@ -101,6 +101,7 @@ def train(folder: str, steps: int, seed: int) -> StepLog:
 
 def main() -> None:
     folder, steps, seed = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    os.nice(15)  # as Ray's workers are: else other work on the machine would hit them alone
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what TRL prints is no result
     log = train(folder, steps, seed)

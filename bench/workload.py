@@ -8,6 +8,7 @@ random weights would run into the length limit and train on nothing.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import lru_cache
@@ -41,10 +42,15 @@ def policy() -> str:
     return str(run_module("flows.warm_start", "tiny", *_WARM_START)["run_dir"])
 
 
-def run_module(*command: str) -> dict[str, Any]:
+def run_module(*command: str, **variables: str) -> dict[str, Any]:
     """`python -m COMMAND`, in a process of its own, to its end; the JSON object on its last line of output."""
     done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=REPO, stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, "-m", *command],
+        cwd=REPO,
+        env=os.environ | variables,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
     )
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -122,3 +122,8 @@ def test_every_line_of_the_dictionary_has_four_cells() -> None:
 
 def test_the_documentation_holds_the_dictionary() -> None:
     assert as_markdown() in (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
+
+
+def test_a_verdict_that_credit_cannot_use_counts_as_an_abstention() -> None:
+    # The judge answered both times, but once found no wrong step in a wrong response, which is then neutral: 1 of 2.
+    assert rollout_metrics(TABLE | {"verdict_status": ["ok", "ok", None, None]})["judge/abstained_frac"] == 0.5

@@ -130,17 +130,6 @@ def test_masked_tokens_kl_and_token_units_run_through(policy: str) -> None:
     assert done["final_metrics"]["policy/kl"] >= 0
 
 
-def test_wrong_responses_without_a_wrong_step_count_against_the_judge(policy: str, tmp_path: Path) -> None:
-    """The gold answers are wrong here, so that the judge contradicts the grader: every judged response is neutral."""
-    rows = [{"problem": f"Compute {100000 + i} + 200000.\n", "answer": 7} for i in range(4)]
-    (tmp_path / "wrong.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    done = run(policy, "iterations=1", f"data.source={tmp_path}/wrong.jsonl")
-    table = read(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
-    silent = [i for i, step in enumerate(table["first_error_step"]) if step is None and table["rts"][i] is None]
-    assert silent and all(table["neutral"][i] for i in silent)
-    assert done["final_metrics"]["judge/abstained_frac"] == len(silent) / 16
-
-
 def test_truncated_and_empty_responses_are_values(policy: str) -> None:
     done = run(policy, "iterations=1", "sampling.max_tokens=1", "sampling.temperature=2.0")
     table = read(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
