@@ -3,18 +3,20 @@ MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py), both on 1
 
 TRL is what one would use instead on this machine. Its bare minimum is transformers' generation and one optimizer step;
 ours generates with vLLM, grades, judges every wrong response (more than the default does), records everything, makes
-two optimizer steps on the same tokens and brings the weights to two engines.
+two optimizer steps on the same tokens and brings the weights to two engines. Both have the threads, OpenMP settings and
+niceness of our trainer.
 
 overhead is the share of our iterations that is neither generation nor update: the price of the orchestration.
 
 The runs take turns, each with the machine to itself. Not counted are the first iterations, our last one (it evaluates
-and saves), and those in which more than one group had no signal: we would skip its tokens, where TRL computes on.
+and saves), and those in which more than one group was without signal: we skip its tokens, where TRL computes on.
 """
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 
 from bench.figures import Figure
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteration_records, policy, run_module
@@ -30,6 +32,8 @@ Record = dict[str, float]
 
 def measure() -> Iterator[Figure]:
     """Both figures, of the same runs."""
+    if find_spec("trl") is None:
+        raise SystemExit("bench: the peer of `iteration`, TRL, is not installed; `make bench` does that")
     own: list[Record] = []
     peer: list[Record] = []
     for seed in range(ROUNDS):
@@ -46,7 +50,7 @@ def measure() -> Iterator[Figure]:
         how=f"peer: TRL GRPOTrainer, 1 optimizer step (ours: {median(own, 'policy/steps'):.0f}); "
         f"medians of {len(own)} and {len(peer)}; "
         f"sampled tokens {median(own, 'rollout/tokens'):.0f} and {median(peer, 'tokens'):.0f}; "
-        f"groups with signal {median(own, 'groups'):.0f} and {median(peer, 'groups'):.0f} of {GROUPS}",
+        f"we trained on {median(own, 'groups'):.0f} of {GROUPS} groups",
     )
     yield Figure(
         figure="overhead",

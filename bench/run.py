@@ -32,7 +32,7 @@ def main() -> None:
     wanted = arguments.names or list(MODULES)
     lines = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no figure
-    with tempfile.TemporaryDirectory(prefix="sgpo-bench-") as home:
+    with tempfile.TemporaryDirectory(prefix="sgpo-bench-", ignore_cleanup_errors=True) as home:
         isolate(home)
         for module in dict.fromkeys(MODULES[name] for name in MODULES if name in wanted):
             began = time.monotonic()

@@ -3,7 +3,7 @@
 TRL generates with transformers here: its vLLM mode needs a GPU. It gets the same policy, the same problems in the same
 order, as many completions of the same length, and the same exact-match reward. Where its defaults would only cost time
 they are changed: no activation checkpointing, the whole batch in one pass, nothing logged or saved, no reference model.
-Prints one JSON object: seconds and sampled tokens of every step, and how many groups gave a signal.
+Prints one JSON object: seconds and sampled tokens of every step.
 """
 
 from __future__ import annotations
@@ -30,17 +30,13 @@ class StepLog:
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.tokens: list[float] = []
-        self.groups: list[float] = []
         self._began = time.perf_counter()
 
     def __call__(
         self, completions: Sequence[str], completion_ids: Sequence[Any], answer: Sequence[str], **_: Any
     ) -> list[float]:
-        rewards = [float(f"\\boxed{{{a}}}" in text) for text, a in zip(completions, answer, strict=True)]
-        groups = [set(rewards[i : i + GROUP_SIZE]) for i in range(0, len(rewards), GROUP_SIZE)]
         self.tokens.append(float(sum(len(ids) for ids in completion_ids)))
-        self.groups.append(float(sum(len(group) > 1 for group in groups)))
-        return rewards
+        return [float(f"\\boxed{{{a}}}" in text) for text, a in zip(completions, answer, strict=True)]
 
     def end_step(self) -> None:
         now = time.perf_counter()
@@ -105,7 +101,7 @@ def main() -> None:
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what TRL prints is no result
     log = train(folder, steps, seed)
-    print(json.dumps({"seconds": log.seconds, "tokens": log.tokens, "groups": log.groups}), file=result, flush=True)
+    print(json.dumps({"seconds": log.seconds, "tokens": log.tokens}), file=result, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What all benches work on: one small policy, and flows run as a user runs them, in a home of the bench's own.
 
-The policy is a Qwen2 of 2.4 million parameters that has been taught `chains` of 4 columns for a minute. It ends its
-responses (about 46 tokens) and solves about half of its problems, so that nearly every group has something to teach:
-random weights would run into the length limit and train on nothing.
+The policy is a Qwen2 of 2.4 million parameters that has been taught `chains` of 4 columns for a minute, and to forget
+every second carry. It ends its responses (about 47 tokens) and goes wrong at different steps, so that nearly every
+group has something to teach: random weights would run into the length limit, and nothing would be trained on.
 """
 
 from __future__ import annotations
