@@ -3,8 +3,8 @@ MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py), both on 1
 
 TRL is what one would use instead on this machine. Its bare minimum is transformers' generation and one optimizer step;
 ours generates with vLLM, grades, judges every wrong response (more than the default does), records everything, makes
-two optimizer steps on the same tokens and brings the weights to two engines. Both have the threads, OpenMP settings and
-niceness of our trainer.
+two optimizer steps on the same tokens and brings the weights to two engines. Each has both cores and the niceness of
+Ray's workers, and the thread settings that suit it best.
 
 overhead is the share of our iterations that is neither generation nor update: the price of the orchestration.
 
@@ -20,7 +20,6 @@ from importlib.util import find_spec
 
 from bench.figures import Figure
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteration_records, policy, run_module
-from tasks.workers.trainer_worker import environment
 
 ROUNDS = 2
 ITERATIONS = 14
@@ -73,6 +72,10 @@ def our_iterations(seed: int) -> list[Record]:
 
 def overrides(folder: str, seed: int) -> list[str]:
     return [
+        # At this size two ranks of one thread each take a tenth less than one rank of two: no threads to wait for.
+        "cluster.trainer_ranks=2",
+        "cluster.trainer_threads=1",
+        "train.micro_batch_tokens=2048",
         "model.warm_start=null",
         f"model.path={folder}",
         f"seed={seed}",
@@ -90,8 +93,8 @@ def overrides(folder: str, seed: int) -> list[str]:
 
 
 def trl_steps(seed: int) -> list[Record]:
-    """The steps of one run of the peer that count; its threads are set as those of our trainer."""
-    columns = run_module("bench.trl_peer", policy(), str(ITERATIONS), str(seed), **environment(2, on_gpu=False))
+    """The steps of one run of the peer that count, with both cores and OpenMP as it comes (its best, measured)."""
+    columns = run_module("bench.trl_peer", policy(), str(ITERATIONS), str(seed), OMP_NUM_THREADS="2")
     steps = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return steps[WARM_UP:]
 

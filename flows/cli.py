@@ -15,6 +15,8 @@ from typing import Any
 from sgpo_core.config import ConfigError, Settings, describe, presets, to_yaml
 from tasks.guard import start_guard
 
+_FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
+
 
 def main(
     name: str,
@@ -86,7 +88,9 @@ def _keep_stdout_clean() -> Any:
 
 
 def _advice(error: Exception) -> str:
-    message = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if isinstance(error, OSError) and error.errno == 28:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    # An error that crossed a process boundary brings its traceback as text: what happened is the last line.
+    message = lines[-1] if "Traceback" in str(error) or type(error).__name__.startswith("RayTaskError") else lines[0]
+    if any(sign in str(error).lower() for sign in _FULL_DISK):
         return f"the disk is full ({message}): free some and give the same command again; what was written is whole"
     return message
