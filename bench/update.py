@@ -18,9 +18,10 @@ import ray
 import torch
 
 from bench.figures import Figure, side_by_side
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, policy
+from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, policy
 from sgpo_core import chains
-from sgpo_core.config import ClusterSettings, DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings
+from sgpo_core.algorithms import LossSettings
+from sgpo_core.config import ClusterSettings, DeepSpeedSettings, ModelSettings, TrainSettings
 from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, deal, policy_rows
 from tasks.cluster import REPOSITORY, Engines, keep_engines, start_trainers
 from tasks.data import load_tokenizer
@@ -79,10 +80,11 @@ def training_rows(folder: str) -> list[TrainingRow]:
     return policy_rows(
         prompt_ids=prompts,
         token_ids=texts,
-        logprobs=[[-0.2] * len(ids) for ids in texts],
+        old_logprobs=[[-0.2] * len(ids) for ids in texts],
         advantages=[rng.choice([-1.0, 1.0]) for _ in texts],
-        loss_masks=[[True] * len(ids) for ids in texts],
+        token_credits=[[1.0] * len(ids) for ids in texts],
         mean=LOSS.mean,
+        max_length=MAX_TOKENS,
     )
 
 

@@ -17,15 +17,16 @@ from flows import cli, warm_start
 from sgpo_core.config import ConfigError, RunConfig, load_run, load_warm_start
 from tasks.checkpointing import load_checkpoint, save_checkpoint
 from tasks.cluster import keep_engines
+from tasks.credit import assign_credit
 from tasks.data import load_problem_sets
 from tasks.evaluation import evaluate
 from tasks.grading import grade
-from tasks.judging import assign_credit, check_judge, judge
+from tasks.judging import check_judge, judge
 from tasks.planning import check_resources
 from tasks.progress import finish, record
-from tasks.rollout import generate, sync_weights
+from tasks.rollout import generate, sampling_rounds, sync_weights
 from tasks.run import Run, finished_result, last_checkpoint, locked, open_run, run_paths
-from tasks.training import set_up_trainer, update
+from tasks.training import score, set_up_trainer, update
 
 
 def run_name() -> str:
@@ -69,9 +70,11 @@ def train(run: Run) -> None:
         log.warning(f"{run.config.data.source}: {run.problems.info.description}")
     done = start_or_resume(run)
     for iteration in range(done + 1, run.config.iterations + 1):
-        generate(run, iteration)
-        grade(run, iteration)
+        for number in sampling_rounds(run, iteration):
+            generate(run, iteration, number)
+            grade(run, iteration)
         judge(run, iteration)
+        score(run, iteration)
         assign_credit(run, iteration)
         update(run, iteration)
         sync_weights(run, iteration)

@@ -1,35 +1,135 @@
-"""Group-relative advantages (GRPO, arXiv 2402.03300, eq. for outcome supervision), on shaped rewards.
+"""Advantages: one number a response, A = (r - baseline) / scale, of the whole batch of groups at once.
 
-    A_i = (r_i - mean r) / scale,   scale = std(r) + eps | max(std(r), std_floor) | 1,   std with n - 1
+    baseline  group           mean of the group                     GRPO, arXiv 2402.03300
+              leave_one_out   mean of the group's others            RLOO, arXiv 2402.14740: G / (G-1) (r - mean)
+              batch           mean of all responses (verl and       REINFORCE++, arXiv 2501.03262
+                              OpenRLHF: of all tokens)
+              none            0                                     RAFT and Reinforce, arXiv 2504.11343
+    scale     group           std + eps of the group                GRPO
+              floor           max(std of the group, std_floor)      [ours]
+              batch           std + eps of what the baseline left   REINFORCE++ and its baseline form
+              none            1                                     Dr. GRPO, arXiv 2503.20783
 
-Mean and std are taken over the group's responses that are not neutral. With `group`, the std cancels the scale of the
-rewards: inside an all-negative group two distinct values give the same advantages whatever beta and gamma are, so noise
-of the judge gets full weight. `floor` [ours] limits that.
+Std divides by n - 1. Responses that don't count (neutral or left out) are in no mean, no std, and get 0. With `group`
+the std cancels the scale of the rewards: inside an all-negative group two distinct values give the same advantages
+whatever beta and gamma are, so noise of the judge gets full weight; `floor` limits that.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from itertools import chain
 
+from sgpo_core.algorithms import AdvantageSettings
 from sgpo_core.types import Credit
 
-AdvantageStd = Literal["group", "floor", "none"]
+Rewards = list[list[float]]  # of each group's responses that count
 
 
-def group_advantages(
-    credits: Sequence[Credit], std: AdvantageStd = "group", std_floor: float = 0.1, eps: float = 1e-6
-) -> list[float]:
-    """Advantages of one group, in order; 0 for neutral responses.
+def batch_advantages(
+    groups: Sequence[Sequence[Credit]], settings: AdvantageSettings | None = None
+) -> list[list[float]]:
+    """Advantages of every response of every group, in order; 0 for those that don't count.
 
-    All are exactly 0 when fewer than two responses count or all rewards are equal (rounding in the mean must not turn
-    "no signal" into a tiny signal that Adam then blows up).
+    Exactly 0 where all rewards under one baseline are equal, or fewer than two count: rounding in the mean must not
+    turn "no signal" into a tiny signal that Adam then blows up.
     """
-    rewards = [c.shaped_reward for c in credits if not c.neutral]
-    if len(rewards) < 2 or min(rewards) == max(rewards):
-        return [0.0] * len(credits)
-    mean = math.fsum(rewards) / len(rewards)
-    deviation = math.sqrt(math.fsum((r - mean) ** 2 for r in rewards) / (len(rewards) - 1))
-    scale = {"group": deviation + eps, "floor": max(deviation, std_floor), "none": 1.0}[std]
-    return [0.0 if c.neutral else (c.shaped_reward - mean) / scale for c in credits]
+    settings = settings or AdvantageSettings()
+    if settings.separate_rewards:
+        counted = separately_normalised(groups, settings.eps)
+    else:
+        counted = _normalised([[c.shaped_reward for c in g if c.counts] for g in groups], settings)
+    if settings.entropy_coef > 0:
+        counted = without_signal(groups, counted, settings.entropy_coef)
+    if settings.mixed_rescale:
+        factor = mixed_rescale(groups)
+        counted = [[factor * a for a in group] for group in counted]
+    return [_put_back(group, advantages) for group, advantages in zip(groups, counted, strict=True)]
+
+
+def group_advantages(group: Sequence[Credit], settings: AdvantageSettings | None = None) -> list[float]:
+    """Those of a batch of one group."""
+    return batch_advantages([group], settings)[0]
+
+
+def separately_normalised(groups: Sequence[Sequence[Credit]], eps: float) -> Rewards:
+    """GDPO (arXiv 2601.05242): each reward normalised in its group, the results added, and the sum divided by its std
+    over the batch's responses (as TRL; verl goes by tokens). Its mean is 0 already, as each group's is.
+
+    The rewards are the outcome and RTS (1 of a correct response)."""
+    plain = AdvantageSettings(eps=eps)
+    outcome = _normalised([[float(c.correct) for c in g if c.counts] for g in groups], plain)
+    rts = _normalised([[1.0 if c.correct else c.rts or 0.0 for c in g if c.counts] for g in groups], plain)
+    summed = [[a + b for a, b in zip(x, y, strict=True)] for x, y in zip(outcome, rts, strict=True)]
+    return _normalised(summed, AdvantageSettings(baseline="none", std="batch", eps=eps))
+
+
+def is_silent(group: Sequence[Credit]) -> bool:
+    """Whether a group has no signal: what counts of it is all correct or all wrong, with equal rewards."""
+    counted = [c for c in group if c.counts]
+    return len({(c.correct, c.shaped_reward) for c in counted}) == 1
+
+
+def without_signal(groups: Sequence[Sequence[Credit]], advantages: Rewards, coef: float) -> Rewards:
+    """RL-ZVP (arXiv 2509.21880): +coef for all-correct groups, -coef for all-wrong ones; what each token gets of it
+    depends on its entropy (`token_credit.entropy_share`). Groups with a signal keep theirs."""
+    return [
+        [coef if group[0].correct else -coef] * len(given) if is_silent(group) else given
+        for group, given in zip(groups, advantages, strict=True)
+    ]
+
+
+def mixed_rescale(groups: Sequence[Sequence[Credit]]) -> float:
+    """GPG (arXiv 2504.02546): groups / mixed groups, which makes up for the groups whose advantages are all 0."""
+    mixed = sum(0 < sum(c.correct for c in group) < len(group) for group in groups)
+    return len(groups) / mixed if mixed else 1.0
+
+
+def _normalised(rewards: Rewards, settings: AdvantageSettings) -> Rewards:
+    centred = _centred(rewards, settings)
+    if settings.std == "none":
+        return centred
+    if settings.std == "batch":
+        scale = _std(list(chain.from_iterable(centred))) + settings.eps
+        return [[a / scale for a in group] for group in centred]
+    result = []
+    for group, around in zip(rewards, centred, strict=True):
+        std = _std([*group, 1.0] if settings.virtual_success and group else group)
+        scale = max(std, settings.std_floor) if settings.std == "floor" else std + settings.eps
+        result.append([a / scale for a in around])
+    return result
+
+
+def _centred(rewards: Rewards, settings: AdvantageSettings) -> Rewards:
+    if settings.baseline == "none":
+        return [list(group) for group in rewards]
+    if settings.baseline == "batch":
+        everything = list(chain.from_iterable(rewards))
+        mean = _mean(everything)
+        return [[_difference(r, mean, everything) for r in group] for group in rewards]
+    result = []
+    for group in rewards:
+        members = [*group, 1.0] if settings.virtual_success and group else group
+        mean, n = _mean(members), len(group)
+        others = n / (n - 1) if settings.baseline == "leave_one_out" and n > 1 else 1.0
+        result.append([others * _difference(r, mean, members) for r in group])
+    return result
+
+
+def _difference(reward: float, mean: float, members: Sequence[float]) -> float:
+    return 0.0 if min(members) == max(members) else reward - mean
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else 0.0
+
+
+def _std(values: Sequence[float]) -> float:
+    mean = _mean(values)
+    return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / max(1, len(values) - 1))
+
+
+def _put_back(group: Sequence[Credit], counted: Sequence[float]) -> list[float]:
+    values = iter(counted)
+    return [next(values) if credit.counts else 0.0 for credit in group]

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,70 +21,16 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
+
+from sgpo_core.algorithms import AlgorithmSettings
+from sgpo_core.settings import Fraction, Positive, Settings
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
-
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class ConfigError(ValueError):
     """A setting is wrong; the message names it and says what to do."""
-
-
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class CreditSettings(Settings):
-    scope: Literal["none", "all_negative", "all_incorrect"] = Field(
-        "all_negative",
-        description="which wrong responses the judge grades: none (GRPO), those of groups without a correct one, all",
-    )
-    beta: float = Field(10.0, gt=0, description="steepness of the logistic that turns RTS into a reward")
-    gamma: Fraction = Field(0.5, description="RTS at which a wrong response earns 1/2")
-    rts_unit: Literal["steps", "tokens"] = Field("steps", description="what RTS counts")
-    rts_denominator: Literal["own", "max_reference"] = Field(
-        "max_reference", description="RTS divides by the response's length, or by the reference's where that is longer"
-    )
-    format_gate: bool = Field(True, description="a malformed response has RTS 0")
-    no_error_found: Literal["abstain", "last_step"] = Field(
-        "abstain",
-        description="wrong response without a wrong step: neutral, or its last step counts as wrong",
-    )
-    mask_after_error: bool = Field(
-        False,
-        description="no policy gradient from the first wrong step on where A > 0 (ours); KL still counts",
-    )
-
-
-class AdvantageSettings(Settings):
-    std: Literal["group", "floor", "none"] = Field(
-        "group", description="what advantages are divided by: std + eps, max(std, std_floor), 1"
-    )
-    std_floor: float = Field(0.1, gt=0, description="lower bound of the divisor under std=floor")
-    eps: float = Field(1e-6, gt=0, description="added to the std under std=group")
-
-
-class LossSettings(Settings):
-    mean: Literal["sequence", "token"] = Field(
-        "sequence", description="mean over tokens then responses (GRPO), or over all tokens"
-    )
-    clip_low: float = Field(0.2, gt=0, lt=1, description="ratio is clipped at 1 - clip_low")
-    clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
-    kl_coef: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the k3 estimate of KL(policy || start policy); > 0 keeps a copy of the start policy",
-    )
-
-
-class AlgorithmSettings(Settings):
-    name: str = Field("sgpo", description="what the run is called and grouped by")
-    credit: CreditSettings = CreditSettings()
-    advantage: AdvantageSettings = AdvantageSettings()
-    loss: LossSettings = LossSettings()
 
 
 class ModelSettings(Settings):
@@ -109,6 +55,7 @@ class DataSettings(Settings):
     problem_column: str = Field("problem", description="column that holds the problem")
     answer_column: str = Field("answer", description="column that holds the final answer")
     reference_column: str | None = Field(None, description="column that holds a worked solution")
+    domain_column: str | None = Field(None, description="column that names the domain of a problem (DISCO)")
     max_bad_rows: int = Field(
         0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
     )
@@ -154,6 +101,11 @@ class TrainSettings(Settings):
     mini_batches: Positive = Field(2, description="optimizer steps an iteration and epoch")
     epochs: Positive = Field(1, description="passes over an iteration's rollouts")
     micro_batch_tokens: Positive = Field(4096, description="tokens, padding included, of one forward-backward pass")
+    mismatch_alarm: float = Field(
+        0.05,
+        gt=0,
+        description="mean |log-probability of trainer - of sampler| (nats) above which every iteration warns",
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass to save memory")
 
 
@@ -340,6 +292,8 @@ def _pydantic_advice(error: ValidationError, model: type[Settings]) -> str:
         if problem["type"] == "extra_forbidden":
             close = difflib.get_close_matches(key, list(explanations), n=1)
             lines.append(f"unknown setting {key}" + (f": did you mean {close[0]}?" if close else ""))
+        elif problem["type"] == "value_error":  # settings that contradict each other
+            lines.append(f"{key}: {problem['msg'].removeprefix('Value error, ')}")
         else:
             meaning = f" ({explanations[key]})" if key in explanations else ""
             lines.append(f"{key}={problem['input']!r}: {problem['msg']}{meaning}")

@@ -80,7 +80,7 @@ def _credit(response: Judged, rule: CreditRule, judged: bool) -> Credit:
     if not response.graded:
         return Credit(shaped_reward=0.0, neutral=True)
     if not judged:
-        return Credit(float(response.correct))
+        return Credit(float(response.correct), correct=response.correct)
     rts = reasoning_trajectory_score(response, rule)
     if rts is None:
         return Credit(shaped_reward=0.0, neutral=True)

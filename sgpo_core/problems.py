@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ MAX_NAMED = 5
 
 
 def load_problems(data: DataSettings) -> Dataset:
-    """A data set with columns id, prompt, answer, reference (string, the last may be null); `info.description` says
-    which rows were left out. Raises ConfigError when the source is missing, has more than `max_bad_rows` broken rows,
-    or none that is usable."""
+    """A data set with columns id, prompt, answer, reference, domain (string; reference may be null); `info.description`
+    says which rows were left out. Raises ConfigError when the source is missing, has more than `max_bad_rows` broken
+    rows, or none that is usable."""
     if data.source == "chains":
         rows = [_row(p) for p in chains.make_problems(data.count, data.seed, data.columns, data.carry_rate)]
         return Dataset.from_list(rows)
@@ -36,7 +37,9 @@ def load_problems(data: DataSettings) -> Dataset:
 
 
 def as_problem(row: Mapping[str, Any]) -> Problem:
-    return Problem(id=row["id"], prompt=row["prompt"], answer=row["answer"], reference=row["reference"])
+    return Problem(
+        id=row["id"], prompt=row["prompt"], answer=row["answer"], reference=row["reference"], domain=row["domain"]
+    )
 
 
 def problems_of_iteration(dataset: Dataset, per_iteration: int, seed: int, iteration: int) -> list[Problem]:
@@ -61,7 +64,7 @@ def request_seed(run_seed: int, purpose: str, iteration: int, problem_id: str, s
 
 
 def _row(problem: Problem) -> dict[str, str | None]:
-    return {"id": problem.id, "prompt": problem.prompt, "answer": problem.answer, "reference": problem.reference}
+    return asdict(problem)
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
@@ -147,7 +150,7 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
     columns = [
         data.problem_column,
         data.answer_column,
-        *([data.reference_column] if data.reference_column else []),
+        *filter(None, [data.reference_column, data.domain_column]),
         "id",
     ]
     for column in columns:
@@ -159,4 +162,5 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
         prompt=str(row[data.problem_column]),
         answer=str(row[data.answer_column]),
         reference=str(reference) if reference else None,
+        domain=str(row.get(data.domain_column) or "") if data.domain_column else "",
     )

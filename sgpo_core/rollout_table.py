@@ -3,11 +3,12 @@
 It is the audit trail, the resume point, the offline data set and the source of coloured traces. Each stage adds its
 columns and writes the file anew, whole or not at all:
 
-    generate  problem_id group sample prompt answer reference prompt_ids token_ids rollout_logprobs response
+    generate  problem_id domain group sample prompt answer reference prompt_ids token_ids rollout_logprobs response
               truncated policy_version seed
     grade     grade extracted_answer outcome_reward
     judge     step_ends first_error_step verdict_status verdict_reason
-    credit    rts shaped_reward neutral advantage loss_mask
+    score     trainer_logprobs trainer_entropies      (where the algorithm asks for them)
+    credit    rts shaped_reward neutral left_out advantage token_credit
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from sgpo_core.files import write_atomically
 SCHEMA = pa.schema(
     [
         ("problem_id", pa.string()),
+        ("domain", pa.string()),  # "" where the problem set names none
         ("group", pa.int32()),  # rows of one problem are neighbours
         ("sample", pa.int32()),
         ("prompt", pa.string()),
@@ -43,11 +45,14 @@ SCHEMA = pa.schema(
         ("first_error_step", pa.int32()),  # 1-based; null: none found, or not judged
         ("verdict_status", pa.string()),  # ok, abstained; null: not judged
         ("verdict_reason", pa.string()),
+        ("trainer_logprobs", pa.list_(pa.float32())),  # nats, one a token, before the update
+        ("trainer_entropies", pa.list_(pa.float32())),  # nats
         ("rts", pa.float64()),
         ("shaped_reward", pa.float64()),
         ("neutral", pa.bool_()),
+        ("left_out", pa.bool_()),  # by the algorithm's filter
         ("advantage", pa.float64()),
-        ("loss_mask", pa.list_(pa.bool_())),  # one a token; false: no gradient
+        ("token_credit", pa.list_(pa.float32())),  # share of the advantage, one a token; 0: no gradient
     ]
 )
 
@@ -71,6 +76,20 @@ def add(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     table = pq.read_table(path)
     kept = [name for name in table.column_names if name not in columns]
     write(path, {**{name: table.column(name) for name in kept}, **columns})
+
+
+def extend(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Adds rows. Columns of later stages, which the new rows don't have yet, are null there."""
+    old = pq.read_table(path)
+    new = pa.table(
+        {field.name: columns.get(field.name, pa.nulls(_rows(columns), field.type)) for field in old.schema}, old.schema
+    )
+    both = pa.concat_tables([old, new])
+    write(path, {name: both.column(name) for name in both.column_names})
+
+
+def _rows(columns: Mapping[str, Sequence[Any]]) -> int:
+    return len(next(iter(columns.values())))
 
 
 def group_slices(groups: Sequence[int]) -> list[slice]:

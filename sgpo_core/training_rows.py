@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgpo_core.algorithms import LossMean
 from sgpo_core.batching import plan_batches
-from sgpo_core.losses import LossMean, token_weights
+from sgpo_core.losses import token_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class TrainingRow:
 
     `input_ids` int32 [prompt + response]; `weights` float32 [response] with the mini-batch's global denominators (see
     `losses.token_weights`); `advantages` float32 [response], 0 where masked; `old_logprobs` float32 [response], nats,
-    of the policy that sampled. The last two are empty for supervised rows.
+    what ratios are taken to. The last two are empty for supervised rows.
     """
 
     input_ids: np.ndarray
@@ -81,28 +82,36 @@ def collate(rows: Sequence[TrainingRow]) -> MicroBatch:
 def policy_rows(
     prompt_ids: Sequence[Sequence[int]],
     token_ids: Sequence[Sequence[int]],
-    logprobs: Sequence[Sequence[float]],
+    old_logprobs: Sequence[Sequence[float]],
     advantages: Sequence[float],
-    loss_masks: Sequence[Sequence[bool]],
+    token_credits: Sequence[Sequence[float]],
     mean: LossMean,
+    max_length: int,
 ) -> list[TrainingRow]:
-    """The rows of one whole mini-batch, one a response; `mean` sets the global denominators over just these rows.
+    """The rows of one whole mini-batch, one a response; `mean` sets the global denominators over just these rows, and
+    `max_length` is the length limit of a response (tokens), which one of them divides by.
 
-    A token's advantage is its response's, or 0 where masked; its weight counts masked tokens in (so that masking does
-    not raise the weight of those that stay).
+    A token's advantage is its response's times its own credit (0: masked); its weight counts masked tokens in (so that
+    masking does not raise the weight of those that stay).
     """
-    weights = token_weights([len(ids) for ids in token_ids], mean)
+    weights = token_weights([len(ids) for ids in token_ids], mean, max_length)
     return [
         TrainingRow(
             input_ids=np.asarray([*prompt, *ids], np.int32),
             weights=np.full(len(ids), weight, np.float32),
-            advantages=np.where(np.asarray(mask, bool), np.float32(advantage), np.float32(0)).astype(np.float32),
+            advantages=np.float32(advantage) * np.asarray(credit, np.float32),
             old_logprobs=np.asarray(old, np.float32),
         )
-        for prompt, ids, old, advantage, mask, weight in zip(
-            prompt_ids, token_ids, logprobs, advantages, loss_masks, weights, strict=True
+        for prompt, ids, old, advantage, credit, weight in zip(
+            prompt_ids, token_ids, old_logprobs, advantages, token_credits, weights, strict=True
         )
     ]
+
+
+def scoring_row(prompt_ids: Sequence[int], token_ids: Sequence[int]) -> TrainingRow:
+    """A response whose log-probabilities are asked for; there is nothing to train on."""
+    nothing = np.zeros(len(token_ids), np.float32)
+    return TrainingRow(np.asarray([*prompt_ids, *token_ids], np.int32), nothing, nothing, nothing)
 
 
 def deal(rows: Sequence[TrainingRow], token_budget: int, world_size: int) -> list[list[list[TrainingRow]]]:

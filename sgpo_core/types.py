@@ -11,12 +11,14 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One task for the policy. `reference` is a worked solution, where the problem set has one."""
+    """One task for the policy. `reference` is a worked solution, where the problem set has one; `domain` names
+    the part of the set that it belongs to, "" where that has none."""
 
     id: str
     prompt: str
     answer: str
     reference: str | None = None
+    domain: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +58,18 @@ class Verdict:
 class Credit:
     """What a response earns.
 
-    `rts` is the reasoning trajectory score in [0, 1], None where the response was not judged. `shaped_reward` is the
-    reward in [0, 1] that advantages are made of. A `neutral` response (its judge abstained) stays out of its group's
-    mean and std, gets advantage 0 and gives no gradient; its `shaped_reward` (0) is not used.
+    `shaped_reward` is the reward that advantages are made of, in [0, 1] before shaping; `rts` the reasoning trajectory
+    score in [0, 1], None where the response was not judged. A `neutral` response (its judge abstained) and one that the
+    algorithm's filter `left_out` stay out of every mean and std, get advantage 0 and give no gradient; the
+    `shaped_reward` (0) of a neutral one is not used.
     """
 
     shaped_reward: float
     rts: float | None = None
     neutral: bool = False
+    correct: bool = False
+    left_out: bool = False
+
+    @property
+    def counts(self) -> bool:
+        return not (self.neutral or self.left_out)

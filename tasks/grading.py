@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sgpo_core import rollout_table
 from tasks.run import Run, phase
 
@@ -9,13 +11,14 @@ from tasks.run import Run, phase
 @phase("grade")
 def grade(run: Run, iteration: int) -> None:
     path = run.paths.rollouts(iteration)
-    table = rollout_table.read(path, ["answer", "response"])
-    grades = run.grader.grade(list(zip(table["answer"], table["response"], strict=True)))
-    rollout_table.add(
-        path,
-        {
-            "grade": [g.outcome.value for g in grades],
-            "extracted_answer": [g.extracted for g in grades],
-            "outcome_reward": [g.reward for g in grades],
-        },
-    )
+    table = rollout_table.read(path)
+    known = table.get("grade") or [None] * len(table["response"])  # of earlier rounds of sampling
+    new = [i for i, grade in enumerate(known) if grade is None]
+    grades = run.grader.grade([(table["answer"][i], table["response"][i]) for i in new])
+    values: dict[str, list[Any]] = {
+        "grade": [g.outcome.value for g in grades],
+        "extracted_answer": [g.extracted for g in grades],
+        "outcome_reward": [g.reward for g in grades],
+    }
+    kept = len(known) - len(new)  # new rows are the last
+    rollout_table.add(path, {name: table.get(name, [])[:kept] + column for name, column in values.items()})

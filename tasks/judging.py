@@ -1,20 +1,16 @@
-"""Judging (who finds the first wrong step) and credit (what it is worth)."""
+"""Judging: who finds the first wrong step of the responses that credit asks about."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from sgpo_core import rollout_table
-from sgpo_core.advantages import group_advantages
-from sgpo_core.answers import Outcome
-from sgpo_core.credit import CreditRule, Judged, group_credit, must_judge
+from sgpo_core.credit import must_judge
 from sgpo_core.files import read_json
 from sgpo_core.judge import JUDGES
 from sgpo_core.rollout_table import group_slices
-from sgpo_core.segmentation import segment, tokens_before, well_formed
-from sgpo_core.types import Problem, Verdict, VerdictStatus
-from tasks.data import decode
+from sgpo_core.segmentation import segment
+from sgpo_core.types import Problem, Verdict
 from tasks.run import Run, phase
 
 
@@ -50,80 +46,6 @@ def judge(run: Run, iteration: int) -> None:
         },
     )
     run.metrics["judge/seconds"] = time.monotonic() - began
-
-
-@phase("credit")
-def assign_credit(run: Run, iteration: int) -> None:
-    """RTS, shaped reward, advantage and loss mask of every response."""
-    path, settings = run.paths.rollouts(iteration), run.config.algorithm
-    table = rollout_table.read(path)
-    rule = CreditRule(**settings.credit.model_dump(exclude={"rts_unit", "mask_after_error"}))
-    judged = [_judged(run, table, i) for i in range(len(table["group"]))]
-    credits, advantages = [], []
-    for rows in group_slices(table["group"]):
-        group = group_credit(judged[rows], rule)
-        credits += group
-        advantages += group_advantages(group, **settings.advantage.model_dump())
-    rollout_table.add(
-        path,
-        {
-            "rts": [c.rts for c in credits],
-            "shaped_reward": [c.shaped_reward for c in credits],
-            "neutral": [c.neutral for c in credits],
-            "advantage": advantages,
-            "loss_mask": [
-                _loss_mask(run, table, i, credit.neutral, advantage)
-                for i, (credit, advantage) in enumerate(zip(credits, advantages, strict=True))
-            ],
-        },
-    )
-
-
-def _verdict(table: dict[str, list[Any]], i: int) -> Verdict | None:
-    status = table["verdict_status"][i]
-    return None if status is None else Verdict(table["first_error_step"][i], VerdictStatus(status))
-
-
-def _judged(run: Run, table: dict[str, list[Any]], i: int) -> Judged:
-    """One row as credit needs it, its lengths in the unit of `algorithm.credit.rts_unit`."""
-    text, ends, truncated, verdict = (
-        table["response"][i],
-        table["step_ends"][i],
-        table["truncated"][i],
-        _verdict(table, i),
-    )
-    correct, graded = table["outcome_reward"][i] == 1.0, table["grade"][i] != Outcome.ERROR
-    parsable = truncated or table["grade"][i] != Outcome.UNPARSABLE
-    if verdict is None:
-        return Judged(correct, graded)
-    whole = max(0, len(ends) - truncated)
-    prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
-    reference = segment(table["reference"][i] or "")
-    lengths = (prefix, len(ends), len(reference) or None, 1)
-    if run.config.algorithm.credit.rts_unit == "tokens":
-        before_last = _tokens_of_steps(run, table, i, len(ends) - 1)
-        own = len(table["token_ids"][i]) - (not truncated)  # without end-of-sequence
-        known = len(run.tokenizer(table["reference"][i])["input_ids"]) if reference else None
-        lengths = (_tokens_of_steps(run, table, i, prefix), own, known, own - before_last)
-    return Judged(correct, graded, parsable, well_formed(text, truncated), truncated, verdict, *lengths)
-
-
-def _tokens_of_steps(run: Run, table: dict[str, list[Any]], i: int, steps: int) -> int:
-    """Sampled tokens that lie wholly in the first `steps` steps."""
-    end = table["step_ends"][i][steps - 1] if steps > 0 else 0
-    return tokens_before(table["token_ids"][i], end, lambda ids: decode(run.tokenizer, ids))
-
-
-def _loss_mask(run: Run, table: dict[str, list[Any]], i: int, neutral: bool, advantage: float) -> list[bool]:
-    """Which tokens give a gradient: none of a neutral response; under `mask_after_error` only those before the first
-    wrong step of a wrong response that would be reinforced."""
-    tokens, error = len(table["token_ids"][i]), table["first_error_step"][i]
-    if neutral:
-        return [False] * tokens
-    if run.config.algorithm.credit.mask_after_error and error is not None and advantage > 0:
-        kept = _tokens_of_steps(run, table, i, error - 1)
-        return [True] * kept + [False] * (tokens - kept)
-    return [True] * tokens
 
 
 def check_judge(run: Run, iteration: int) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import ray
 
 from sgpo_core import rollout_table
 from sgpo_core.problems import problems_of_iteration, request_seed
+from sgpo_core.rollout_table import group_slices
+from sgpo_core.sampling import problems_of_round, problems_with_history, wants_more
+from sgpo_core.types import Problem
 from tasks.cluster import Engines
 from tasks.data import decode_all, encode_prompts
 from tasks.run import Run, phase
@@ -16,41 +20,76 @@ from tasks.workers.rollout_worker import Completion, Request, Sampling
 from tasks.workers.weight_sync import Fingerprint
 
 
+def sampling_rounds(run: Run, iteration: int) -> Iterator[int]:
+    """Round 0, and under sampling.strategy=dynamic more while too few of the groups so far, graded, are mixed."""
+    yield 0
+    settings, number = run.config.algorithm.sampling, 1
+    while settings.strategy == "dynamic" and wants_more(
+        _correct_groups(run, iteration), run.config.sampling.problems, number, settings.max_rounds
+    ):
+        yield number
+        number += 1
+
+
+def _correct_groups(run: Run, iteration: int) -> list[list[bool]]:
+    table = rollout_table.read(run.paths.rollouts(iteration), ["group", "outcome_reward"])
+    return [[reward == 1.0 for reward in table["outcome_reward"][rows]] for rows in group_slices(table["group"])]
+
+
 @phase("generate")
-def generate(run: Run, iteration: int) -> Path:
-    """Samples the iteration's groups into its rollouts.parquet. A saved one is reused: it was sampled by the policy of
-    this very iteration (on GPUs, sampling again would give other tokens)."""
-    path = run.paths.rollouts(iteration)
-    if path.exists():
+def generate(run: Run, iteration: int, number: int = 0) -> Path:
+    """Samples a round of the iteration's groups into its rollouts.parquet. A saved one is reused: it was sampled by the
+    policy of this very iteration (on GPUs, sampling again would give other tokens)."""
+    path, sampling = run.paths.rollouts(iteration), run.config.sampling
+    run.metrics["rollout/rounds"] = number + 1.0
+    first_group = number * sampling.problems
+    if path.exists() and len(set(rollout_table.read(path, ["group"])["group"])) > first_group:
         return path
-    sampling = run.config.sampling
-    problems = problems_of_iteration(run.problems, sampling.problems, run.config.seed, iteration)
+    problems = _problems(run, iteration, number)
     prompts = encode_prompts(run.policy, problems, run.config.model, sampling.max_tokens)
     rows = [(group, sample) for group in range(len(problems)) for sample in range(sampling.group_size)]
-    seeds = [request_seed(run.config.seed, "rollout", iteration, problems[g].id, s) for g, s in rows]
+    purpose = f"rollout/{number}" if number else "rollout"
+    seeds = [request_seed(run.config.seed, purpose, iteration, problems[g].id, s) for g, s in rows]
     requests = [Request(prompts[g], seed) for (g, _), seed in zip(rows, seeds, strict=True)]
     completions = sample(
         run.engines, requests, Sampling(sampling.temperature, sampling.max_tokens, run.stop_ids), sampling.group_size
     )
-    rollout_table.write(
-        path,
-        {
-            "problem_id": [problems[g].id for g, _ in rows],
-            "group": [g for g, _ in rows],
-            "sample": [s for _, s in rows],
-            "prompt": [problems[g].prompt for g, _ in rows],
-            "answer": [problems[g].answer for g, _ in rows],
-            "reference": [problems[g].reference for g, _ in rows],
-            "prompt_ids": [prompts[g] for g, _ in rows],
-            "token_ids": [c.token_ids for c in completions],
-            "rollout_logprobs": [c.logprobs for c in completions],
-            "response": decode_all(run.tokenizer, [c.token_ids for c in completions]),
-            "truncated": [c.truncated for c in completions],
-            "policy_version": [iteration - 1] * len(rows),
-            "seed": seeds,
-        },
-    )
+    columns: dict[str, Sequence[Any]] = {
+        "problem_id": [problems[g].id for g, _ in rows],
+        "domain": [problems[g].domain for g, _ in rows],
+        "group": [first_group + g for g, _ in rows],
+        "sample": [s for _, s in rows],
+        "prompt": [problems[g].prompt for g, _ in rows],
+        "answer": [problems[g].answer for g, _ in rows],
+        "reference": [problems[g].reference for g, _ in rows],
+        "prompt_ids": [prompts[g] for g, _ in rows],
+        "token_ids": [c.token_ids for c in completions],
+        "rollout_logprobs": [c.logprobs for c in completions],
+        "response": decode_all(run.tokenizer, [c.token_ids for c in completions]),
+        "truncated": [c.truncated for c in completions],
+        "policy_version": [iteration - 1] * len(rows),
+        "seed": seeds,
+    }
+    (rollout_table.extend if number else rollout_table.write)(path, columns)
     return path
+
+
+def _problems(run: Run, iteration: int, number: int) -> list[Problem]:
+    per_round, seed = run.config.sampling.problems, run.config.seed
+    if run.config.algorithm.sampling.strategy == "history":
+        return problems_with_history(run.problems, per_round, seed, iteration, lambda i: _all_correct(run, i))
+    return problems_of_round(run.problems, per_round, seed, iteration, number)
+
+
+def _all_correct(run: Run, iteration: int) -> dict[str, bool]:
+    """Of an earlier iteration: problem id -> whether all its responses were correct."""
+    if iteration not in run.all_correct:
+        table = rollout_table.read(run.paths.rollouts(iteration), ["group", "problem_id", "outcome_reward"])
+        run.all_correct[iteration] = {
+            table["problem_id"][rows.start]: all(reward == 1.0 for reward in table["outcome_reward"][rows])
+            for rows in group_slices(table["group"])
+        }
+    return run.all_correct[iteration]
 
 
 def sample(engines: Engines, requests: Sequence[Request], sampling: Sampling, group_size: int) -> list[Completion]:

@@ -17,6 +17,7 @@ from sgpo_core.answers import AnswerGrader
 from sgpo_core.checkpoints import RunPaths
 from sgpo_core.config import ConfigError, RunConfig, to_yaml
 from sgpo_core.files import read_json, remove_whole, write_text
+from sgpo_core.shaping import domain_shares
 from tasks.cluster import Engines, engines_for
 from tasks.data import ProblemSets, fitting, load_tokenizer, stop_ids
 from tasks.services import home
@@ -38,6 +39,8 @@ class Run:
         self.config, self.paths, self.policy, self.engines, self.tracker = config, paths, policy, engines, tracker
         self.problems = fitting(sets.train, policy, config.model, config.sampling.max_tokens)
         self.benchmarks = sets.benchmarks
+        self.domain_shares = domain_shares(self.problems["domain"])
+        self.all_correct: dict[int, dict[str, bool]] = {}  # iteration -> problem id -> solved by all (SRPO)
         self.tokenizer = load_tokenizer(policy)
         self.stop_ids = stop_ids(self.tokenizer)
         self.grader = AnswerGrader()

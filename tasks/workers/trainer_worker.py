@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgpo_core.config import DeepSpeedSettings, LossSettings, ModelSettings, TrainSettings
+from sgpo_core.algorithms import LossSettings
+from sgpo_core.config import DeepSpeedSettings, ModelSettings, TrainSettings
 from sgpo_core.losses import policy_loss, supervised_loss, token_logprobs
-from sgpo_core.training_rows import MicroBatch, TrainingRow, collate
+from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, scoring_row
 from tasks.workers.weight_sync import checksum, write_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -166,6 +168,8 @@ class TrainerWorker:
                 settings.clip_high,
                 settings.kl_coef,
                 self._reference_logprobs(batch, temperature),
+                settings.ratio,
+                batch.row,
             )
             self.engine.backward(terms.loss * self.world_size)
             counted = batch.weights > 0
@@ -175,6 +179,19 @@ class TrainerWorker:
         norm = self._step(self.train.lr * min(1.0, (self.steps_done + 1) / max(1, self.train.warmup_steps)))
         value = sums.tolist()
         return RankStats(value[0], int(value[1]), int(value[2]), value[3], value[4], value[5], norm)
+
+    def score(
+        self, micro_batches: Sequence[Sequence[TrainingRow]], temperature: float
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(log-probabilities, entropies) of this rank's rows, float32 [response tokens] each, nats, in their order."""
+        scores: list[tuple[np.ndarray, np.ndarray]] = []
+        for rows in micro_batches:
+            with torch.no_grad():
+                both = self.engine(collate(rows).to(self.device), temperature)
+            ends = np.cumsum([len(r.weights) for r in rows])[:-1]
+            logprobs, entropies = (np.split(values.cpu().numpy(), ends) for values in both)
+            scores += list(zip(logprobs, entropies, strict=True))[: len(rows)]
+        return scores
 
     def _reference_logprobs(self, batch: MicroBatch, temperature: float) -> Tensor | None:
         if self.reference is None:
@@ -206,12 +223,9 @@ class TrainerWorker:
 
     def probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probabilities (nats) of all tokens of a text but its first."""
-        import numpy as np
-
-        ids = np.asarray(token_ids, np.int32)
-        nothing = np.ones(len(ids) - 1, np.float32)
+        ids = list(token_ids)
         with torch.no_grad():
-            logprobs, _ = self.engine(collate([TrainingRow(ids, nothing, nothing, nothing)]).to(self.device))
+            logprobs, _ = self.engine(collate([scoring_row(ids[:1], ids[1:])]).to(self.device))
         return tuple(logprobs.cpu().tolist())
 
     def export(self, path: str) -> int:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import AdvantageStd, group_advantages
+from sgpo_core.advantages import batch_advantages, group_advantages, is_silent
+from sgpo_core.algorithms import AdvantageSettings, AdvantageStd
 from sgpo_core.types import Credit
 
 N = None  # stands for a neutral response
@@ -16,7 +18,7 @@ def advantages(
     rewards: list[float | None], std: AdvantageStd = "group", floor: float = 0.1, eps: float = 1e-6
 ) -> list[float]:
     credits = [Credit(0.0, neutral=True) if r is None else Credit(r) for r in rewards]
-    return group_advantages(credits, std, floor, eps)
+    return group_advantages(credits, AdvantageSettings(std=std, std_floor=floor, eps=eps))
 
 
 @pytest.mark.parametrize(
@@ -91,3 +93,94 @@ def test_they_sum_to_zero_and_keep_the_order_of_rewards(std: AdvantageStd) -> No
     given = advantages(rewards, std)
     assert sum(given) == pytest.approx(0, abs=1e-12)
     assert given == sorted(given)
+
+
+def of(*groups: str, **settings: Any) -> list[list[float]]:
+    """Advantages of groups of correct (1) and wrong (0) responses; x was left out."""
+    credits = [[Credit(float(c == "1"), correct=c == "1", left_out=c == "x") for c in group] for group in groups]
+    return batch_advantages(credits, AdvantageSettings(**{"eps": 1e-12, **settings}))
+
+
+def test_leave_one_out_by_hand() -> None:
+    # RLOO: 1 - (0 + 0 + 1)/3, 0 - (1 + 1 + 0)/3: G/(G-1) (r - mean) = 4/3 * 1/2
+    assert of("1010", baseline="leave_one_out", std="none") == [pytest.approx([2 / 3, -2 / 3, 2 / 3, -2 / 3])]
+    assert of("1", "11", baseline="leave_one_out", std="none") == [[0.0], [0.0, 0.0]]
+
+
+def test_batch_baseline_by_hand() -> None:
+    # REINFORCE++: mean 1/4 of all eight, variance (2 * 9 + 6 * 1)/16 / 7 = 3/14: the all-wrong group is pushed down
+    std = (3 / 14) ** 0.5
+    mixed, wrong = of("1100", "0000", baseline="batch", std="batch")
+    assert mixed == pytest.approx([0.75 / std, 0.75 / std, -0.25 / std, -0.25 / std])
+    assert wrong == pytest.approx([-0.25 / std] * 4)
+    assert of("0000", "00", baseline="batch", std="batch") == [[0.0] * 4, [0.0] * 2]
+
+
+def test_group_baseline_with_batch_std_by_hand() -> None:
+    # REINFORCE++-baseline: centred 1/2, -1/2, 0, 0; variance (1/4 + 1/4) / 3 = 1/6; the silent group stays exactly 0
+    [mixed, wrong] = of("10", "00", std="batch")
+    assert mixed == pytest.approx([0.5 * 6**0.5, -0.5 * 6**0.5])
+    assert wrong == [0.0, 0.0]
+
+
+def test_no_baseline_is_the_reward() -> None:
+    assert of("1x1", "xx", baseline="none", std="none") == [[1.0, 0.0, 1.0], [0.0, 0.0]]  # RAFT
+
+
+def test_mixed_rescale_by_hand() -> None:
+    # GPG: two of four groups are mixed: x 2
+    assert of("10", "00", "11", "01", std="none", mixed_rescale=True) == [[1, -1], [0, 0], [0, 0], [-1, 1]]
+    assert of("00", std="none", mixed_rescale=True) == [[0.0, 0.0]]
+
+
+def test_virtual_success_by_hand() -> None:
+    # NGRPO, all wrong: mean 1/4 with the virtual one, variance ((3/4)^2 + 3 (1/4)^2) / 3 = 1/4: -1/4 / 1/2, that is
+    # -1/sqrt(G + 1)
+    assert of("000", virtual_success=True) == [pytest.approx([-0.5] * 3)]
+    # mixed: rewards 1, 0 and the virtual 1: mean 2/3, variance (1/9 + 4/9 + 1/9) / 2 = 1/3
+    assert of("10", virtual_success=True) == [pytest.approx([3**0.5 / 3, -2 * 3**0.5 / 3])]
+    assert of("11", virtual_success=True) == [[0.0, 0.0]]
+
+
+def test_separate_rewards_by_hand() -> None:
+    # GDPO. Outcome (1, 0 | 0, 0): +-1/sqrt 2 and 0. RTS (1, 0.5 | 0.2, 0.8): +-1/sqrt 2 in both groups.
+    # Sums (sqrt 2, -sqrt 2 | -1/sqrt 2, 1/sqrt 2); their mean is 0, the variance (2 + 2 + 1/2 + 1/2) / 3 = 5/3.
+    groups = [[Credit(1.0, correct=True), Credit(0.5, 0.5)], [Credit(0.05, 0.2), Credit(0.95, 0.8)]]
+    given = batch_advantages(groups, AdvantageSettings(separate_rewards=True, eps=1e-12))
+    a, b = (2 / (5 / 3)) ** 0.5, (0.5 / (5 / 3)) ** 0.5
+    assert given == [pytest.approx([a, -a]), pytest.approx([-b, b])]
+    # A group that says nothing stays exactly 0, although the batch is normalised.
+    silent = [Credit(1.0, correct=True)] * 2
+    assert batch_advantages([*groups, silent], AdvantageSettings(separate_rewards=True))[2] == [0.0, 0.0]
+
+
+def test_entropy_coef_speaks_where_nothing_else_does() -> None:
+    # RL-ZVP: +-coef for groups without signal, whose tokens share it by entropy; the mixed group keeps its own.
+    up, down, mixed, out = of("11", "000", "10", "xx", entropy_coef=0.1)
+    assert (up, down, out) == ([0.1, 0.1], [-0.1] * 3, [0.0, 0.0])
+    assert mixed == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    assert is_silent([Credit(0.2), Credit(0.2, neutral=True)]) and not is_silent([Credit(0.2), Credit(0.4)])
+    assert not is_silent([Credit(0.0, neutral=True)])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"baseline": "leave_one_out", "std": "none"},
+        {"baseline": "batch", "std": "batch"},
+        {"std": "batch"},
+        {"std": "none", "mixed_rescale": True},
+        {"virtual_success": True},
+        {"entropy_coef": 0.1},
+        {"separate_rewards": True},
+    ],
+    ids=str,
+)
+def test_permuting_a_group_permutes_its_advantages(settings: dict[str, Any]) -> None:
+    group = [Credit(1.0, correct=True), Credit(0.1, 0.2), Credit(0.6, 0.5), Credit(0.0, neutral=True)]
+    other = [Credit(0.3, 0.4), Credit(0.2, 0.3)]
+    base = batch_advantages([group, other], AdvantageSettings(**settings))
+    for order in itertools.permutations(range(4)):
+        permuted = batch_advantages([[group[i] for i in order], other], AdvantageSettings(**settings))
+        assert permuted[0] == pytest.approx([base[0][i] for i in order], abs=1e-12)
+        assert permuted[1] == pytest.approx(base[1], abs=1e-12)

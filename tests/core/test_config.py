@@ -79,7 +79,7 @@ def test_there_are_options_in_every_group() -> None:
 @pytest.mark.parametrize("preset", presets("online"))
 def test_grpo_and_sgpo_differ_under_algorithm_alone(preset: str) -> None:
     grpo, sgpo = (load_run(preset, [f"algorithm={name}"]) for name in ("grpo", "sgpo"))
-    assert difference(grpo, sgpo) == {"algorithm.name", "algorithm.credit.scope"}
+    assert difference(grpo, sgpo) == {"algorithm.name", "algorithm.paper", "algorithm.credit.scope"}
     assert (grpo.algorithm.credit.scope, sgpo.algorithm.credit.scope) == ("none", "all_negative")
 
 
@@ -101,6 +101,11 @@ def test_defaults_of_the_algorithm() -> None:
         "format_gate": True,
         "no_error_found": "abstain",
         "mask_after_error": False,
+        "overlong_buffer": 0.0,
+        "overlong_penalty": 0.5,
+        "unlikeliness": 0.0,
+        "domain_weight": False,
+        "difficulty_weight": False,
     }
     assert (settings.advantage.std, settings.advantage.eps) == ("group", 1e-6)
     assert (settings.loss.clip_low, settings.loss.clip_high, settings.loss.kl_coef) == (0.2, 0.2, 0.0)
@@ -129,7 +134,7 @@ def test_overrides() -> None:
         ("algorithm.credit.beta=0", ["algorithm.credit.beta", "greater than 0"]),
         ("algorithm.credit.gamma=1.5", ["algorithm.credit.gamma", "1.5"]),
         ("algorithm.credit.scope=all", ["algorithm.credit.scope", "'all'", "all_negative", "all_incorrect"]),
-        ("algorithm.advantage.std=batch", ["algorithm.advantage.std", "group", "floor", "none"]),
+        ("algorithm.advantage.std=all", ["algorithm.advantage.std", "group", "floor", "batch", "none"]),
         ("algorithm.loss.clip_low=1", ["algorithm.loss.clip_low", "less than 1"]),
         ("sampling.group_size=1", ["sampling.group_size", "responses to each problem"]),
         ("sampling.temperature=0", ["sampling.temperature"]),

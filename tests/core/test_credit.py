@@ -97,7 +97,7 @@ def test_all_negative_group_by_hand() -> None:
 
 def test_all_incorrect_also_grades_beside_a_correct_response() -> None:
     credits = group_credit([CORRECT, wrong(2, 8)], replace(RULE, scope="all_incorrect"))
-    assert credits == [Credit(1.0), Credit(pytest.approx(0.07585818, abs=1e-8), rts=0.25)]  # sigma(-2.5)
+    assert credits == [Credit(1.0, correct=True), Credit(pytest.approx(0.07585818, abs=1e-8), rts=0.25)]  # sigma(-2.5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 30])
@@ -107,7 +107,7 @@ def test_correct_beats_every_wrong_one(length: int) -> None:
         best, *others = group_credit(
             [*group, clean(length)], replace(RULE, scope="all_incorrect", no_error_found=no_error_found)
         )
-        assert best == Credit(1.0)
+        assert best == Credit(1.0, correct=True)
         assert max(c.shaped_reward for c in others) < 1.0
 
 
@@ -193,7 +193,7 @@ def test_missing_verdict_is_an_error_only_in_scope() -> None:
     with pytest.raises(ValueError, match="no verdict"):
         group_credit([unread], RULE)
     assert group_credit([unread], replace(RULE, scope="none")) == [Credit(0.0)]
-    assert group_credit([unread, CORRECT], RULE) == [Credit(0.0), Credit(1.0)]
+    assert group_credit([unread, CORRECT], RULE) == [Credit(0.0), Credit(1.0, correct=True)]
 
 
 @pytest.mark.parametrize("pattern", ["C", "Cw", "wC", "wwCw", "CaCw", "CCCC"])
@@ -201,7 +201,7 @@ def test_grpo_equals_sgpo_where_something_is_correct(pattern: str) -> None:
     kinds = {"C": CORRECT, "w": wrong(2, 7), "a": ABSTAINED}
     group = [kinds[letter] for letter in pattern]
     grpo, sgpo = (group_credit(group, replace(RULE, scope=scope)) for scope in ("none", "all_negative"))
-    assert sgpo == grpo == [Credit(float(letter == "C")) for letter in pattern]
+    assert sgpo == grpo == [Credit(float(letter == "C"), correct=letter == "C") for letter in pattern]
     assert group_advantages(sgpo) == group_advantages(grpo)
 
 

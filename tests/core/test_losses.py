@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from sgpo_core.algorithms import LossMean, Ratio
 from sgpo_core.losses import k3, policy_loss, supervised_loss, token_logprobs, token_weights
 
 LN2, LN3 = math.log(2), math.log(3)
@@ -40,10 +41,12 @@ def central_difference(f: Callable[[np.ndarray], float], x: np.ndarray, h: float
         ([0, 0], "token", [0, 0]),
         ([], "sequence", []),
         ([], "token", []),
+        ([2, 0, 3], "sum", [1 / 3, 0, 1 / 3]),
+        ([2, 0, 3], "max_length", [1 / 30, 0, 1 / 30]),  # 1 / (3 * 10), whatever the lengths
     ],
 )
-def test_token_weights(lengths: list[int], mean: str, expected: list[float]) -> None:
-    assert token_weights(lengths, mean) == pytest.approx(expected)
+def test_token_weights(lengths: list[int], mean: LossMean, expected: list[float]) -> None:
+    assert token_weights(lengths, mean, max_length=10) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +163,67 @@ def test_gradient_of_policy_loss(kl_coef: float) -> None:
     assert loss.item() == pytest.approx(example.objective(start, kl_coef), abs=1e-12)
     expected = central_difference(lambda x: example.objective(x, kl_coef), start)
     np.testing.assert_allclose(logprobs.grad.numpy(), expected, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("advantage", "clip_high", "loss", "slopes", "clipped"),
+    [
+        # Two tokens, log ratios 0 and ln 4: s = exp(mean) = 2. Weights 1/2 each: the mean over the response.
+        (1.0, 2.0, -2.0, [-1.0, -1.0], 0),  # -s A; d/dlogp_t = -s A / 2
+        (1.0, 0.5, -1.5, [0.0, 0.0], 2),  # -min(2, 1.5): both tokens are clipped together
+        (-1.0, 0.5, 2.0, [1.0, 1.0], 0),  # -min(-2, -1.5)
+    ],
+)
+def test_sequence_ratio_by_hand(
+    advantage: float, clip_high: float, loss: float, slopes: list[float], clipped: int
+) -> None:
+    logprobs, old = doubles(-1, 2 * LN2 - 2).requires_grad_(), doubles(-1, -2)
+    advantages, weights, rows = doubles(advantage, advantage), doubles(0.5, 0.5), torch.tensor([0, 0])
+    terms = policy_loss(logprobs, old, advantages, weights, 0.2, clip_high, ratio="sequence", rows=rows)
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(loss)
+    assert logprobs.grad.tolist() == pytest.approx(slopes)
+    assert terms.clipped_tokens.item() == clipped
+
+
+def test_sequence_ratios_of_several_responses() -> None:
+    # Log ratios (0, ln 4), (ln 3) and (-ln 4, 0): s = 2, 3, 1/2; weights 1, advantages 1, no clipping within reach
+    new, rows = doubles(0, 2 * LN2, LN3, -2 * LN2, 0), torch.tensor([0, 0, 1, 2, 2])
+    ones = torch.ones_like(new)
+    loss = policy_loss(new, 0 * new, ones, ones, 0.9, 9.0, ratio="sequence", rows=rows).loss
+    assert loss.item() == pytest.approx(-(2 * 2 + 3 + 2 * 0.5))
+
+
+def test_no_ratio_is_the_plain_policy_gradient() -> None:
+    logprobs = doubles(-1, -2).requires_grad_()
+    terms = policy_loss(logprobs, doubles(-9, 9), doubles(2, -1), doubles(0.5, 0.25), ratio="none")
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(0.5 * 2 - 0.25 * 2)  # -sum w A logp
+    assert logprobs.grad.tolist() == [-1.0, 0.25]  # -w A, whatever the old policy was
+    assert terms.clipped_tokens.item() == 0
+
+
+@pytest.mark.parametrize("ratio", ["sequence", "none"])
+def test_gradient_of_the_other_ratios(ratio: Ratio) -> None:
+    example = Example()
+    rows = np.array([0, 0, 0, 1, 1, 2, 2])
+    start = example.logprobs(example.logits)
+
+    def objective(logprobs: np.ndarray) -> float:
+        total = 0.0
+        for row in range(3):
+            of_row = rows == row
+            s = np.exp(np.mean((logprobs - example.old)[of_row]))
+            for x, a, w in zip(logprobs[of_row], example.advantages[of_row], example.weights[of_row], strict=True):
+                total -= w * (x * a if ratio == "none" else min(s * a, min(max(s, 0.8), 1.2) * a))
+        return total
+
+    logprobs = torch.tensor(start, requires_grad=True)
+    old, advantages, weights = (torch.tensor(x) for x in (example.old, example.advantages, example.weights))
+    loss = policy_loss(logprobs, old, advantages, weights, ratio=ratio, rows=torch.tensor(rows)).loss
+    loss.backward()
+    assert loss.item() == pytest.approx(objective(start), abs=1e-12)
+    np.testing.assert_allclose(logprobs.grad.numpy(), central_difference(objective, start), atol=1e-8)
 
 
 @pytest.mark.parametrize("kl_coef", [0.0, 0.3])

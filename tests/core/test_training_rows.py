@@ -12,20 +12,28 @@ from sgpo_core.training_rows import TrainingRow, collate, deal, policy_rows
 PROMPTS = [[11, 12], [21]]
 RESPONSES = [[13, 14, 15], [22]]
 LOGPROBS = [[-0.5, -1.0, -1.5], [-2.0]]
-MASKS = [[True, False, True], [True]]
+CREDITS = [[1.0, 0.0, 0.5], [1.0]]
 
 
 def rows(mean: str = "sequence") -> list[TrainingRow]:
-    return policy_rows(PROMPTS, RESPONSES, LOGPROBS, [2.0, -1.0], MASKS, mean)
+    return policy_rows(PROMPTS, RESPONSES, LOGPROBS, [2.0, -1.0], CREDITS, mean, 10)
 
 
-@pytest.mark.parametrize(("mean", "weights"), [("sequence", [1 / 6, 1 / 2]), ("token", [1 / 4, 1 / 4])])
+@pytest.mark.parametrize(
+    ("mean", "weights"),
+    [
+        ("sequence", [1 / 6, 1 / 2]),
+        ("token", [1 / 4, 1 / 4]),
+        ("sum", [1 / 2, 1 / 2]),
+        ("max_length", [1 / 20, 1 / 20]),
+    ],
+)
 def test_policy_rows(mean: str, weights: list[float]) -> None:
     first, second = rows(mean)
     assert first.input_ids.tolist() == [11, 12, 13, 14, 15]
     assert first.prompt_length == 2
     assert first.weights.tolist() == pytest.approx([weights[0]] * 3)  # the masked token stays in the denominator
-    assert first.advantages.tolist() == [2, 0, 2]
+    assert first.advantages.tolist() == [2, 0, 1]  # times its token's credit
     assert first.old_logprobs.tolist() == [-0.5, -1.0, -1.5]
     assert second.weights.tolist() == pytest.approx([weights[1]])
     assert second.advantages.tolist() == [-1]
@@ -35,7 +43,7 @@ def test_policy_rows(mean: str, weights: list[float]) -> None:
 
 def test_policy_rows_of_unequal_columns_are_refused() -> None:
     with pytest.raises(ValueError, match="argument"):
-        policy_rows(PROMPTS, RESPONSES, LOGPROBS, [1.0], MASKS, "token")
+        policy_rows(PROMPTS, RESPONSES, LOGPROBS, [1.0], CREDITS, "token", 10)
 
 
 def test_collate() -> None:
@@ -44,7 +52,7 @@ def test_collate() -> None:
     assert batch.row.tolist() == [0, 0, 0, 1]
     assert batch.position.tolist() == [1, 2, 3, 0]  # where the token before is, which predicts it
     assert batch.targets.tolist() == [13, 14, 15, 22]
-    assert batch.advantages.tolist() == [2, 0, 2, -1]
+    assert batch.advantages.tolist() == [2, 0, 1, -1]
     assert batch.old_logprobs.tolist() == [-0.5, -1.0, -1.5, -2.0]
     assert batch.weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
     assert batch.input_ids.dtype == batch.targets.dtype == batch.position.dtype == torch.int64
@@ -99,8 +107,8 @@ def test_the_loss_of_a_mini_batch_does_not_depend_on_how_it_is_dealt(budget: int
     lengths = [3, 1, 7, 2, 5]
     responses = [rng.integers(1, 9, n).tolist() for n in lengths]
     logprobs = [rng.normal(-2, 1, n).tolist() for n in lengths]
-    masks = [(rng.random(n) < 0.8).tolist() for n in lengths]
-    all_rows = policy_rows([[1, 2]] * 5, responses, logprobs, [1.0, -0.5, 0.3, 2.0, -1.0], masks, "sequence")
+    credits = (rng.random(n) for n in lengths)
+    all_rows = policy_rows([[1, 2]] * 5, responses, logprobs, [1.0, -0.5, 0.3, 2.0, -1.0], list(credits), "sequence", 7)
     table = torch.log_softmax(torch.tensor(rng.normal(size=(10, 10))), -1)  # log-probability of a token after another
 
     def loss(batch_rows: list[TrainingRow]) -> float:

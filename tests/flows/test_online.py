@@ -112,15 +112,15 @@ def test_masked_tokens_kl_and_token_units_run_through(policy: str) -> None:
     )
     table = read(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
     masked = 0
-    for i, mask in enumerate(table["loss_mask"]):
+    for i, mask in enumerate(table["token_credit"]):
         assert len(mask) == len(table["token_ids"][i])
         error = table["first_error_step"][i]
         if table["neutral"][i]:
             assert not any(mask)
         elif error is not None and table["advantage"][i] > 0:
             # A step line is 9 or 10 tokens: "Step i: ", digit, " + ", digit, " + ", digit, " = ", 1-2 digits, newline.
-            kept = sum(mask)
-            assert mask == [True] * kept + [False] * (len(mask) - kept)
+            kept = int(sum(mask))
+            assert mask == [1.0] * kept + [0.0] * (len(mask) - kept)
             masked += kept < len(mask)
             assert kept >= 9 * (error - 1)
         else:

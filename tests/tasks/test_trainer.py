@@ -14,10 +14,10 @@ import ray
 import torch
 from safetensors.torch import load_file
 
+from sgpo_core.algorithms import LossSettings
 from sgpo_core.config import (
     ClusterSettings,
     DeepSpeedSettings,
-    LossSettings,
     ModelSettings,
     TrainSettings,
     load_warm_start,
@@ -54,10 +54,11 @@ def rows(count: int, seed: int) -> list[TrainingRow]:
     return policy_rows(
         prompt_ids=[[rng.randrange(2, 20) for _ in range(4)] for _ in lengths],
         token_ids=[[rng.randrange(2, 20) for _ in range(n)] for n in lengths],
-        logprobs=[[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths],
+        old_logprobs=[[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths],
         advantages=[rng.uniform(-2, 2) for _ in lengths],
-        loss_masks=[[rng.random() > 0.1 for _ in range(n)] for n in lengths],
+        token_credits=[[float(rng.random() > 0.1) for _ in range(n)] for n in lengths],
         mean="sequence",
+        max_length=40,
     )
 
 

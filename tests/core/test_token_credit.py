@@ -1,0 +1,38 @@
+"""What of the advantage each token gets, by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sgpo_core.losses import policy_loss
+from sgpo_core.token_credit import entropy_share, truncated_importance
+
+
+def test_entropy_share() -> None:
+    entropies = np.array([0.5, 2.0, 0.0])
+    assert entropy_share(entropies, all_correct=True).tolist() == [0.5, 2.0, 0.0]
+    assert entropy_share(entropies, all_correct=False).tolist() == [1.5, 0.0, 2.0]  # 2 - H
+    assert entropy_share(np.zeros(0), all_correct=False).tolist() == []
+
+
+def test_truncated_importance() -> None:
+    trainer = np.log([0.5, 0.2, 0.9])
+    sampler = np.log([0.25, 0.4, 0.1])
+    assert truncated_importance(trainer, sampler, cap=3.0).tolist() == pytest.approx([2.0, 0.5, 3.0])  # 9 is cut
+    assert truncated_importance(np.array([0.0]), np.array([-1e9]), cap=2.0).tolist() == [2.0]  # no overflow
+
+
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+def test_a_weight_on_the_advantage_is_a_weight_on_the_token_s_loss(ratio: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    new, old, advantages = (torch.randn(12, generator=generator, dtype=torch.float64) for _ in range(3))
+    share = torch.rand(12, generator=generator, dtype=torch.float64)
+    rows = torch.arange(12) // 4
+    each = [
+        policy_loss(new, old, advantages, torch.eye(12, dtype=torch.float64)[i], ratio=ratio, rows=rows).loss
+        for i in range(12)
+    ]
+    weighted = policy_loss(new, old, advantages * share, torch.ones(12, dtype=torch.float64), ratio=ratio, rows=rows)
+    assert weighted.loss.item() == pytest.approx(float((torch.stack(each) * share).sum()), abs=1e-12)
