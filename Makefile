@@ -26,6 +26,8 @@ REQUIREMENTS := requirements/$(EXTRA).txt
 KEY := $(shell { $(BASE_PYTHON) -VV || true; cat $(REQUIREMENTS); echo $(UV_VERSION) $(CURDIR); } 2>&1 | sha256sum | cut -c1-12)
 STAMP := $(VENV)/.setup-$(EXTRA)-$(KEY)
 BENCH_STAMP := $(STAMP)-bench-$(shell sha256sum requirements/bench.txt 2>/dev/null | cut -c1-12)
+PEERS := $(VENV)/peers
+PEERS_STAMP := $(STAMP)-peers-$(shell sha256sum requirements/peers.txt 2>/dev/null | cut -c1-12)
 
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export TORCH_EXTENSIONS_DIR := $(CURDIR)/$(VENV)/torch_extensions
@@ -48,10 +50,10 @@ IN_VENV := --python $(VENV)/bin/python
 LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
 
-.PHONY: help setup demo test lint up down status bench lock clean
+.PHONY: help setup demo test test-peers lint up down status bench lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Fill .venv (EXTRA=gpu for NVIDIA GPUs); does nothing when nothing changed
 
@@ -98,6 +100,16 @@ demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
 
 test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
+	@PYTHONPATH=$(PEERS) $(VENV)/bin/python -m pytest tests/peers $(ARGS)
+
+# In a folder of their own: verl's wheel brings a package named `tests`, which would hide ours.
+$(PEERS_STAMP): $(STAMP)
+	@rm -rf $(PEERS) $(STAMP)-peers-*
+	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(PEERS) --compile-bytecode -r requirements/peers.txt
+	@rm -rf $(PEERS)/tests $(PEERS)/scripts
+	@touch $@
 
 lint: setup ## Check style and types
 	@$(VENV)/bin/ruff check .

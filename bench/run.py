@@ -22,6 +22,8 @@ MODULES = {
     "update": "bench.update",
     "iteration": "bench.iteration",
     "overhead": "bench.iteration",
+    "logprobs_memory": "bench.logprobs",
+    "logprobs_time": "bench.logprobs",
     "demo_memory": "bench.demo",
     "demo_seconds": "bench.demo",
 }

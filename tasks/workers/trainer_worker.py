@@ -18,7 +18,8 @@ from torch import Tensor, nn
 
 from sgpo_core.algorithms import LossSettings
 from sgpo_core.config import DeepSpeedSettings, ModelSettings, TrainSettings
-from sgpo_core.losses import policy_loss, supervised_loss, token_logprobs
+from sgpo_core.linear_logprobs import as_logprob_head
+from sgpo_core.losses import policy_loss, supervised_loss
 from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, scoring_row
 from tasks.workers.weight_sync import checksum, write_weights
 
@@ -44,12 +45,15 @@ class PolicyModel(nn.Module):
     def __init__(self, lm: Any) -> None:
         super().__init__()
         self.lm: Any = lm  # a transformers model for causal language modelling
+        as_logprob_head(lm.get_output_embeddings())
 
     def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """(log-probabilities, entropies) of the batch's tokens, float32 [tokens], nats."""
         hidden = self.lm.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        logits = self.lm.get_output_embeddings()(hidden[batch.row, batch.position])
-        return token_logprobs(logits, batch.targets, temperature)
+        logprobs, entropies = self.lm.get_output_embeddings()(
+            hidden[batch.row, batch.position], batch.targets, temperature
+        )
+        return logprobs, entropies
 
 
 class TrainerWorker:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import ray
 import torch
 
-from sgpo_core import chains
+from sgpo_core import chains, rollout_table
+from sgpo_core.checkpoints import RunPaths
 from sgpo_core.config import ModelSettings, load_run
+from sgpo_core.problems import load_problems, problems_of_iteration
 from tasks import rollout
 from tasks.cluster import Engines, engines_for
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
@@ -97,3 +101,25 @@ def test_checksum_sees_swapped_rows_and_swapped_tensors() -> None:
     a, b = torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)
     assert checksum({"a": a, "b": b}) == checksum({"b": b.clone(), "a": a.clone()})
     assert len({checksum(t) for t in ({"a": a, "b": b}, {"a": b, "b": a}, {"a": a.flip(0), "b": b}, {"a": a})}) == 4
+
+
+def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:
+    config = load_run("tiny", ["algorithm=srpo", "data.count=8", "sampling.problems=4"])
+    run: Any = SimpleNamespace(
+        config=config, problems=load_problems(config.data), paths=RunPaths(tmp_path), all_correct={}
+    )
+    solved = set()
+    for iteration in (1, 2):  # the first pass
+        chosen = rollout._problems(run, iteration, 0)
+        assert chosen == problems_of_iteration(run.problems, 4, config.seed, iteration)
+        solved |= {p.id for p in chosen[:2]}
+        rollout_table.write(
+            run.paths.rollouts(iteration),
+            {
+                "problem_id": [p.id for p in chosen for _ in range(2)],
+                "group": [g for g in range(4) for _ in range(2)],
+                "outcome_reward": [float(p.id in solved or sample) for p in chosen for sample in range(2)],
+            },
+        )
+    again = rollout._problems(run, 3, 0)
+    assert len(again) == 4 and not solved & {p.id for p in again}

@@ -25,7 +25,7 @@ from sgpo_core.config import (
 from sgpo_core.tiny_policy import save_random_policy
 from sgpo_core.training_rows import TrainingRow, collate, policy_rows
 from tasks.cluster import Engines, start_trainers
-from tasks.training import train_on
+from tasks.training import score_rows, train_on
 
 MODEL = ModelSettings(max_length=64)
 LOSS = LossSettings(kl_coef=0.01)
@@ -149,6 +149,24 @@ def test_saved_and_loaded_it_goes_on_the_same(
     engines.on_all_ranks("load", str(tmp_path / "state"))
     step(2)
     assert export("b.safetensors") == expected
+
+
+@pytest.mark.parametrize(("world", "budget"), [(1, 10_000), (2, 50)])
+def test_scores_are_the_model_s_own_in_the_order_of_the_rows(
+    ranks: dict[int, Engines], start: str, world: int, budget: int
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    from tasks.workers.trainer_worker import PolicyModel
+
+    ranks[world].on_all_ranks("setup", start, MODEL, TrainSettings(), DeepSpeedSettings(zero_stage=world - 1), False)
+    asked = rows(9, 4)
+    scores = score_rows(ranks[world], asked, budget, temperature=0.8)
+    model = PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32))
+    for row, (logprobs, entropies) in zip(asked, scores, strict=True):
+        expected = model(collate([row]), 0.8)
+        np.testing.assert_allclose(logprobs, expected[0].detach().numpy(), atol=2e-6)
+        np.testing.assert_allclose(entropies, expected[1].numpy(), atol=2e-6)
 
 
 def test_gradients_do_not_see_padding(start: str) -> None:
