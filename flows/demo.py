@@ -1,7 +1,7 @@
 """demo: does SGPO learn where GRPO stalls? A warm start, then both, on one set of engines.
 
-hard setting (success below 0.1 %)   GRPO, SGPO x seeds ─┐
-mild setting (success about 1 %)     GRPO, SGPO x 1      ├─▶ table, picture, MLflow
+hard setting (success below 0.1 %)   sweep of GRPO, SGPO x seeds ─┐
+mild setting (success about 1 %)     sweep of GRPO, SGPO x 1      ├─▶ table, picture, reports, MLflow
 """
 
 from __future__ import annotations
@@ -14,39 +14,41 @@ from typing import Any
 from prefect import flow
 
 from flows import cli
-from flows.online import online
+from flows.sweep import check, sweep
 from sgpo_core.config import load_run
+from sgpo_core.sweep import load_sweep
 from tasks.cluster import keep_engines
-from tasks.planning import check_resources
 from tasks.reporting import FinishedRun, comparison_table, draw_comparison
 from tasks.services import home
 
-SETTINGS = {"hard": "model=tiny", "mild": "model=tiny_mild"}
+# Setting -> the sweep that it is. The hard one has the seeds that are asked for, the mild one its own.
+SWEEPS = {"hard": "grpo-vs-sgpo-tiny", "mild": "grpo-vs-sgpo-tiny-mild"}
+TITLE = "SGPO and GRPO on chains: 6-column addition, a policy that forgets carries"
 
 
-def plan(seeds: int) -> list[tuple[str, str, int, list[str]]]:
-    """(setting, algorithm, seed, overrides) of every run, the hard setting first, algorithms in turn."""
-    runs = [("hard", algorithm, seed) for seed in range(seeds) for algorithm in ("sgpo", "grpo")]
-    runs += [("mild", algorithm, 0) for algorithm in ("sgpo", "grpo")]
-    return [(setting, algorithm, seed, overrides(setting, algorithm, seed)) for setting, algorithm, seed in runs]
-
-
-def overrides(setting: str, algorithm: str, seed: int) -> list[str]:
-    return [SETTINGS[setting], f"algorithm={algorithm}", f"seed={seed}", "experiment=demo", f"sweep=demo-{setting}"]
+def overrides(setting: str, seeds: int) -> list[str]:
+    chosen = [f"seeds={list(range(seeds))}"] if setting == "hard" else []
+    return [f"name=demo-{setting}", "experiment=demo", *chosen]
 
 
 @flow(name="demo", persist_result=False)
 def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
-    """All runs, one after the other, each resumable; then the table and the picture."""
-    finished = []
-    results = {}
+    """Both sweeps on one set of engines; then the table and the picture of both."""
     with keep_engines():
-        for setting, algorithm, seed, chosen in plan(seeds):
-            results[setting, algorithm, seed] = result = online("tiny", chosen, fresh=fresh)
-            finished.append(FinishedRun(setting, algorithm, seed, Path(result["run_dir"])))
+        results = {setting: sweep(preset, overrides(setting, seeds), fresh=fresh) for setting, preset in SWEEPS.items()}
+    finished = [
+        FinishedRun(setting, *_arm_and_seed(name), Path(run_dir))
+        for setting, result in results.items()
+        for name, run_dir in result["runs"].items()
+    ]
     picture = home() / "demo" / "comparison.png"
-    draw_comparison(finished, picture, "SGPO and GRPO on chains: 6-column addition, a policy that forgets carries")
-    return {"runs": finished, "picture": str(picture), "results": results}
+    draw_comparison(finished, picture, TITLE)
+    return {"runs": finished, "picture": str(picture), "sweeps": results}
+
+
+def _arm_and_seed(name: str) -> tuple[str, int]:
+    arm, _, seed = name.rpartition("/s")
+    return arm, int(seed)
 
 
 def main() -> None:
@@ -60,27 +62,31 @@ def main() -> None:
 
 
 def _report(seeds: int, fresh: bool) -> dict[str, Any]:
-    config = load_run("tiny", plan(seeds)[0][3])
-    check_resources(config)
+    for setting, preset in SWEEPS.items():
+        check(load_sweep(preset, overrides(setting, seeds)))
     done = demo(seeds, fresh)
-    last = config.iterations
+    last = load_run("tiny").iterations
     table = comparison_table(done["runs"], [last // 3, 2 * last // 3, last])
+    sweeps = done["sweeps"]
+    failed = [f"{setting} {name}: {why}" for setting in sweeps for name, why in sweeps[setting]["failed"].items()]
     print(
         f"\n{table}\n\n"
-        f"picture   {done['picture']}\n"
-        f"runs      {home() / 'demo'}\n"
+        + "".join(f"failed    {line}\n" for line in failed)
+        + f"picture   {done['picture']}\n"
+        + "".join(f"report    {result['report']}\n" for result in sweeps.values())
+        + f"runs      {home() / 'demo'}\n"
         "in MLflow make up, then open the MLflow address that it prints: experiment demo > Chart view > Group by:\n"
         "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n",
         file=sys.stderr,
     )
-    first = next(iter(done["results"].values()))
     return {
         "run_id": "demo",
-        "mlflow_run_id": first["mlflow_run_id"],
+        "mlflow_run_id": sweeps["hard"]["mlflow_run_id"],
         "run_dir": str(home() / "demo"),
         "final_metrics": {
-            f"{setting}/{algorithm}/s{seed}": result["final_metrics"]["eval/chains/avg_at_k"]
-            for (setting, algorithm, seed), result in done["results"].items()
+            f"{setting}/{name}": accuracy
+            for setting, result in sweeps.items()
+            for name, accuracy in result["final_metrics"].items()
         },
     }
 

@@ -147,12 +147,17 @@ class CheckpointSettings(Settings):
     keep: Positive = Field(2, description="newest checkpoints that stay")
 
 
+class TagSettings(Settings):
+    sweep: str = Field("", description="MLflow tag that groups the runs of one comparison")
+    arm: str = Field("", description="MLflow tag of what the comparison compares; empty: the algorithm's name")
+
+
 class RunConfig(Settings):
     """Everything that decides an online run."""
 
     preset: str = Field("", description="the preset these settings came from")
     experiment: str = Field("sgpo", description="MLflow experiment, and folder of the runs")
-    sweep: str = Field("", description="tag that groups runs of one comparison")
+    tags: TagSettings = TagSettings()
     seed: int = Field(0, ge=0, description="decides problem order and sampling")
     iterations: Positive = Field(30, description="rounds of generate, judge, update")
     model: ModelSettings = ModelSettings()
@@ -227,12 +232,12 @@ Config = TypeVar("Config", bound=Settings)
 
 def load_run(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
     """The settings of an online run: conf/online/<preset>.yaml and Hydra overrides."""
-    return _load(RunConfig, "online", preset, overrides)
+    return load_preset(RunConfig, "online", preset, overrides)
 
 
 def load_warm_start(preset: str, overrides: Sequence[str] = ()) -> WarmStartConfig:
     """The settings of a warm start: conf/warm_start/<preset>.yaml and Hydra overrides."""
-    return _load(WarmStartConfig, "warm_start", preset, overrides)
+    return load_preset(WarmStartConfig, "warm_start", preset, overrides)
 
 
 def presets(group: str) -> list[str]:
@@ -254,7 +259,8 @@ def describe(model: type[Settings], prefix: str = "") -> Iterator[tuple[str, Any
             yield f"{prefix}{name}", default, field.description or ""
 
 
-def _load(model: type[Config], group: str, preset: str, overrides: Sequence[str]) -> Config:
+def load_preset(model: type[Config], group: str, preset: str, overrides: Sequence[str]) -> Config:
+    """conf/<group>/<preset>.yaml and Hydra overrides, validated. Raises ConfigError that names the setting."""
     if preset not in presets(group):
         raise ConfigError(f"unknown preset {preset!r} in conf/{group}: choose one of {', '.join(presets(group))}")
     # Hydra refuses keys that it does not know; it learns them, with their defaults, from the settings themselves.

@@ -76,6 +76,11 @@ def keep_engines() -> Iterator[None]:
                 ray.shutdown()
 
 
+def discard_engines() -> None:
+    """After a run that failed: nobody knows what state its engines are in. The next run starts its own."""
+    _stop_engines()
+
+
 def _stop_engines() -> None:
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):

@@ -12,6 +12,7 @@ import platform
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator, Sequence
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -22,12 +23,15 @@ from urllib.request import urlopen
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
+import yaml
 from mlflow.entities import Metric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
+from sgpo_core.comparison import RunRecord
 from sgpo_core.config import ConfigError, RunConfig
 from sgpo_core.files import read_json, write_json
 from sgpo_core.segmentation import SEGMENTER
@@ -207,7 +211,8 @@ def run_tags(config: RunConfig) -> dict[str, str]:
         "judge": config.judge.name if config.algorithm.credit.scope != "none" else "none",
         "seed": str(config.seed),
         "preset": config.preset,
-        "sweep": config.sweep,
+        "sweep": config.tags.sweep,
+        "arm": config.tags.arm or config.algorithm.name,
         "model": config.model.warm_start or config.model.path or "",
     }
 
@@ -238,3 +243,57 @@ def git_commit() -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def sweep_records(sweep: str, metrics: Sequence[str]) -> list[RunRecord]:
+    """The runs with this sweep tag, in any experiment, with the curves of these metrics. Of several MLflow runs of one
+    arm and seed a finished one counts, else the newest."""
+    uri = tracking_uri()
+    check_reachable(uri)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    query = f"tags.sweep = '{sweep}'"
+    runs = client.search_runs(experiments, query, max_results=5000, order_by=["attributes.start_time ASC"])
+    chosen: dict[tuple[str, str], MlflowRun] = {}
+    for run in runs:
+        key = run.data.tags["arm"], run.data.tags["seed"]
+        if key not in chosen or chosen[key].info.status != "FINISHED" or run.info.status == "FINISHED":
+            chosen[key] = run
+    return [_record(client, run, metrics) for run in chosen.values()]
+
+
+def _record(client: mlflow.MlflowClient, run: MlflowRun, metrics: Sequence[str]) -> RunRecord:
+    run_id, tags = run.info.run_id, run.data.tags
+    return RunRecord(
+        run_id=tags["run_id"],
+        arm=tags["arm"],
+        seed=int(tags["seed"]),
+        finished=run.info.status == "FINISHED",
+        settings=dict(_flat(yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")))),
+        curves={
+            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            for name in metrics
+            if name in run.data.metrics
+        },
+        status=f"failed: {tags['error']}" if "error" in tags else run.info.status.lower(),
+    )
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", inner
+
+
+def log_report(experiment: str, sweep: str, folder: Path) -> None:
+    """Hangs the files of a report on the sweep's one summary run, which has no `sweep` tag: the chart page groups runs
+    by that, and the summary has no curves."""
+    client = mlflow.MlflowClient(tracking_uri=tracking_uri())
+    experiment_id = _experiment(client, experiment, tracking_uri())
+    found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
+    tags = {"report_of": sweep, "git_commit": git_commit()}
+    run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
+    client.log_artifacts(run.info.run_id, str(folder))
+    client.set_terminated(run.info.run_id, "FINISHED")

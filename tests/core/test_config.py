@@ -23,8 +23,9 @@ from sgpo_core.config import (
     presets,
     to_yaml,
 )
+from sgpo_core.sweep import load_sweep
 
-LOADERS: dict[str, Callable[..., Settings]] = {"online": load_run, "warm_start": load_warm_start}
+LOADERS: dict[str, Callable[..., Settings]] = {"online": load_run, "warm_start": load_warm_start, "sweep": load_sweep}
 OPTIONS = sorted(
     f"{folder.name}={file.stem}"
     for folder in CONF.iterdir()
@@ -177,7 +178,7 @@ def test_run_id_is_decided_by_the_settings() -> None:
     same = [load_run("tiny", overrides) for overrides in spelled_out]
     assert len({c.run_id for c in same}) == 1
     assert same[0].run_id.startswith("tiny-sgpo-s0-")
-    others = ["seed=1", "algorithm=grpo", "algorithm.credit.beta=9", "iterations=31", "model=tiny_mild", "sweep=a"]
+    others = ["seed=1", "algorithm=grpo", "algorithm.credit.beta=9", "iterations=31", "model=tiny_mild", "tags.sweep=a"]
     assert len({load_run("tiny", overrides).run_id for overrides in [[], *([o] for o in others)]}) == 1 + len(others)
     assert load_run("tiny", ["seed=1"]).run_id.startswith("tiny-sgpo-s1-")
 

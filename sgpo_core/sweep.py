@@ -1,0 +1,105 @@
+"""A sweep: a grid of settings x seeds over one preset, as the list of runs that it stands for.
+
+An *arm* is one point of the grid, without the seed: what the report compares. Runs of different arms with the same seed
+see the same problems in the same order with the same seeds of sampling: they are pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from pydantic import Field
+
+from sgpo_core.config import ConfigError, RunConfig, load_preset, load_run
+from sgpo_core.settings import Fraction, Positive, Settings
+
+Value = str | int | float | bool
+
+
+class SweepConfig(Settings):
+    """Everything that decides a sweep."""
+
+    preset: str = Field("", description="the preset these settings came from")
+    name: str = Field("", description="tag of its runs in MLflow; empty: the preset's name")
+    run_preset: str = Field("tiny", description="preset in conf/online that every run starts from")
+    experiment: str = Field("sweeps", description="MLflow experiment, and folder of the runs")
+    overrides: list[str] = Field(default_factory=list, description="settings of every run, e.g. [iterations=60]")
+    grid: dict[str, list[Value]] = Field(
+        default_factory=dict,
+        description="setting of a run -> its values, e.g. {algorithm: [grpo, sgpo]}; every combination is an arm",
+    )
+    seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], description="seeds of every arm")
+    baseline: str = Field("", description="arm that the others are compared with; empty: the first")
+    benchmark: str = Field("chains", description="evaluation set whose avg@k is compared")
+    target: Fraction = Field(0.5, description="accuracy whose price in iterations and tokens is reported")
+    attempts: Positive = Field(2, description="tries of a run before it counts as failed; the sweep goes on")
+
+    @property
+    def tag(self) -> str:
+        return self.name or self.preset
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """One run of a sweep; `overrides` go to the online flow."""
+
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+    config: RunConfig
+
+
+def load_sweep(preset: str, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The settings of a sweep: conf/sweep/<preset>.yaml and Hydra overrides."""
+    return load_preset(SweepConfig, "sweep", preset, overrides)
+
+
+def arms(config: SweepConfig) -> dict[str, list[str]]:
+    """Name of each arm -> its overrides. `algorithm=sgpo` is named sgpo, a point of several settings by all of them."""
+    names = list(config.grid)
+    result = {}
+    for values in product(*config.grid.values()):
+        chosen = dict(zip(names, values, strict=True))
+        parts = [str(v) if key == "algorithm" else f"{key.split('.')[-1]}={v}" for key, v in chosen.items()]
+        result[" ".join(parts) or "all"] = [f"{key}={_hydra(v)}" for key, v in chosen.items()]
+    return result
+
+
+def sweep_runs(config: SweepConfig) -> list[SweepRun]:
+    """Every run, all arms of a seed before the next seed, so that a sweep that is stopped has pairs. Runs that can
+    share engines are neighbours. Raises ConfigError for any run that can't be, before one is started."""
+    if not config.seeds or not all(config.grid.values()):
+        raise ConfigError("a sweep without seeds, or with a setting without values, has no runs: see grid and seeds")
+    named = arms(config)
+    if config.baseline and config.baseline not in named:
+        raise ConfigError(f"baseline={config.baseline}: there is no such arm; there are {', '.join(named)}")
+    runs = []
+    for seed in dict.fromkeys(config.seeds):
+        for arm, chosen in named.items():
+            overrides = [
+                *config.overrides,
+                *chosen,
+                f"seed={seed}",
+                f"experiment={config.experiment}",
+                f"tags.sweep={config.tag}",
+                f"tags.arm={_hydra(arm)}",
+            ]
+            run = load_run(config.run_preset, overrides)
+            if config.benchmark not in run.eval.sets:
+                known = ", ".join(run.eval.sets)
+                raise ConfigError(f"benchmark={config.benchmark}: the runs evaluate {known} (eval.sets)")
+            runs.append(SweepRun(arm, seed, tuple(overrides), run))
+    first_with = {key: i for i, key in reversed(list(enumerate(map(_engines, runs))))}
+    return sorted(runs, key=lambda run: first_with[_engines(run)])
+
+
+def _engines(run: SweepRun) -> str:
+    return f"{run.config.model}{run.config.cluster}"
+
+
+def _hydra(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return '"' + value + '"' if isinstance(value, str) and " " in value else str(value)

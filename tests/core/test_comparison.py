@@ -1,0 +1,85 @@
+"""What a sweep says, by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgpo_core.comparison import RunRecord, compare, differing_settings
+
+METRIC = "eval/chains/avg_at_k"
+
+
+def record(arm: str, seed: int, accuracy: dict[int, float], tokens: float = 100.0, finished: bool = True) -> RunRecord:
+    steps = range(1, max(accuracy) + 1)
+    curves = {
+        METRIC: accuracy,
+        "rollout/tokens": dict.fromkeys(steps, tokens),
+        "judge/tokens": dict.fromkeys(steps, 10.0),
+        "judge/calls": dict.fromkeys(steps, 4.0),
+        "time/iteration_s": dict.fromkeys(steps, 2.0),
+        "group/all_negative_frac": dict.fromkeys(steps, 0.5),
+    }
+    return RunRecord(f"{arm}-{seed}", arm, seed, finished, {"algorithm.name": arm, "seed": seed, "lr": 1}, curves)
+
+
+RECORDS = [
+    record("grpo", 0, {0: 0.0, 2: 0.2, 4: 0.4}),
+    record("grpo", 1, {0: 0.0, 2: 0.0, 4: 0.2}),
+    record("sgpo", 0, {0: 0.0, 2: 0.5, 4: 0.8}, tokens=200),
+    record("sgpo", 1, {0: 0.0, 2: 0.3, 4: 0.9}, tokens=200),
+    record("dapo", 0, {0: 0.0, 2: 0.6, 4: 0.6}),
+    record("dapo", 1, {0: 0.0, 2: 0.1}, finished=False),
+]
+
+
+def test_axes() -> None:
+    run = RECORDS[2]
+    assert run.against(METRIC, "iteration") == {0.0: 0.0, 2.0: 0.5, 4.0: 0.8}
+    assert run.against(METRIC, "tokens") == {0.0: 0.0, 420.0: 0.5, 840.0: 0.8}  # the judge's 10 count
+    assert run.against(METRIC, "seconds") == {0.0: 0.0, 4.0: 0.5, 8.0: 0.8}
+
+
+def test_summary_by_hand() -> None:
+    found = compare(RECORDS, ["grpo", "sgpo", "dapo"], [0, 1], "grpo", METRIC, 0.5)
+    grpo, sgpo, dapo = found.arms
+    assert found.token_budget == 440  # grpo's whole run
+    assert (grpo.final.mean, sgpo.final.mean, dapo.final.mean) == pytest.approx((0.3, 0.85, 0.6))  # type: ignore[union-attr]
+    assert (grpo.runs, sgpo.runs, dapo.runs) == (2, 2, 1)
+    # At 440 tokens sgpo has finished iteration 2 (420), grpo all four.
+    assert (grpo.equal_tokens.mean, sgpo.equal_tokens.mean) == pytest.approx((0.3, 0.4))  # type: ignore[union-attr]
+    # Mean height: (0 + .5)/2 and (.5 + .8)/2 over halves, mean .45; (.15 + .6)/2 = .375 for seed 1
+    assert sgpo.area == pytest.approx((0.45 + 0.375) / 2)
+    # Seed 0 gets there at iteration 2, seed 1 at 4: the median is 3; grpo never does, not even once.
+    assert (sgpo.reached, sgpo.iterations_to_target, sgpo.tokens_to_target) == (2, 3, 630)
+    assert (grpo.reached, grpo.iterations_to_target, grpo.tokens_to_target) == (0, None, None)
+    assert (sgpo.tokens, sgpo.seconds, sgpo.judge_calls, sgpo.all_negative) == (840, 8, 16, 0.5)
+
+
+def test_differences_are_paired_and_corrected() -> None:
+    found = compare(RECORDS, ["grpo", "sgpo", "dapo"], [0, 1], "grpo", METRIC, 0.5)
+    grpo, sgpo, dapo = found.arms
+    assert grpo.versus is None and grpo.p_adjusted is None
+    assert sgpo.versus is not None and dapo.versus is not None
+    assert sgpo.versus.mean == pytest.approx(((0.8 - 0.4) + (0.9 - 0.2)) / 2)
+    assert (sgpo.versus.n, sgpo.versus.p, sgpo.versus.smallest_p) == (2, 0.5, 0.5)  # 2 of 4 sign patterns
+    assert (dapo.versus.n, dapo.versus.mean) == (1, pytest.approx(0.2))
+    assert sgpo.p_adjusted == 1.0  # Holm: 2 x 0.5
+
+
+def test_an_unfinished_sweep_says_what_is_missing() -> None:
+    found = compare(RECORDS, ["grpo", "sgpo", "dapo", "rloo"], [0, 1], "grpo", METRIC, 0.5)
+    assert found.missing == ["dapo, seed 1: in progress", "rloo, seed 0: never started", "rloo, seed 1: never started"]
+    assert found.arms[3].final is None and found.arms[3].area is None
+    nothing = compare([], ["grpo", "sgpo"], [0], "grpo", METRIC, 0.5)
+    assert [row.runs for row in nothing.arms] == [0, 0] and len(nothing.missing) == 2 and nothing.token_budget is None
+
+
+def test_most_must_arrive_for_a_median() -> None:
+    runs = [record("a", s, {0: 0.0, 2: x}) for s, x in enumerate((0.9, 0.9, 0.1))]
+    assert compare(runs, ["a"], [0, 1, 2], "a", METRIC, 0.5).arms[0].iterations_to_target == 2
+    runs = [record("a", s, {0: 0.0, 2: x}) for s, x in enumerate((0.9, 0.1, 0.1))]
+    assert compare(runs, ["a"], [0, 1, 2], "a", METRIC, 0.5).arms[0].iterations_to_target is None
+
+
+def test_differing_settings() -> None:
+    assert differing_settings(RECORDS) == {"algorithm.name": {"grpo": "grpo", "sgpo": "sgpo", "dapo": "dapo"}}

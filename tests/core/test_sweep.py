@@ -1,0 +1,58 @@
+"""A sweep is the list of runs that it stands for."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgpo_core.config import ConfigError, load_run, presets
+from sgpo_core.sweep import arms, load_sweep, sweep_runs
+
+
+@pytest.mark.parametrize("preset", presets("sweep"))
+def test_every_preset_is_a_list_of_runs(preset: str) -> None:
+    config = load_sweep(preset)
+    runs = sweep_runs(config)
+    assert len(runs) == len(arms(config)) * len(config.seeds) == len({run.config.run_id for run in runs})
+    assert config.baseline in arms(config)
+    assert {(r.config.tags.sweep, r.config.experiment) for r in runs} == {(preset, config.experiment)}
+    assert [r.config.tags.arm for r in runs] == [r.arm for r in runs]
+
+
+def test_grid_and_order() -> None:
+    config = load_sweep("beta-gamma-tiny", ["seeds=[4,5]"])
+    runs = sweep_runs(config)
+    assert [r.seed for r in runs] == [4] * 9 + [5] * 9  # all arms of a seed, then the next seed
+    assert [r.arm for r in runs[:4]] == [
+        "beta=5 gamma=0.3",
+        "beta=5 gamma=0.5",
+        "beta=5 gamma=0.7",
+        "beta=10 gamma=0.3",
+    ]
+    credit = runs[3].config.algorithm.credit
+    assert (credit.beta, credit.gamma, runs[3].config.algorithm.name) == (10.0, 0.3, "sgpo")
+    # What the flow gets is what was checked.
+    assert load_run(config.run_preset, runs[3].overrides) == runs[3].config
+
+
+def test_runs_that_share_engines_are_neighbours() -> None:
+    runs = sweep_runs(load_sweep("grpo-vs-sgpo-tiny", ["+grid={cluster.rollout_actors: [1, 2]}", "baseline="]))
+    assert [r.config.cluster.rollout_actors for r in runs] == [1] * 6 + [2] * 6
+    assert [r.seed for r in runs[:6]] == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["+grid={algorithm.credit.betta: [1]}", "baseline="], "algorithm.credit.betta"),
+        (["grid.algorithm=[grpo,sgop]"], "algorithm=sgop"),
+        (["baseline=dapo"], "baseline=dapo"),
+        (["benchmark=aime24"], "benchmark=aime24"),
+        (["seeds=[]"], "seeds"),
+        (["grid.algorithm=[]"], "grid"),
+        (["overrides=[iterations=0]"], "iterations"),
+        (["run_preset=8b"], "8b"),
+    ],
+)
+def test_what_can_not_run_is_named_before_anything_runs(overrides: list[str], named: str) -> None:
+    with pytest.raises(ConfigError, match=named.replace(".", r"\.")):
+        sweep_runs(load_sweep("grpo-vs-sgpo-tiny", overrides))

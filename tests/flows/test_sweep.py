@@ -1,0 +1,88 @@
+"""A sweep on real engines: paired runs, one failure that sinks nothing, a report from MLflow alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgpo_core.config import ConfigError
+from sgpo_core.rollout_table import read
+from tests.helpers import SMALL, run_module, start_from
+
+GRID = ["grid.algorithm=[grpo,sgpo]", "seeds=[0,1]", "experiment=sweep-test", "attempts=1"]
+
+
+def overrides(policy: str, name: str, *more: str) -> list[str]:
+    runs = [*SMALL, *start_from(policy), "iterations=2", *more]
+    return [*GRID, f"name={name}", "overrides=[" + ",".join(f'"{o}"' for o in runs) + "]"]
+
+
+def sweep(policy: str, name: str, *more: str) -> dict[str, Any]:
+    from flows.sweep import sweep
+
+    return sweep("grpo-vs-sgpo-tiny", overrides(policy, name, *more))
+
+
+@pytest.fixture(scope="module")
+def result(policy: str) -> dict[str, Any]:
+    return sweep(policy, "whole")
+
+
+def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
+    from tasks.tracking import sweep_records
+
+    assert set(result["runs"]) == {"grpo/s0", "sgpo/s0", "grpo/s1", "sgpo/s1"} and not result["failed"]
+    records = {(r.arm, r.seed): r for r in sweep_records("whole", ["rollout/tokens", "eval/chains/avg_at_k"])}
+    assert len(records) == 4 and all(r.finished for r in records.values())
+    for seed in (0, 1):
+        first = [Path(result["runs"][f"{arm}/s{seed}"]) / "iterations/000001" for arm in ("grpo", "sgpo")]
+        tables = [read(p / "rollouts.parquet") for p in first]
+        for column in ("problem_id", "seed", "token_ids"):  # the same problems, seeds and first policy
+            assert tables[0][column] == tables[1][column]
+    html = Path(result["report"]).read_text()
+    assert "missing" not in html.split("</style>")[1] and html.count("base64,") == 3
+
+
+def test_the_report_comes_from_mlflow_alone(
+    policy: str, result: dict[str, Any], session_home: Path, tmp_path: Path
+) -> None:
+    made = run_module(
+        "flows.report", "--sweep", "grpo-vs-sgpo-tiny", "--out", str(tmp_path), *overrides(policy, "whole"),
+        home=session_home,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    assert "sgpo" in made.stdout and (tmp_path / "report.html").stat().st_size > 50_000
+    assert (tmp_path / "summary.csv").read_text() == (Path(result["report"]).parent / "summary.csv").read_text()
+
+
+def test_a_run_that_fails_sinks_nothing_and_the_same_sweep_runs_just_it(
+    policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import online as module
+
+    def broken(run: Any, iteration: int) -> None:
+        if run.config.seed == 1 and run.config.algorithm.name == "sgpo" and iteration == 2:
+            raise RuntimeError("the judge's disk is on fire")
+        real(run, iteration)
+
+    real = module.judge
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "judge", broken)
+        first = sweep(policy, "broken")
+    assert first["failed"] == {"sgpo/s1": "the judge's disk is on fire"} and len(first["runs"]) == 3
+    assert "sgpo, seed 1: failed" in Path(first["report"]).read_text()
+    stamps = {name: (Path(f) / "result.json").stat().st_mtime_ns for name, f in first["runs"].items()}
+    second = sweep(policy, "broken")
+    assert not second["failed"] and len(second["runs"]) == 4
+    assert {name: (Path(second["runs"][name]) / "result.json").stat().st_mtime_ns for name in stamps} == stamps
+    assert "missing" not in Path(second["report"]).read_text().split("</style>")[1]
+
+
+def test_an_unknown_key_stops_it_before_anything_runs(policy: str, session_home: Path) -> None:
+    with pytest.raises(ConfigError, match="rolout"):
+        sweep(policy, "never", "cluster.rolout_actors=1")
+    done = run_module("flows.sweep", "grpo-vs-sgpo-tiny", "overrides=[iteration=3]", home=session_home)
+    assert done.returncode == 2 and "iteration" in done.stderr.splitlines()[-1]
+    assert done.stdout == ""
