@@ -24,6 +24,7 @@ MODULES = {
     "overhead": "bench.iteration",
     "logprobs_memory": "bench.logprobs",
     "logprobs_time": "bench.logprobs",
+    "sweep": "bench.sweep",
     "demo_memory": "bench.demo",
     "demo_seconds": "bench.demo",
 }

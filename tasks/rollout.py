@@ -23,10 +23,11 @@ from tasks.workers.weight_sync import Fingerprint
 def sampling_rounds(run: Run, iteration: int) -> Iterator[int]:
     """Round 0, and under sampling.strategy=dynamic more while too few of the groups so far, graded, are mixed."""
     yield 0
-    settings, number = run.config.algorithm.sampling, 1
-    while settings.strategy == "dynamic" and wants_more(
-        _correct_groups(run, iteration), run.config.sampling.problems, number, settings.max_rounds
-    ):
+    settings, per_round, number = run.config.algorithm.sampling, run.config.sampling.problems, 1
+    while settings.strategy == "dynamic":
+        so_far = _correct_groups(run, iteration)[: number * per_round]  # a saved table may hold rounds still to come
+        if not wants_more(so_far, per_round, number, settings.max_rounds):
+            return
         yield number
         number += 1
 

@@ -53,7 +53,8 @@ def test_deployments_of_all_sizes_are_there(up: dict[str, str]) -> None:
         [PREFECT, "deployment", "ls", "-o", "json"],
         cwd=REPOSITORY, env=up, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
-    for name in ("tiny", "7b", "14b", "32b"):
+    sweeps = ("grpo-vs-sgpo-tiny", "beta-gamma-tiny", "all-negative-strategies-tiny", "grpo-vs-sgpo-7b")
+    for name in ("tiny", "7b", "14b", "32b", *sweeps):
         assert name in listed.stdout, listed.stdout + listed.stderr
 
 

@@ -123,3 +123,18 @@ def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:
         )
     again = rollout._problems(run, 3, 0)
     assert len(again) == 4 and not solved & {p.id for p in again}
+
+
+@pytest.mark.parametrize(("mixed", "rounds"), [([1, 3], [0, 1]), ([4, 0], [0]), ([1, 1, 1], [0, 1, 2])])
+def test_a_resumed_iteration_counts_its_rounds_as_the_first_time(
+    tmp_path: Path, mixed: list[int], rounds: list[int]
+) -> None:
+    """All rounds are in the saved table from the start; the count goes by what each of them had found."""
+    config = load_run("tiny", ["algorithm=dapo", "sampling.problems=4"])
+    run: Any = SimpleNamespace(config=config, paths=RunPaths(tmp_path))
+    groups = [(0.0, 1.0) if g < found else (0.0, 0.0) for found in mixed for g in range(4)]
+    rollout_table.write(
+        run.paths.rollouts(1),
+        {"group": [g for g in range(len(groups)) for _ in range(2)], "outcome_reward": [r for g in groups for r in g]},
+    )
+    assert list(rollout.sampling_rounds(run, 1)) == rounds
