@@ -50,10 +50,10 @@ IN_VENV := --python $(VENV)/bin/python
 LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
 
-.PHONY: help setup demo test test-peers lint up down status bench lock clean
+.PHONY: help setup demo test test-peers lint up down status bench screenshots lock clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: $(STAMP) ## Fill .venv (EXTRA=gpu for NVIDIA GPUs); does nothing when nothing changed
 
@@ -131,6 +131,10 @@ bench: $(BENCH_STAMP) ## Measure speed and memory against peers and limits (ARGS
 $(BENCH_STAMP): $(STAMP)
 	@grep -vxFf requirements/cpu.txt requirements/bench.txt | $(UV) pip install --quiet $(IN_VENV) --no-deps --compile-bytecode -r -
 	@touch $@
+
+screenshots: setup ## Take the pictures of docs/images anew (after `make demo` and `make up`; needs Chromium)
+	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/docs -r requirements/docs.txt
+	@PYTHONPATH=$(VENV)/docs $(VENV)/bin/python docs/screenshots.py $(ARGS)
 
 # The GPU file is resolved without local wheels, which would win with their +cpu torch.
 lock: setup ## Resolve requirements/*.txt anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)

@@ -25,6 +25,7 @@ MODULES = {
     "logprobs_memory": "bench.logprobs",
     "logprobs_time": "bench.logprobs",
     "sweep": "bench.sweep",
+    "report_seconds": "bench.report",
     "demo_memory": "bench.demo",
     "demo_seconds": "bench.demo",
 }

@@ -21,7 +21,7 @@ ITERATIONS = 20
 def measure() -> Iterator[Figure]:
     run_module("flows.warm_start", "tiny")  # kept by its settings, and no part of the sweep
     began = time.time()
-    result = run_module("flows.sweep", "grpo-vs-sgpo-tiny", f"overrides=[iterations={ITERATIONS}]")
+    result = run_module("flows.sweep", "grpo-vs-sgpo-tiny", f'overrides=["iterations={ITERATIONS}"]')
     whole = time.time() - began
     records = [_records(Path(folder)) for folder in result["runs"].values()]
     first = min((record for run in records for record in run), key=lambda r: r["timestamp_ms"])

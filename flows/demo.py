@@ -20,6 +20,7 @@ from sgpo_core.sweep import load_sweep
 from tasks.cluster import keep_engines
 from tasks.reporting import FinishedRun, comparison_table, draw_comparison
 from tasks.services import home
+from tasks.traces import iterations_with_rollouts, write_traces
 
 # Setting -> the sweep that it is. The hard one has the seeds that are asked for, the mild one its own.
 SWEEPS = {"hard": "grpo-vs-sgpo-tiny", "mild": "grpo-vs-sgpo-tiny-mild"}
@@ -43,7 +44,14 @@ def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
     ]
     picture = home() / "demo" / "comparison.png"
     draw_comparison(finished, picture, TITLE)
-    return {"runs": finished, "picture": str(picture), "sweeps": results}
+    return {"runs": finished, "picture": str(picture), "traces": str(coloured(finished)), "sweeps": results}
+
+
+def coloured(runs: list[FinishedRun]) -> Path:
+    """The responses of the first SGPO run on the hard setting, in colours, along its way."""
+    run = next(run.run_dir for run in runs if (run.setting, run.algorithm) == ("hard", "sgpo"))
+    there = iterations_with_rollouts(run)
+    return write_traces(run, there[:: max(1, len(there) // 3)], run / "traces")
 
 
 def _arm_and_seed(name: str) -> tuple[str, int]:
@@ -74,6 +82,7 @@ def _report(seeds: int, fresh: bool) -> dict[str, Any]:
         + "".join(f"failed    {line}\n" for line in failed)
         + f"picture   {done['picture']}\n"
         + "".join(f"report    {result['report']}\n" for result in sweeps.values())
+        + f"traces    {done['traces']} (right steps green, the first wrong one red)\n"
         + f"runs      {home() / 'demo'}\n"
         "in MLflow make up, then open the MLflow address that it prints: experiment demo > Chart view > Group by:\n"
         "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n",

@@ -25,7 +25,7 @@ class SweepConfig(Settings):
     name: str = Field("", description="tag of its runs in MLflow; empty: the preset's name")
     run_preset: str = Field("tiny", description="preset in conf/online that every run starts from")
     experiment: str = Field("sweeps", description="MLflow experiment, and folder of the runs")
-    overrides: list[str] = Field(default_factory=list, description="settings of every run, e.g. [iterations=60]")
+    overrides: list[str] = Field(default_factory=list, description='settings of every run, e.g. ["iterations=60"]')
     grid: dict[str, list[Value]] = Field(
         default_factory=dict,
         description="setting of a run -> its values, e.g. {algorithm: [grpo, sgpo]}; every combination is an arm",

@@ -49,7 +49,7 @@ def test_runs_that_share_engines_are_neighbours() -> None:
         (["benchmark=aime24"], "benchmark=aime24"),
         (["seeds=[]"], "seeds"),
         (["grid.algorithm=[]"], "grid"),
-        (["overrides=[iterations=0]"], "iterations"),
+        (['overrides=["iterations=0"]'], "iterations"),
         (["run_preset=8b"], "8b"),
     ],
 )

@@ -83,6 +83,6 @@ def test_a_run_that_fails_sinks_nothing_and_the_same_sweep_runs_just_it(
 def test_an_unknown_key_stops_it_before_anything_runs(policy: str, session_home: Path) -> None:
     with pytest.raises(ConfigError, match="rolout"):
         sweep(policy, "never", "cluster.rolout_actors=1")
-    done = run_module("flows.sweep", "grpo-vs-sgpo-tiny", "overrides=[iteration=3]", home=session_home)
+    done = run_module("flows.sweep", "grpo-vs-sgpo-tiny", 'overrides=["iteration=3"]', home=session_home)
     assert done.returncode == 2 and "iteration" in done.stderr.splitlines()[-1]
     assert done.stdout == ""

@@ -1,0 +1,98 @@
+"""Takes the screenshots of docs/images anew, of real pages in headless Chromium.
+
+    make demo && make up && make screenshots
+
+needs Chromium (`apt install chromium`); the target installs Playwright, which drives it, into a folder of its own.
+Pages: the report of a sweep, a coloured trace of one of its SGPO runs, MLflow's chart view grouped by algorithm, the
+sweep's run in Prefect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from playwright.sync_api import Page, sync_playwright
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from tasks.services import home  # noqa: E402
+from tasks.traces import write_traces  # noqa: E402
+
+IMAGES = REPOSITORY / "docs" / "images"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sweep", default="demo-hard", help="tag of the sweep [demo-hard]")
+    parser.add_argument("--experiment", default="demo", help="its MLflow experiment [demo]")
+    parser.add_argument("--iteration", type=int, default=12, help="of the trace [12]")
+    parser.add_argument("--mlflow", default="http://127.0.0.1:5000")
+    parser.add_argument("--prefect", default="http://127.0.0.1:4200")
+    options = parser.parse_args()
+    folder = home() / options.experiment
+    [run, *_] = sorted(folder.glob("tiny-sgpo-s0-*"))
+    trace = write_traces(run, [options.iteration], run / "traces")
+    pages: dict[str, Callable[[Page], None]] = {
+        "report": lambda page: opened(page, (folder / f"report-{options.sweep}" / "report.html").as_uri(), 1),
+        "traces": lambda page: opened(page, first_page(trace), 1),
+        "mlflow": lambda page: grouped(page, options.mlflow, options.experiment, options.sweep),
+        "prefect": lambda page: opened(page, newest_run(options.prefect), 8),
+    }
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for name, show in pages.items():
+            page = browser.new_page(viewport={"width": 1300, "height": 1000})
+            show(page)
+            page.screenshot(path=IMAGES / f"{name}.png")
+            print(IMAGES / f"{name}.png")
+        browser.close()
+
+
+def opened(page: Page, url: str, wait_s: float) -> None:
+    page.goto(url)
+    time.sleep(wait_s)
+
+
+def first_page(index: Path) -> str:
+    """The first page of a trace, beside its index."""
+    return min(path for path in index.parent.rglob("*.html") if path != index).as_uri()
+
+
+def grouped(page: Page, mlflow: str, experiment: str, sweep: str) -> None:
+    """MLflow's chart view of the sweep, with the clicks that a person makes."""
+    number = ask(f"{mlflow}/api/2.0/mlflow/experiments/get-by-name?experiment_name={quote(experiment)}")
+    search = quote(f"tags.sweep = '{sweep}'")
+    address = f"{mlflow}/#/experiments/{number['experiment']['experiment_id']}/runs?compareRunsMode=CHART"
+    opened(page, f"{address}&searchFilter={search}", 8)
+    page.get_by_role("button", name="Group by").click()
+    time.sleep(1.5)
+    page.get_by_text("algorithm", exact=True).first.click()
+    page.keyboard.press("Escape")
+    time.sleep(8)
+
+
+def newest_run(prefect: str) -> str:
+    """The page of the newest flow run."""
+    query = json.dumps({"sort": "START_TIME_DESC", "limit": 1}).encode()
+    headers = {"Content-Type": "application/json"}
+    [run] = ask(Request(f"{prefect}/api/flow_runs/filter", data=query, headers=headers))
+    return f"{prefect}/runs/flow-run/{run['id']}"
+
+
+def ask(request: str | Request) -> Any:
+    with urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+if __name__ == "__main__":
+    main()
