@@ -48,8 +48,8 @@ def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
 
 
 def coloured(runs: list[FinishedRun]) -> Path:
-    """The responses of the first SGPO run on the hard setting, in colours, along its way."""
-    run = next(run.run_dir for run in runs if (run.setting, run.algorithm) == ("hard", "sgpo"))
+    """The responses of the first SGPO run that has finished, in colours, along its way."""
+    run = min(runs, key=lambda run: run.algorithm != "sgpo").run_dir
     there = iterations_with_rollouts(run)
     return write_traces(run, there[:: max(1, len(there) // 3)], run / "traces")
 

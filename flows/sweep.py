@@ -17,7 +17,7 @@ from sgpo_core.sweep import SweepConfig, load_sweep, sweep_runs
 from tasks.cluster import keep_engines
 from tasks.services import home
 from tasks.sweep import check_all, publish_table, run_all
-from tasks.sweep_report import as_text, publish_report
+from tasks.sweep_report import announce, as_text, publish_report
 
 
 @flow(name="sgpo-sweep", flow_run_name="{preset}", persist_result=False)
@@ -26,6 +26,7 @@ def sweep(preset: str, overrides: list[str] | None = None, fresh: bool = False) 
     config = load_sweep(preset, overrides or [])
     runs = sweep_runs(config)
     check_all(runs)
+    announce(config)
     with keep_engines():
         results, failed = run_all(config, runs, online, fresh)
     path, comparison = publish_report(config, home() / config.experiment / f"report-{config.tag}")

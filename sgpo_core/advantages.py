@@ -42,9 +42,6 @@ def batch_advantages(
         counted = _normalised([[c.shaped_reward for c in g if c.counts] for g in groups], settings)
     if settings.entropy_coef > 0:
         counted = without_signal(groups, counted, settings.entropy_coef)
-    if settings.mixed_rescale:
-        factor = mixed_rescale(groups)
-        counted = [[factor * a for a in group] for group in counted]
     return [_put_back(group, advantages) for group, advantages in zip(groups, counted, strict=True)]
 
 
@@ -75,15 +72,9 @@ def without_signal(groups: Sequence[Sequence[Credit]], advantages: Rewards, coef
     """RL-ZVP (arXiv 2509.21880): +coef for all-correct groups, -coef for all-wrong ones; what each token gets of it
     depends on its entropy (`token_credit.entropy_share`). Groups with a signal keep theirs."""
     return [
-        [coef if group[0].correct else -coef] * len(given) if is_silent(group) else given
+        [coef if any(c.correct for c in group) else -coef] * len(given) if is_silent(group) else given
         for group, given in zip(groups, advantages, strict=True)
     ]
-
-
-def mixed_rescale(groups: Sequence[Sequence[Credit]]) -> float:
-    """GPG (arXiv 2504.02546): groups / mixed groups, which makes up for the groups whose advantages are all 0."""
-    mixed = sum(0 < sum(c.correct for c in group) < len(group) for group in groups)
-    return len(groups) / mixed if mixed else 1.0
 
 
 def _normalised(rewards: Rewards, settings: AdvantageSettings) -> Rewards:
@@ -107,22 +98,21 @@ def _centred(rewards: Rewards, settings: AdvantageSettings) -> Rewards:
     if settings.baseline == "batch":
         everything = list(chain.from_iterable(rewards))
         mean = _mean(everything)
-        return [[_difference(r, mean, everything) for r in group] for group in rewards]
+        return [[r - mean for r in group] for group in rewards]
     result = []
     for group in rewards:
         members = [*group, 1.0] if settings.virtual_success and group else group
         mean, n = _mean(members), len(group)
         others = n / (n - 1) if settings.baseline == "leave_one_out" and n > 1 else 1.0
-        result.append([others * _difference(r, mean, members) for r in group])
+        result.append([others * (r - mean) for r in group])
     return result
 
 
-def _difference(reward: float, mean: float, members: Sequence[float]) -> float:
-    return 0.0 if min(members) == max(members) else reward - mean
-
-
 def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values) if values else 0.0
+    """Of equal values exactly that value: a third of the sum of three 0.1 is not 0.1."""
+    if not values:
+        return 0.0
+    return values[0] if min(values) == max(values) else math.fsum(values) / len(values)
 
 
 def _std(values: Sequence[float]) -> float:

@@ -67,6 +67,11 @@ class CreditSettings(Settings):
     domain_weight: bool = Field(False, description="DISCO: rewards of rare domains (data.domain_column) weigh more")
     difficulty_weight: bool = Field(False, description="DISCO: rewards of groups with few correct ones weigh more")
 
+    @property
+    def shapes(self) -> bool:
+        """Whether rewards are shaped beyond the judge's credit."""
+        return self.overlong_buffer > 0 or self.unlikeliness > 0 or self.domain_weight or self.difficulty_weight
+
 
 class AdvantageSettings(Settings):
     baseline: AdvantageBaseline = Field(
@@ -83,7 +88,6 @@ class AdvantageSettings(Settings):
         False, description="GDPO: outcome and RTS normalised apart in the group, added, then by the batch"
     )
     virtual_success: bool = Field(False, description="NGRPO: one correct response more in the group's mean and std")
-    mixed_rescale: bool = Field(False, description="GPG: advantages x groups / groups that are mixed")
     entropy_coef: float = Field(
         0.0,
         ge=0,
@@ -141,7 +145,7 @@ class AlgorithmSettings(Settings):
 
     def _contradictions(self) -> list[tuple[bool, str]]:
         judged, a, loss = self.credit.scope, self.advantage, self.loss
-        plain_group = a.baseline == "group" and a.std in ("group", "none") and not a.mixed_rescale
+        plain_group = a.baseline == "group" and a.std in ("group", "none")
         return [
             (
                 self.filter == "mixed" and judged == "all_negative",
@@ -170,6 +174,20 @@ class AlgorithmSettings(Settings):
                 "cancels: set advantage.std=none",
             ),
             (
+                a.baseline == "none" and a.std != "none",
+                "advantage.baseline=none leaves equal rewards as they are, and their std is 0: set advantage.std=none",
+            ),
+            (
+                self.credit.difficulty_weight and judged != "none",
+                "credit.difficulty_weight divides by the share of correct responses, 0 in the groups that the judge "
+                "credits: set credit.scope=none",
+            ),
+            (
+                a.separate_rewards and (self.credit.shapes or a.virtual_success),
+                "advantage.separate_rewards looks at the outcome and RTS alone: shaped rewards (overlong_buffer, "
+                "unlikeliness, weights) and advantage.virtual_success would be ignored",
+            ),
+            (
                 a.separate_rewards and judged != "all_incorrect",
                 "advantage.separate_rewards normalises RTS in every group: it needs credit.scope=all_incorrect",
             ),
@@ -186,9 +204,10 @@ class AlgorithmSettings(Settings):
                 "advantage.virtual_success teaches from all-wrong groups: it needs filter=none",
             ),
             (
-                a.entropy_coef > 0 and (self.filter != "none" or judged == "all_negative" or a.baseline != "group"),
-                "advantage.entropy_coef teaches from groups without signal: it needs filter=none, "
-                "advantage.baseline=group and a credit.scope that leaves them without (none or all_incorrect)",
+                a.entropy_coef > 0
+                and (self.filter != "none" or judged != "none" or a.baseline != "group" or self.credit.shapes),
+                "advantage.entropy_coef teaches from groups without signal: it needs filter=none, credit.scope=none, "
+                "no shaped rewards and advantage.baseline=group",
             ),
             (
                 loss.tis_cap is not None and loss.old_logprobs == "sampler",

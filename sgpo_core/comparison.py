@@ -126,7 +126,8 @@ def compare(
 def _summary(arm: str, runs: Mapping[int, RunRecord], metric: str, target: float, budget: float | None) -> ArmSummary:
     curves = [r.against(metric, "iteration") for r in runs.values() if r.curves.get(metric)]
     by_tokens = [r.against(metric, "tokens") for r in runs.values() if r.curves.get(metric)]
-    at_budget = [c[max(x for x in c if budget is not None and x <= budget)] for c in by_tokens]
+    within = [[x for x in c if budget is not None and x <= budget] for c in by_tokens]
+    at_budget = [c[max(xs)] for c, xs in zip(by_tokens, within, strict=True) if xs]
     to_target = [first_reaching(c, target) for c in curves]
     return ArmSummary(
         arm,

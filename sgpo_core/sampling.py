@@ -16,14 +16,16 @@ from sgpo_core.config import ConfigError
 from sgpo_core.problems import as_problem, problems_of_iteration
 from sgpo_core.types import Problem
 
-
-def is_mixed(correct: Sequence[bool]) -> bool:
-    """Whether a group has correct and other responses, the only groups that teach GRPO anything."""
-    return any(correct) and not all(correct)
+Outcomes = Sequence[bool | None]  # of a group: correct, wrong, None where grading itself failed
 
 
-def left_out(groups: Sequence[Sequence[bool]], rule: GroupFilter, most_groups: int) -> list[list[bool]]:
-    """For each response of each group (true: correct) whether it is left out of the update.
+def is_mixed(group: Outcomes) -> bool:
+    """Whether a group has correct and wrong responses, the only groups that teach GRPO anything."""
+    return True in group and False in group
+
+
+def left_out(groups: Sequence[Outcomes], rule: GroupFilter, most_groups: int) -> list[list[bool]]:
+    """For each response of each group whether it is left out of the update.
 
     `mixed` (DAPO, Reinforce-Rej) leaves out groups that are all wrong or all correct, and of the others all after the
     first `most_groups`, so that several rounds of sampling make no larger batch; `correct` (RAFT) leaves out every
@@ -41,7 +43,7 @@ def left_out(groups: Sequence[Sequence[bool]], rule: GroupFilter, most_groups: i
     return result
 
 
-def wants_more(groups: Sequence[Sequence[bool]], wanted: int, rounds_done: int, max_rounds: int) -> bool:
+def wants_more(groups: Sequence[Outcomes], wanted: int, rounds_done: int, max_rounds: int) -> bool:
     """DAPO's dynamic sampling (arXiv 2503.14476): another round while fewer than `wanted` groups are mixed.
 
     After `max_rounds` it goes on with what there is: a smaller batch, or none, never an endless round. [DAPO's own code

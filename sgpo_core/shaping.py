@@ -49,10 +49,13 @@ def unlikeliness_rewards(rewards: Sequence[float], mean_logprobs: Sequence[float
 
     A wrong response has r = 0 and is not touched; the least likely one keeps all it earned.
     """
-    order = sorted(range(len(rewards)), key=lambda i: (-mean_logprobs[i], i))
-    rank = {i: place for place, i in enumerate(order, 1)}
     size = len(rewards)
-    return [r * (1.0 - coef * (size - rank[i]) / size) for i, r in enumerate(rewards)]
+    result = []
+    for reward, mine in zip(rewards, mean_logprobs, strict=True):
+        likelier, alike = sum(x > mine for x in mean_logprobs), sum(x == mine for x in mean_logprobs)
+        rank = likelier + (alike + 1) / 2  # those that are equally likely share the mean of their ranks
+        result.append(reward * (1.0 - coef * (size - rank) / size))
+    return result
 
 
 def difficulty_weight(correct: Sequence[bool], eps: float = 1e-5) -> float:

@@ -6,6 +6,7 @@ see the same problems in the same order with the same seeds of sampling: they ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,14 +16,15 @@ from pydantic import Field
 from sgpo_core.config import ConfigError, RunConfig, load_preset, load_run
 from sgpo_core.settings import Fraction, Positive, Settings
 
-Value = str | int | float | bool
+Value = str | int | float | bool | None | list[int | float | str]
+_RESERVED = {"null", "true", "false", "nan", "inf"}
 
 
 class SweepConfig(Settings):
     """Everything that decides a sweep."""
 
     preset: str = Field("", description="the preset these settings came from")
-    name: str = Field("", description="tag of its runs in MLflow; empty: the preset's name")
+    name: str = Field("", pattern=r"^[\w .:+-]*$", description="tag of its runs in MLflow; empty: the preset's name")
     run_preset: str = Field("tiny", description="preset in conf/online that every run starts from")
     experiment: str = Field("sweeps", description="MLflow experiment, and folder of the runs")
     overrides: list[str] = Field(default_factory=list, description='settings of every run, e.g. ["iterations=60"]')
@@ -72,18 +74,20 @@ def sweep_runs(config: SweepConfig) -> list[SweepRun]:
     share engines are neighbours. Raises ConfigError for any run that can't be, before one is started."""
     if not config.seeds or not all(config.grid.values()):
         raise ConfigError("a sweep without seeds, or with a setting without values, has no runs: see grid and seeds")
+    if len(set(config.seeds)) < len(config.seeds) or "seed" in config.grid:
+        raise ConfigError("seeds of a sweep stand in `seeds`, each once, and not in its grid")
     named = arms(config)
     if config.baseline and config.baseline not in named:
         raise ConfigError(f"baseline={config.baseline}: there is no such arm; there are {', '.join(named)}")
     runs = []
-    for seed in dict.fromkeys(config.seeds):
+    for seed in config.seeds:
         for arm, chosen in named.items():
             overrides = [
                 *config.overrides,
                 *chosen,
                 f"seed={seed}",
-                f"experiment={config.experiment}",
-                f"tags.sweep={config.tag}",
+                f"experiment={_hydra(config.experiment)}",
+                f"tags.sweep={_hydra(config.tag)}",
                 f"tags.arm={_hydra(arm)}",
             ]
             run = load_run(config.run_preset, overrides)
@@ -100,6 +104,10 @@ def _engines(run: SweepRun) -> str:
 
 
 def _hydra(value: Value) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return '"' + value + '"' if isinstance(value, str) and " " in value else str(value)
+    """A value as Hydra's override grammar writes it. Plain words stay bare, as the choice of a group has to be."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(_hydra, value)) + "]"
+    if isinstance(value, str):
+        word = re.fullmatch(r"[A-Za-z][\w./+-]*", value) and value.lower() not in _RESERVED
+        return value if word else '"' + value.replace('"', '\\"') + '"'
+    return "null" if value is None else str(value).lower()

@@ -17,6 +17,7 @@ from sgpo_core.shaping import Sampled, shape
 from sgpo_core.token_credit import entropy_share, truncated_importance
 from sgpo_core.types import Credit, Verdict, VerdictStatus
 from tasks.data import decode
+from tasks.grading import graded_groups
 from tasks.run import Run, phase
 
 Table = dict[str, list[Any]]
@@ -51,8 +52,7 @@ def _credits(run: Run, table: Table) -> list[list[Credit]]:
         **settings.credit.model_dump(include=set(CreditRule.__slots__))  # the rest shapes, and is not credit's
     )
     slices = group_slices(table["group"])
-    correct = [[reward == 1.0 for reward in table["outcome_reward"][rows]] for rows in slices]
-    out = left_out(correct, settings.filter, run.config.sampling.problems)
+    out = left_out(graded_groups(table), settings.filter, run.config.sampling.problems)
     sampled = _sampled(run, table)
     judged = [_judged(run, table, i) for i in range(len(table["group"]))]
     groups = []

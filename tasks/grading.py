@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from sgpo_core import rollout_table
+from sgpo_core.answers import Outcome
+from sgpo_core.rollout_table import group_slices
+from sgpo_core.sampling import Outcomes
 from tasks.run import Run, phase
 
 
@@ -22,3 +25,12 @@ def grade(run: Run, iteration: int) -> None:
     }
     kept = len(known) - len(new)  # new rows are the last
     rollout_table.add(path, {name: table.get(name, [])[:kept] + column for name, column in values.items()})
+
+
+def graded_groups(table: dict[str, list[Any]]) -> list[Outcomes]:
+    """Of each group the outcomes, None where grading itself failed; needs columns group, grade, outcome_reward."""
+    known = [
+        None if grade == Outcome.ERROR else reward == 1.0
+        for grade, reward in zip(table["grade"], table["outcome_reward"], strict=True)
+    ]
+    return [known[rows] for rows in group_slices(table["group"])]

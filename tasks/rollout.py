@@ -15,6 +15,7 @@ from sgpo_core.sampling import problems_of_round, problems_with_history, wants_m
 from sgpo_core.types import Problem
 from tasks.cluster import Engines
 from tasks.data import decode_all, encode_prompts
+from tasks.grading import graded_groups
 from tasks.run import Run, phase
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 from tasks.workers.weight_sync import Fingerprint
@@ -25,16 +26,12 @@ def sampling_rounds(run: Run, iteration: int) -> Iterator[int]:
     yield 0
     settings, per_round, number = run.config.algorithm.sampling, run.config.sampling.problems, 1
     while settings.strategy == "dynamic":
-        so_far = _correct_groups(run, iteration)[: number * per_round]  # a saved table may hold rounds still to come
+        groups = graded_groups(rollout_table.read(run.paths.rollouts(iteration), ["group", "grade", "outcome_reward"]))
+        so_far = groups[: number * per_round]  # a saved table may hold rounds still to come
         if not wants_more(so_far, per_round, number, settings.max_rounds):
             return
         yield number
         number += 1
-
-
-def _correct_groups(run: Run, iteration: int) -> list[list[bool]]:
-    table = rollout_table.read(run.paths.rollouts(iteration), ["group", "outcome_reward"])
-    return [[reward == 1.0 for reward in table["outcome_reward"][rows]] for rows in group_slices(table["group"])]
 
 
 @phase("generate")

@@ -28,9 +28,8 @@ class Progress:
         self.config, self.total, self.started, self.fresh = config, total, time.monotonic(), 0
         self.done: dict[tuple[str, int], float] = {}  # (arm, seed) -> final accuracy
         self.failed: dict[tuple[str, int], str] = {}
-        bar = create_progress_artifact(0.0, key=_key(config.tag), description=f"runs of sweep {config.tag}")
-        assert isinstance(bar, UUID)  # a coroutine only in asynchronous callers
-        self.bar = bar
+        self.bar: UUID | None = None
+        self._show(0.0)
 
     def add(self, run: SweepRun, outcome: Result | Exception, ran: bool) -> None:
         """A run has ended; `ran`: in this very sweep (a complete one takes no time, and would spoil the forecast)."""
@@ -40,8 +39,19 @@ class Progress:
         else:
             self.done[run.arm, run.seed] = outcome["final_metrics"][f"eval/{self.config.benchmark}/avg_at_k"]
         ended = len(self.done) + len(self.failed)
-        update_progress_artifact(self.bar, 100.0 * ended / self.total, description=self.line())
+        self._show(100.0 * ended / self.total)
         get_run_logger().info(self.line())
+
+    def _show(self, percent: float) -> None:
+        try:
+            if self.bar is None:
+                bar = create_progress_artifact(percent, key=_key(self.config.tag), description=self.line())
+                assert isinstance(bar, UUID)  # a coroutine only in asynchronous callers
+                self.bar = bar
+            else:
+                update_progress_artifact(self.bar, percent, description=self.line())
+        except Exception as error:  # whatever keeps Prefect from showing it, the sweep goes on
+            get_run_logger().warning(f"the sweep's progress could not be shown: {error}")
 
     def line(self) -> str:
         """done / failed / left, the best so far, and the time that is left."""
@@ -74,7 +84,7 @@ def run_all(
 def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], fresh: bool) -> Result | Exception:
     for attempt in range(1, config.attempts + 1):
         try:
-            return online(config.run_preset, list(run.overrides), fresh=fresh and attempt == 1)
+            return online(config.run_preset, list(run.overrides), fresh=fresh)
         except ConfigError as error:  # trying again would change nothing
             return error
         except Exception as error:

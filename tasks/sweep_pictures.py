@@ -24,6 +24,8 @@ _FIXED = {
 _SHARES = {"all_negative": "#c1440e", "mixed": "#e9c46a", "all_positive": "#0b6e4f"}
 _LABELS = {"iteration": "iteration", "tokens": "sampled tokens (policy and judge)", "seconds": "seconds of iterations"}
 
+FILES = ("accuracy.png", "shares.png", "rewards.png")
+
 Picture = tuple[str, str, Path]  # title, what it shows, file
 
 

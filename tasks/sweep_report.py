@@ -16,9 +16,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from sgpo_core.comparison import ArmSummary, Comparison, RunRecord, compare, differing_settings
+from sgpo_core.config import ConfigError
 from sgpo_core.files import write_text
 from sgpo_core.statistics import Interval
-from sgpo_core.sweep import SweepConfig, arms
+from sgpo_core.sweep import SweepConfig, arms, sweep_runs
 from tasks import sweep_pictures, tracking
 
 METRICS = (
@@ -26,6 +27,7 @@ METRICS = (
     *("reward/outcome_mean", "reward/shaped_mean", "reward/rts_mean"),
     *("judge/calls", "judge/seconds", "judge/tokens", "rollout/tokens", "time/iteration_s"),
 )
+FILES = ("report.html", "summary.csv", "points.csv", *sweep_pictures.FILES)
 COLUMNS = [
     *("arm", "runs", "final accuracy [95 %]", "vs. baseline [95 %]", "p", "p, corrected", "at equal tokens"),
     *("mean over run", "reach target", "iterations to it", "tokens to it", "tokens", "seconds", "judge calls"),
@@ -37,12 +39,26 @@ def publish_report(config: SweepConfig, folder: Path) -> tuple[Path, Comparison]
     summary run. Returns the HTML file and what it says."""
     metric = f"eval/{config.benchmark}/avg_at_k"
     named = list(arms(config))
-    records = tracking.sweep_records(config.tag, [metric, *METRICS])
-    found = [r for r in records if r.arm in named and r.seed in config.seeds]
-    comparison = compare(found, named, config.seeds, config.baseline or named[0], metric, config.target)
-    path = write_report(config.tag, comparison, found, folder)
-    tracking.log_report(config.experiment, config.tag, folder)
+    summary = announce(config)
+    run_ids = {run.config.run_id for run in sweep_runs(config)}
+    records = tracking.sweep_records(config.tag, run_ids, [metric, *METRICS])
+    comparison = compare(records, named, config.seeds, config.baseline or named[0], metric, config.target)
+    path = write_report(config.tag, comparison, records, folder)
+    tracking.log_report(summary, [file for name in FILES if (file := folder / name).is_file()])
     return path, comparison
+
+
+def announce(config: SweepConfig) -> str:
+    """The sweep's summary run in MLflow, from its beginning: a report can be made while it is in progress."""
+    return tracking.open_summary(config.experiment, config.tag, config.model_dump(mode="json"))
+
+
+def announced(sweep: str) -> SweepConfig:
+    """The settings of the sweep with this tag, from MLflow alone."""
+    settings = tracking.sweep_settings(sweep)
+    if settings is None:
+        raise ConfigError(f"MLflow ({tracking.without_password(tracking.tracking_uri())}) knows no sweep {sweep!r}")
+    return SweepConfig.model_validate(settings)
 
 
 def write_report(sweep: str, comparison: Comparison, records: Sequence[RunRecord], folder: Path) -> Path:
@@ -75,8 +91,10 @@ def verdict(comparison: Comparison) -> str:
     if best is None or best.final is None:
         return "No run has finished: there is nothing to compare yet."
     text = f"Highest final accuracy: {best.arm}, {best.final.mean:.3f} (mean of {best.runs} runs)."
+    if best.arm == comparison.baseline:
+        return f"{text} That is the baseline."
     if best.versus is None:
-        return text + f" The baseline is {comparison.baseline}."
+        return f"{text} It has no finished seed in common with the baseline, {comparison.baseline}."
     least = min(1.0, best.versus.smallest_p * sum(row.versus is not None for row in comparison.arms))
     assert best.p_adjusted is not None
     sure = "significant" if best.p_adjusted <= 0.05 else "not significant"
@@ -88,11 +106,13 @@ def verdict(comparison: Comparison) -> str:
 
 def explanation(comparison: Comparison) -> str:
     budget = f"{comparison.token_budget:,.0f}" if comparison.token_budget else "no"
+    pairs = [row.versus for row in comparison.arms if row.versus]
+    least = f" (no p can be below {min(p.smallest_p for p in pairs):.3g} here)" if pairs else ""
     return (
         "Intervals are bootstrapped over runs: those of 2 or 3 runs are no more than their range; one run has none. "
-        "Differences are paired by seed; p is of the two-sided sign-flip permutation test, corrected for the number of "
-        f"arms by Holm's method. Equal tokens: accuracy at the last evaluation before {budget} sampled tokens (policy "
-        f"and judge), the fewest that any run used. Target: accuracy {comparison.target:g}; the price is the median "
+        f"Differences are paired by seed; p is of the two-sided sign-flip permutation test{least}, corrected for the "
+        f"number of arms by Holm's method. Equal tokens: accuracy at the last evaluation before {budget} sampled tokens "
+        f"(policy and judge), the fewest that any run used. Target: accuracy {comparison.target:g}; the price is the median "
         "over runs, - unless more than half get there."
     )
 

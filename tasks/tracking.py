@@ -12,7 +12,7 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -73,9 +73,10 @@ class Tracker:
         client.update_run(tracker.run_id, status="RUNNING")
         if "error" in run.data.tags:  # of an attempt that this one resumes
             client.delete_tag(tracker.run_id, "error")
-        if not found:
-            client.log_dict(tracker.run_id, settings, "config.yaml")
-            client.log_dict(tracker.run_id, environment_report(), "environment.json")
+        there = {artifact.path for artifact in client.list_artifacts(tracker.run_id)}
+        for name, content in {"config.yaml": settings, "environment.json": environment_report()}.items():
+            if name not in there:  # new, or killed before they were logged
+                client.log_dict(tracker.run_id, content, name)
         return tracker
 
     def redeliver(self, last_iteration: int) -> None:
@@ -245,38 +246,47 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def sweep_records(sweep: str, metrics: Sequence[str]) -> list[RunRecord]:
-    """The runs with this sweep tag, in any experiment, with the curves of these metrics. Of several MLflow runs of one
-    arm and seed a finished one counts, else the newest."""
-    uri = tracking_uri()
-    check_reachable(uri)
-    client = mlflow.MlflowClient(tracking_uri=uri)
+def sweep_records(sweep: str, run_ids: Collection[str], metrics: Sequence[str]) -> list[RunRecord]:
+    """Those of these runs that have this sweep tag, in any experiment, with the curves of these metrics. Of several
+    MLflow runs of one run a finished one counts, else the newest. (Runs of other settings may bear the same tag, arm
+    and seed: only a run's id stands for its settings.)"""
+    client = _client()
     experiments = [e.experiment_id for e in client.search_experiments()]
     query = f"tags.sweep = '{sweep}'"
     runs = client.search_runs(experiments, query, max_results=5000, order_by=["attributes.start_time ASC"])
-    chosen: dict[tuple[str, str], MlflowRun] = {}
+    chosen: dict[str, MlflowRun] = {}
     for run in runs:
-        key = run.data.tags["arm"], run.data.tags["seed"]
-        if key not in chosen or chosen[key].info.status != "FINISHED" or run.info.status == "FINISHED":
-            chosen[key] = run
+        run_id = run.data.tags.get("run_id", "")
+        known = chosen.get(run_id)
+        if run_id in run_ids and (known is None or known.info.status != "FINISHED" or run.info.status == "FINISHED"):
+            chosen[run_id] = run
     return [_record(client, run, metrics) for run in chosen.values()]
 
 
+def _client() -> mlflow.MlflowClient:
+    check_reachable(tracking_uri())
+    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+
+
 def _record(client: mlflow.MlflowClient, run: MlflowRun, metrics: Sequence[str]) -> RunRecord:
-    run_id, tags = run.info.run_id, run.data.tags
+    tags, finished = run.data.tags, run.info.status == "FINISHED"
     return RunRecord(
         run_id=tags["run_id"],
         arm=tags["arm"],
         seed=int(tags["seed"]),
-        finished=run.info.status == "FINISHED",
-        settings=dict(_flat(yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.yaml")))),
+        finished=finished,
+        settings=dict(_flat(_yaml(run, "config.yaml"))) if finished else {},
         curves={
-            name: {point.step: point.value for point in client.get_metric_history(run_id, name)}
+            name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
             for name in metrics
             if name in run.data.metrics
         },
         status=f"failed: {tags['error']}" if "error" in tags else run.info.status.lower(),
     )
+
+
+def _yaml(run: MlflowRun, name: str) -> Any:
+    return yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -287,13 +297,29 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", inner
 
 
-def log_report(experiment: str, sweep: str, folder: Path) -> None:
-    """Hangs the files of a report on the sweep's one summary run, which has no `sweep` tag: the chart page groups runs
-    by that, and the summary has no curves."""
-    client = mlflow.MlflowClient(tracking_uri=tracking_uri())
+def open_summary(experiment: str, sweep: str, settings: dict[str, Any]) -> str:
+    """The id of the sweep's one summary run, which holds its settings and its report. It has no `sweep` tag: the chart
+    page groups runs by that, and the summary has no curves."""
+    client = _client()
     experiment_id = _experiment(client, experiment, tracking_uri())
     found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
     tags = {"report_of": sweep, "git_commit": git_commit()}
     run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
-    client.log_artifacts(run.info.run_id, str(folder))
-    client.set_terminated(run.info.run_id, "FINISHED")
+    client.log_dict(run.info.run_id, settings, "sweep.yaml")
+    return str(run.info.run_id)
+
+
+def sweep_settings(sweep: str) -> dict[str, Any] | None:
+    """The settings of the newest sweep with this tag; None where there is none."""
+    client = _client()
+    experiments = [e.experiment_id for e in client.search_experiments()]
+    found = client.search_runs(experiments, f"tags.report_of = '{sweep}'", order_by=["attributes.start_time DESC"])
+    return dict(_yaml(found[0], "sweep.yaml")) if found else None
+
+
+def log_report(summary: str, files: Sequence[Path]) -> None:
+    """Hangs the files of a report on the sweep's summary run."""
+    client = _client()
+    for file in files:
+        client.log_artifact(summary, str(file))
+    client.set_terminated(summary, "FINISHED")

@@ -127,12 +127,6 @@ def test_no_baseline_is_the_reward() -> None:
     assert of("1x1", "xx", baseline="none", std="none") == [[1.0, 0.0, 1.0], [0.0, 0.0]]  # RAFT
 
 
-def test_mixed_rescale_by_hand() -> None:
-    # GPG: two of four groups are mixed: x 2
-    assert of("10", "00", "11", "01", std="none", mixed_rescale=True) == [[1, -1], [0, 0], [0, 0], [-1, 1]]
-    assert of("00", std="none", mixed_rescale=True) == [[0.0, 0.0]]
-
-
 def test_virtual_success_by_hand() -> None:
     # NGRPO, all wrong: mean 1/4 with the virtual one, variance ((3/4)^2 + 3 (1/4)^2) / 3 = 1/4: -1/4 / 1/2, that is
     # -1/sqrt(G + 1)
@@ -161,6 +155,10 @@ def test_entropy_coef_speaks_where_nothing_else_does() -> None:
     assert mixed == pytest.approx([0.5**0.5, -(0.5**0.5)])
     assert is_silent([Credit(0.2), Credit(0.2, neutral=True)]) and not is_silent([Credit(0.2), Credit(0.4)])
     assert not is_silent([Credit(0.0, neutral=True)])
+    # The sign is that of the responses that count, wherever an ungraded one stands.
+    right, unknown = Credit(1.0, correct=True), Credit(0.0, neutral=True)
+    [given] = batch_advantages([[unknown, right, right]], AdvantageSettings(entropy_coef=0.1))
+    assert given == [0.0, 0.1, 0.1]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +167,6 @@ def test_entropy_coef_speaks_where_nothing_else_does() -> None:
         {"baseline": "leave_one_out", "std": "none"},
         {"baseline": "batch", "std": "batch"},
         {"std": "batch"},
-        {"std": "none", "mixed_rescale": True},
         {"virtual_success": True},
         {"entropy_coef": 0.1},
         {"separate_rewards": True},

@@ -44,6 +44,10 @@ def test_each_composes_and_differs_from_the_others_under_algorithm_alone(name: s
         (["algorithm=ngrpo", "algorithm.advantage.baseline=batch"], "needs baseline=group"),
         (["algorithm=ngrpo", "algorithm.filter=mixed"], "needs filter=none"),
         (["algorithm=rl-zvp", "algorithm.filter=mixed"], "groups without signal"),
+        (["algorithm=raft", "algorithm.advantage.std=batch"], "set advantage.std=none"),
+        (["algorithm=disco", "algorithm.credit.scope=all_negative"], "set credit.scope=none"),
+        (["algorithm=gdpo", "algorithm.credit.overlong_buffer=0.2"], "would be ignored"),
+        (["algorithm=rl-zvp", "algorithm.credit.scope=all_incorrect"], "credit.scope=none"),
         (["algorithm=grpo", "algorithm.loss.tis_cap=2"], "needs loss.old_logprobs=trainer"),
     ],
 )
@@ -53,7 +57,9 @@ def test_contradictions_are_refused_with_the_reason(overrides: list[str], reason
     assert str(refused.value).startswith("algorithm: ") and len(str(refused.value)) < 250
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED - {"dapo", "reinforce-rej"}))  # these leave it out: test_sampling.py
+@pytest.mark.parametrize(
+    "name", sorted(EXPECTED - {"dapo", "reinforce-rej", "unlikeliness"})
+)  # these leave it out: test_sampling.py
 def test_what_each_does_with_an_all_wrong_group(name: str) -> None:
     """Two groups of four, one mixed, one all wrong whose responses have 0, 1, 2, 3 correct steps of 5."""
     settings = load_run("tiny", [f"algorithm={name}"]).algorithm

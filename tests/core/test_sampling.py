@@ -20,6 +20,7 @@ def problems(count: int) -> Dataset:
 
 def test_is_mixed() -> None:
     assert [is_mixed(g) for g in (ALL, SOME, NONE, [])] == [F, T, F, F]
+    assert [is_mixed(g) for g in ([T, None], [F, None], [T, None, F])] == [F, F, T]  # grading failed: not known
 
 
 def test_left_out() -> None:

@@ -24,7 +24,7 @@ RIGHT, WRONG = Credit(1.0, correct=True), Credit(0.0)
 def test_unlikeliness() -> None:
     # Ranks, likeliest first: -0.1, -0.2, -0.3, -0.4 have 1, 2, 3, 4: 1 - 0.25 * (3, 2, 1, 0) / 4; wrong ones stay at 0
     assert unlikeliness_rewards([1, 1, 0, 1], [-0.2, -0.4, -0.3, -0.1], 0.25) == [0.875, 1.0, 0.0, 0.8125]
-    assert unlikeliness_rewards([1, 1], [-0.5, -0.5], 0.5) == [0.75, 1.0]  # a tie goes by order
+    assert unlikeliness_rewards([1, 1], [-0.5, -0.5], 0.5) == [0.875, 0.875]  # both have rank 1.5
 
 
 def test_difficulty_and_domain() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from sgpo_core.config import ConfigError, load_run, presets
@@ -41,6 +43,31 @@ def test_runs_that_share_engines_are_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
+    ("setting", "values", "given"),
+    [
+        ("algorithm.credit.beta", [5, 10.5], [5.0, 10.5]),
+        ("algorithm.loss.tis_cap", [None], [None]),
+        ("train.betas", [[0.9, 0.95]], [(0.9, 0.95)]),
+        ("train.gradient_checkpointing", [True, False], [True, False]),
+        ("data.domain_column", ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"],) * 1 + (
+            ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"],
+        ),
+    ],
+)  # fmt: skip
+def test_values_of_every_kind_arrive_as_they_are(setting: str, values: list[Any], given: list[Any]) -> None:
+    config = load_sweep("grpo-vs-sgpo-tiny", ["seeds=[0]", "baseline="]).model_copy(update={"grid": {setting: values}})
+    fixed = config.model_copy(update={"overrides": ["algorithm.loss.old_logprobs=trainer"]})
+    arrived = []
+    for run in sweep_runs(fixed):
+        value: Any = run.config
+        for name in setting.split("."):
+            value = getattr(value, name)
+        arrived.append(value)
+        assert run.config.tags.arm == run.arm
+    assert arrived == given
+
+
+@pytest.mark.parametrize(
     ("overrides", "named"),
     [
         (["+grid={algorithm.credit.betta: [1]}", "baseline="], "algorithm.credit.betta"),
@@ -48,6 +75,8 @@ def test_runs_that_share_engines_are_neighbours() -> None:
         (["baseline=dapo"], "baseline=dapo"),
         (["benchmark=aime24"], "benchmark=aime24"),
         (["seeds=[]"], "seeds"),
+        (["seeds=[0,0]"], "seeds"),
+        (['name="it\'s"'], "name"),
         (["grid.algorithm=[]"], "grid"),
         (['overrides=["iterations=0"]'], "iterations"),
         (["run_preset=8b"], "8b"),

@@ -33,8 +33,9 @@ def result(policy: str) -> dict[str, Any]:
 def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
     from tasks.tracking import sweep_records
 
+    run_ids = {Path(folder).name for folder in result["runs"].values()}
     assert set(result["runs"]) == {"grpo/s0", "sgpo/s0", "grpo/s1", "sgpo/s1"} and not result["failed"]
-    records = {(r.arm, r.seed): r for r in sweep_records("whole", ["rollout/tokens", "eval/chains/avg_at_k"])}
+    records = {(r.arm, r.seed): r for r in sweep_records("whole", run_ids, ["eval/chains/avg_at_k"])}
     assert len(records) == 4 and all(r.finished for r in records.values())
     for seed in (0, 1):
         first = [Path(result["runs"][f"{arm}/s{seed}"]) / "iterations/000001" for arm in ("grpo", "sgpo")]
@@ -45,13 +46,8 @@ def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
     assert "missing" not in html.split("</style>")[1] and html.count("base64,") == 3
 
 
-def test_the_report_comes_from_mlflow_alone(
-    policy: str, result: dict[str, Any], session_home: Path, tmp_path: Path
-) -> None:
-    made = run_module(
-        "flows.report", "--sweep", "grpo-vs-sgpo-tiny", "--out", str(tmp_path), *overrides(policy, "whole"),
-        home=session_home,
-    )  # fmt: skip
+def test_the_report_comes_from_mlflow_alone(result: dict[str, Any], session_home: Path, tmp_path: Path) -> None:
+    made = run_module("flows.report", "--sweep", "whole", "--out", str(tmp_path), home=session_home)
     assert made.returncode == 0, made.stderr
     assert "sgpo" in made.stdout and (tmp_path / "report.html").stat().st_size > 50_000
     assert (tmp_path / "summary.csv").read_text() == (Path(result["report"]).parent / "summary.csv").read_text()
@@ -78,6 +74,22 @@ def test_a_run_that_fails_sinks_nothing_and_the_same_sweep_runs_just_it(
     assert not second["failed"] and len(second["runs"]) == 4
     assert {name: (Path(second["runs"][name]) / "result.json").stat().st_mtime_ns for name in stamps} == stamps
     assert "missing" not in Path(second["report"]).read_text().split("</style>")[1]
+
+
+def test_runs_of_other_settings_under_the_same_tag_are_not_mixed_in(policy: str, result: dict[str, Any]) -> None:
+    other = sweep(policy, "whole", "sampling.temperature=0.9")
+    assert not set(other["runs"].values()) & set(result["runs"].values())
+    from tasks.sweep_report import METRICS
+    from tasks.tracking import sweep_records
+
+    run_ids = {Path(folder).name for folder in other["runs"].values()}
+    assert {r.run_id for r in sweep_records("whole", run_ids, METRICS)} == run_ids
+    assert {r.settings["sampling.temperature"] for r in sweep_records("whole", run_ids, [])} == {0.9}
+
+
+def test_an_unknown_sweep_is_named(session_home: Path) -> None:
+    done = run_module("flows.report", "--sweep", "nobody", home=session_home)
+    assert done.returncode == 2 and "'nobody'" in done.stderr.splitlines()[-1]
 
 
 def test_an_unknown_key_stops_it_before_anything_runs(policy: str, session_home: Path) -> None:

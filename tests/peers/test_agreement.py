@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgpo_core.advantages import batch_advantages, mixed_rescale
+from sgpo_core.advantages import batch_advantages
 from sgpo_core.algorithms import AdvantageBaseline, AdvantageSettings, LossMean
 from sgpo_core.losses import LossTerms, k3, policy_loss, token_weights
 from sgpo_core.shaping import overlong_fine
@@ -125,14 +125,12 @@ def test_leave_one_out_is_verls_rloo(verl: Any, name: str, seed: int) -> None:
 
 
 def test_gpg_advantages_are_verls_up_to_alpha(verl: Any) -> None:
-    # verl compute_gpg_outcome_advantage: its alpha is samples / samples with a reward, that of the authors and ours
-    # groups / mixed groups
+    # verl compute_gpg_outcome_advantage: its alpha is samples / samples with a reward. The authors' undoes that groups
+    # without signal count in the mean over tokens; ours leave that mean, and need none.
     groups = Groups(0, binary=True)
     assert (len(groups.flat), np.count_nonzero(groups.flat)) == (14, 4)
-    assert mixed_rescale(groups.credits) == 4 / 3  # all but the third
     theirs = groups.verl(verl.compute_gpg_outcome_advantage, index=groups.index, f_norm=1.0)
-    ours = groups.ours(AdvantageSettings(std="none", mixed_rescale=True))
-    same(ours, theirs / (14 / 4) * (4 / 3))
+    same(groups.ours(AdvantageSettings(std="none")), theirs / (14 / 4))
 
 
 def over_tokens(ours: np.ndarray, centred: np.ndarray, length: int, eps: float) -> np.ndarray:

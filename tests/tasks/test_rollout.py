@@ -135,6 +135,10 @@ def test_a_resumed_iteration_counts_its_rounds_as_the_first_time(
     groups = [(0.0, 1.0) if g < found else (0.0, 0.0) for found in mixed for g in range(4)]
     rollout_table.write(
         run.paths.rollouts(1),
-        {"group": [g for g in range(len(groups)) for _ in range(2)], "outcome_reward": [r for g in groups for r in g]},
+        {
+            "group": [g for g in range(len(groups)) for _ in range(2)],
+            "outcome_reward": [r for g in groups for r in g],
+            "grade": ["wrong"] * 2 * len(groups),
+        },
     )
     assert list(rollout.sampling_rounds(run, 1)) == rounds
