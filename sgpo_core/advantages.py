@@ -45,11 +45,6 @@ def batch_advantages(
     return [_put_back(group, advantages) for group, advantages in zip(groups, counted, strict=True)]
 
 
-def group_advantages(group: Sequence[Credit], settings: AdvantageSettings | None = None) -> list[float]:
-    """Those of a batch of one group."""
-    return batch_advantages([group], settings)[0]
-
-
 def separately_normalised(groups: Sequence[Sequence[Credit]], eps: float) -> Rewards:
     """GDPO (arXiv 2601.05242): each reward normalised in its group, the results added, and the sum divided by its std
     over the batch's responses (as TRL; verl goes by tokens). Its mean is 0 already, as each group's is.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,9 +49,7 @@ def assign_credit(run: Run, iteration: int) -> None:
 def _credits(run: Run, table: Table) -> list[list[Credit]]:
     """Of every group: credit, then shaping, then the filter."""
     settings = run.config.algorithm
-    rule = CreditRule(
-        **settings.credit.model_dump(include=set(CreditRule.__slots__))  # the rest shapes, and is not credit's
-    )
+    rule = CreditRule(**settings.credit.model_dump(include=set(CreditRule.__slots__)))  # the rest is for shaping
     slices = group_slices(table["group"])
     out = left_out(graded_groups(table), settings.filter, run.config.sampling.problems)
     sampled = _sampled(run, table)
@@ -58,14 +57,8 @@ def _credits(run: Run, table: Table) -> list[list[Credit]]:
     groups = []
     for rows, leave in zip(slices, out, strict=True):
         group = shape(group_credit(judged[rows], rule), sampled[rows], settings.credit)
-        groups.append(
-            [_leave_out(credit) if leave_it else credit for credit, leave_it in zip(group, leave, strict=True)]
-        )
+        groups.append([replace(credit, left_out=outside) for credit, outside in zip(group, leave, strict=True)])
     return groups
-
-
-def _leave_out(credit: Credit) -> Credit:
-    return Credit(credit.shaped_reward, credit.rts, credit.neutral, credit.correct, left_out=True)
 
 
 def _sampled(run: Run, table: Table) -> list[Sampled]:

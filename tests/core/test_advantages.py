@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import batch_advantages, group_advantages, is_silent
+from sgpo_core.advantages import batch_advantages, is_silent
 from sgpo_core.algorithms import AdvantageSettings, AdvantageStd
 from sgpo_core.types import Credit
 
@@ -18,7 +18,7 @@ def advantages(
     rewards: list[float | None], std: AdvantageStd = "group", floor: float = 0.1, eps: float = 1e-6
 ) -> list[float]:
     credits = [Credit(0.0, neutral=True) if r is None else Credit(r) for r in rewards]
-    return group_advantages(credits, AdvantageSettings(std=std, std_floor=floor, eps=eps))
+    return batch_advantages([credits], AdvantageSettings(std=std, std_floor=floor, eps=eps))[0]
 
 
 @pytest.mark.parametrize(

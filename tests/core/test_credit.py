@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import group_advantages
+from sgpo_core.advantages import batch_advantages
 from sgpo_core.credit import (
     CreditRule,
     Judged,
@@ -202,13 +202,13 @@ def test_grpo_equals_sgpo_where_something_is_correct(pattern: str) -> None:
     group = [kinds[letter] for letter in pattern]
     grpo, sgpo = (group_credit(group, replace(RULE, scope=scope)) for scope in ("none", "all_negative"))
     assert sgpo == grpo == [Credit(float(letter == "C"), correct=letter == "C") for letter in pattern]
-    assert group_advantages(sgpo) == group_advantages(grpo)
+    assert batch_advantages([sgpo]) == batch_advantages([grpo])
 
 
 def test_grpo_is_silent_and_sgpo_speaks_where_nothing_is_correct() -> None:
     group = [wrong(0, 7), wrong(3, 7)]
-    assert group_advantages(group_credit(group, replace(RULE, scope="none"))) == [0.0, 0.0]
-    worse, better = group_advantages(group_credit(group, RULE))
+    assert batch_advantages([group_credit(group, replace(RULE, scope="none"))]) == [[0.0, 0.0]]
+    [[worse, better]] = batch_advantages([group_credit(group, RULE)])
     assert worse < 0 < better
 
 

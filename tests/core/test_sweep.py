@@ -42,6 +42,9 @@ def test_runs_that_share_engines_are_neighbours() -> None:
     assert [r.seed for r in runs[:6]] == [0, 0, 1, 1, 2, 2]
 
 
+TEXTS = ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"]
+
+
 @pytest.mark.parametrize(
     ("setting", "values", "given"),
     [
@@ -49,11 +52,9 @@ def test_runs_that_share_engines_are_neighbours() -> None:
         ("algorithm.loss.tis_cap", [None], [None]),
         ("train.betas", [[0.9, 0.95]], [(0.9, 0.95)]),
         ("train.gradient_checkpointing", [True, False], [True, False]),
-        ("data.domain_column", ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"],) * 1 + (
-            ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"],
-        ),
+        ("data.domain_column", TEXTS, TEXTS),
     ],
-)  # fmt: skip
+)
 def test_values_of_every_kind_arrive_as_they_are(setting: str, values: list[Any], given: list[Any]) -> None:
     config = load_sweep("grpo-vs-sgpo-tiny", ["seeds=[0]", "baseline="]).model_copy(update={"grid": {setting: values}})
     fixed = config.model_copy(update={"overrides": ["algorithm.loss.old_logprobs=trainer"]})
