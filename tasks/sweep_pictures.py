@@ -24,6 +24,15 @@ _FIXED = {
 _SHARES = {"all_negative": "#c1440e", "mixed": "#e9c46a", "all_positive": "#0b6e4f"}
 _LABELS = {"iteration": "iteration", "tokens": "sampled tokens (policy and judge)", "seconds": "seconds of iterations"}
 
+_MEASURES = {
+    "reward/outcome_mean": "outcome reward",
+    "reward/shaped_mean": "shaped reward",
+    "reward/rts_mean": "RTS",
+    "group/all_negative_frac": "all-negative groups",
+    "judge/calls": "judge calls",
+    "judge/seconds": "judge seconds",
+}
+
 FILES = ("accuracy.png", "shares.png", "rewards.png")
 
 Picture = tuple[str, str, Path]  # title, what it shows, file
@@ -47,8 +56,8 @@ def draw(records: Sequence[RunRecord], comparison: Comparison, folder: Path) -> 
             _shares(records, arms, folder / "shares.png"),
         ),
         (
-            "Reward, RTS and what the judge had to read",
-            "Mean over runs: outcome reward on training problems, RTS of judged responses, responses judged.",
+            "Rewards, all-negative groups and the judge, against iterations, tokens and seconds",
+            "Mean over runs: rewards of training problems, RTS of judged responses, groups, and what the judge read.",
             _rewards(records, arms, folder / "rewards.png"),
         ),
     ]
@@ -67,12 +76,15 @@ def _accuracy(records: Sequence[RunRecord], arms: Sequence[str], comparison: Com
 
 
 def _rewards(records: Sequence[RunRecord], arms: Sequence[str], path: Path) -> Path:
-    figure, axes = plt.subplots(1, 3, figsize=(15, 4.2))
-    panels = [("reward/outcome_mean", "outcome reward"), ("reward/rts_mean", "RTS"), ("judge/calls", "judge calls")]
-    for axis, (metric, label) in zip(axes, panels, strict=True):
-        _lines(axis, records, arms, lambda r, m=metric: r.against(m, "iteration"))  # type: ignore[misc]
-        axis.set(xlabel="iteration", ylabel=label)
-    _legend(figure, axes[0], arms)
+    figure, axes = plt.subplots(len(_MEASURES), 3, figsize=(15, 2.9 * len(_MEASURES)), sharex="col", sharey="row")
+    for row, (metric, label) in zip(axes, _MEASURES.items(), strict=True):
+        for axis, name in zip(row, AXES, strict=True):
+            _lines(axis, records, arms, lambda r, m=metric, n=name: r.against(m, n))  # type: ignore[misc]
+        row[0].set_ylabel(label)
+    for axis, name in zip(axes[-1], AXES, strict=True):
+        axis.set_xlabel(_LABELS[name])
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _legend(figure, axes[0][0], arms)
     return _save(figure, path)
 
 
