@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+import numpy as np
+
 from sgpo_core.statistics import (
     Interval,
     Paired,
@@ -68,7 +70,7 @@ class ArmSummary:
     arm: str
     runs: int
     final: Interval | None  # accuracy after the last iteration
-    equal_tokens: Interval | None  # accuracy when the thriftiest arm has used its last token
+    equal_tokens: Interval | None  # accuracy when the thriftiest run has used its last token
     area: float | None  # mean accuracy over the whole run
     reached: int  # runs that reach the target accuracy
     iterations_to_target: float | None  # median over runs; None unless more than half reach it
@@ -126,8 +128,7 @@ def compare(
 def _summary(arm: str, runs: Mapping[int, RunRecord], metric: str, target: float, budget: float | None) -> ArmSummary:
     curves = [r.against(metric, "iteration") for r in runs.values() if r.curves.get(metric)]
     by_tokens = [r.against(metric, "tokens") for r in runs.values() if r.curves.get(metric)]
-    within = [[x for x in c if budget is not None and x <= budget] for c in by_tokens]
-    at_budget = [c[max(xs)] for c, xs in zip(by_tokens, within, strict=True) if xs]
+    at_budget = [] if budget is None else [float(np.interp(budget, list(c), list(c.values()))) for c in by_tokens]
     to_target = [first_reaching(c, target) for c in curves]
     return ArmSummary(
         arm,

@@ -111,8 +111,8 @@ def explanation(comparison: Comparison) -> str:
     return (
         "Intervals are bootstrapped over runs: those of 2 or 3 runs are no more than their range; one run has none. "
         f"Differences are paired by seed; p is of the two-sided sign-flip permutation test{least}, corrected for the "
-        "number of arms by Holm's method. Equal tokens: accuracy at the last evaluation before "
-        f"{budget} sampled tokens (policy and judge), the fewest that any run used. Target: accuracy "
+        "number of arms by Holm's method. Equal tokens: accuracy, between evaluations a line, "
+        f"at {budget} sampled tokens (policy and judge), the fewest that any run used. Target: accuracy "
         f"{comparison.target:g}; the price is the median over runs, - unless more than half get there."
     )
 

@@ -45,8 +45,8 @@ def test_summary_by_hand() -> None:
     assert found.token_budget == 440  # grpo's whole run
     assert (grpo.final.mean, sgpo.final.mean, dapo.final.mean) == pytest.approx((0.3, 0.85, 0.6))  # type: ignore[union-attr]
     assert (grpo.runs, sgpo.runs, dapo.runs) == (2, 2, 1)
-    # At 440 tokens sgpo has finished iteration 2 (420), grpo all four.
-    assert (grpo.equal_tokens.mean, sgpo.equal_tokens.mean) == pytest.approx((0.3, 0.4))  # type: ignore[union-attr]
+    # At 440 tokens grpo has done all four; sgpo is 20 / 420 of the way from iteration 2 (.4) to 4 (.85).
+    assert (grpo.equal_tokens.mean, sgpo.equal_tokens.mean) == pytest.approx((0.3, 0.4 + 0.45 * 20 / 420))  # type: ignore[union-attr]
     # Mean height: (0 + .5)/2 and (.5 + .8)/2 over halves, mean .45; (.15 + .6)/2 = .375 for seed 1
     assert sgpo.area == pytest.approx((0.45 + 0.375) / 2)
     # Seed 0 gets there at iteration 2, seed 1 at 4: the median is 3; grpo never does, not even once.
