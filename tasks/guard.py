@@ -40,6 +40,9 @@ def start_guard() -> str:
             cwd=REPOSITORY,
         )
         os.environ[TOKEN] = token  # after the guard has started: it must not bear the token itself
+        # Ray's agents and workers set a title. Without this it overwrites the environment that can be read from
+        # outside, and an agent whose parent died first could not be told from anybody's.
+        os.environ["SPT_NOENV"] = "1"
     return os.environ[TOKEN]
 
 
@@ -83,8 +86,7 @@ def watch(process: int, token: str) -> None:
 
 
 def family(token: str) -> set[psutil.Process]:
-    """All processes whose environment has the token, and their descendants: Ray's agents and workers set a title of
-    their own, which overwrites the environment that can be read from outside."""
+    """All processes whose environment has the token, and their descendants."""
     found: set[psutil.Process] = set()
     for p in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied, OSError):
