@@ -30,7 +30,7 @@ def measure() -> Iterator[Figure]:
     config = load_sweep("grpo-vs-sgpo-tiny", OVERRIDES)
     fill(config)
     began = time.monotonic()
-    path, comparison = publish_report(config, home() / "report")
+    path, comparison = publish_report(config, sweep_runs(config), home() / "report")
     seconds = time.monotonic() - began
     runs = sum(row.runs for row in comparison.arms)
     yield Figure(

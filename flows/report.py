@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from flows import cli
+from sgpo_core.sweep import sweep_runs
 from tasks.services import home
 from tasks.sweep_report import announced, as_text, publish_report
 
@@ -26,7 +27,9 @@ def main() -> None:
 def report(sweep: str, out: Path | None) -> str:
     """The table, and where the whole report lies."""
     config = announced(sweep)
-    path, comparison = publish_report(config, out or home() / config.experiment / f"report-{config.tag}")
+    path, comparison = publish_report(
+        config, sweep_runs(config), out or home() / config.experiment / f"report-{config.tag}"
+    )
     return f"{as_text(comparison)}\n\nreport {path}"
 
 

@@ -29,7 +29,7 @@ def sweep(preset: str, overrides: list[str] | None = None, fresh: bool = False) 
     announce(config)
     with keep_engines():
         results, failed = run_all(config, runs, online, fresh)
-    path, comparison = publish_report(config, home() / config.experiment / f"report-{config.tag}")
+    path, comparison = publish_report(config, runs, home() / config.experiment / f"report-{config.tag}")
     table = as_text(comparison)
     publish_table(config, table, str(path))
     get_run_logger().info(f"sweep {config.tag}\n{table}\nreport {path}")

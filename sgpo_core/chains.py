@@ -60,6 +60,7 @@ def sample_operands(rng: random.Random, columns: int, carry_rate: float) -> tupl
 
 
 def prompt(a: int, b: int) -> str:
+    """The problem as the policy reads it."""
     return f"Compute {a} + {b}.\n"
 
 

@@ -120,7 +120,7 @@ def compare(
         target,
         baseline,
         budget,
-        [_with_versus(row, known.get(row.arm), adjusted.get(row.arm)) for row in rows],
+        [replace(row, versus=known.get(row.arm), p_adjusted=adjusted.get(row.arm)) for row in rows],
         missing,
     )
 
@@ -149,10 +149,6 @@ def _summary(arm: str, runs: Mapping[int, RunRecord], metric: str, target: float
 def _versus(ours: Mapping[int, RunRecord], theirs: Mapping[int, RunRecord], metric: str) -> Paired | None:
     ends = [{s: c[max(c)] for s, r in runs.items() if (c := r.curves.get(metric, {}))} for runs in (ours, theirs)]
     return paired_difference(ends[0], ends[1]) if ends[0].keys() & ends[1].keys() else None
-
-
-def _with_versus(row: ArmSummary, versus: Paired | None, p_adjusted: float | None) -> ArmSummary:
-    return replace(row, versus=versus, p_adjusted=p_adjusted)
 
 
 def differing_settings(records: Sequence[RunRecord]) -> dict[str, dict[str, str]]:

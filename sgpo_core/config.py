@@ -224,6 +224,7 @@ class WarmStartConfig(Settings):
 
 
 def fingerprint(value: Any) -> str:
+    """Ten hexadecimal digits of what can be written as JSON; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]
 
 
@@ -246,6 +247,7 @@ def presets(group: str) -> list[str]:
 
 
 def to_yaml(config: Settings) -> str:
+    """All settings, resolved, in the order of their definition; reads back to the same settings."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 

@@ -29,14 +29,17 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all, keys sorted; what JSON does not know (paths) is written as text."""
     write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    """What `write_json` has written."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

@@ -76,6 +76,7 @@ def _limit_memory() -> None:
 
 
 def main() -> None:
+    """Answers one line of JSON with one, until standard input ends or the parent (first argument) dies."""
     _die_with_parent(int(sys.argv[1]))
     logging.disable()
     replies, nowhere = os.fdopen(os.dup(1), "w", buffering=1), os.open(os.devnull, os.O_WRONLY)

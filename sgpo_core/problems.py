@@ -37,9 +37,8 @@ def load_problems(data: DataSettings) -> Dataset:
 
 
 def as_problem(row: Mapping[str, Any]) -> Problem:
-    return Problem(
-        id=row["id"], prompt=row["prompt"], answer=row["answer"], reference=row["reference"], domain=row["domain"]
-    )
+    """A row of `load_problems`."""
+    return Problem(**row)
 
 
 def problems_of_iteration(dataset: Dataset, per_iteration: int, seed: int, iteration: int) -> list[Problem]:

@@ -47,7 +47,7 @@ def engines_for(policy: str, model: ModelSettings, cluster: ClusterSettings) -> 
     with keep_engines():
         key = fingerprint([_architecture(policy), model.dtype, model.max_length, cluster.model_dump(mode="json")])
         if key not in _live:
-            _stop_engines()  # two sets do not fit into the memory that one was sized for
+            stop_engines()  # two sets do not fit into the memory that one was sized for
             _live[key] = _start(policy, model, cluster)
         yield _live[key]
 
@@ -71,17 +71,14 @@ def keep_engines() -> Iterator[None]:
     finally:
         _users -= 1
         if _users == 0:
-            _stop_engines()
+            stop_engines()
             if ray.is_initialized():
                 ray.shutdown()
 
 
-def discard_engines() -> None:
-    """After a run that failed: nobody knows what state its engines are in. The next run starts its own."""
-    _stop_engines()
-
-
-def _stop_engines() -> None:
+def stop_engines() -> None:
+    """Ends all that are kept; the next run starts its own. Also after a run that failed: nobody knows in what state its
+    engines are."""
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):
             ray.kill(actor)

@@ -14,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 
 from sgpo_core.config import ConfigError
 from sgpo_core.sweep import SweepConfig, SweepRun
-from tasks.cluster import discard_engines
+from tasks.cluster import stop_engines
 from tasks.planning import check_resources
 from tasks.run import finished_result, run_paths
 
@@ -89,7 +89,7 @@ def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], 
             return error
         except Exception as error:
             get_run_logger().error(f"{run.arm}, seed {run.seed}: try {attempt} of {config.attempts} failed: {error}")
-            discard_engines()
+            stop_engines()
             failure = error
     return failure
 

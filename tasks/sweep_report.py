@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sgpo_core.comparison import ArmSummary, Comparison, RunRecord, compare, differing_settings
 from sgpo_core.config import ConfigError
 from sgpo_core.files import write_text
-from sgpo_core.statistics import Interval
-from sgpo_core.sweep import SweepConfig, arms, sweep_runs
+from sgpo_core.statistics import Interval, Paired
+from sgpo_core.sweep import SweepConfig, SweepRun, arms
 from tasks import sweep_pictures, tracking
 
 METRICS = (
@@ -34,13 +35,13 @@ COLUMNS = [
 ]
 
 
-def publish_report(config: SweepConfig, folder: Path) -> tuple[Path, Comparison]:
-    """Reads the sweep's runs from the tracking server, writes the report's files into `folder`, and hangs them on a
-    summary run. Returns the HTML file and what it says."""
+def publish_report(config: SweepConfig, runs: Sequence[SweepRun], folder: Path) -> tuple[Path, Comparison]:
+    """Reads the sweep's runs (those of `sweep_runs`) from the tracking server, writes the report's files into `folder`
+    and hangs them on a summary run. Returns the HTML file and what it says."""
     metric = f"eval/{config.benchmark}/avg_at_k"
     named = list(arms(config))
     summary = announce(config)
-    run_ids = {run.config.run_id for run in sweep_runs(config)}
+    run_ids = {run.config.run_id for run in runs}
     records = tracking.sweep_records(config.tag, run_ids, [metric, *METRICS])
     comparison = compare(records, named, config.seeds, config.baseline or named[0], metric, config.target)
     path = write_report(config.tag, comparison, records, folder)
@@ -143,12 +144,11 @@ def as_text(comparison: Comparison) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def _interval(value: Any, sign: str = "") -> str:
+def _interval(value: Interval | Paired | None, sign: str = "") -> str:
     if value is None:
         return "-"
     text = f"{value.mean:{sign}.3f}"
-    known = isinstance(value, Interval) or hasattr(value, "low")
-    return f"{text} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]" if known and value.low == value.low else text
+    return text if math.isnan(value.low) else f"{text} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
 
 
 def _number(value: float | None, form: str) -> str:
