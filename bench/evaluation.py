@@ -21,7 +21,7 @@ import ray
 
 from bench.demo import GIB, INTERVAL_S, MARK, family, pss
 from bench.figures import Figure, side_by_side
-from bench.workload import MAX_TOKENS, policy
+from bench.workload import MAX_TOKENS, bare_seconds, policy
 from sgpo_core.benchmarks import load_evaluation
 from sgpo_core.files import remove_whole
 from tasks.benchmarking import Job, encoded_prompts, generate_responses, jobs, model_settings
@@ -29,7 +29,7 @@ from tasks.cluster import rollout_engines
 from tasks.data import load_tokenizer, stop_ids
 from tasks.policies import resolve
 from tasks.services import REPO
-from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling
+from tasks.workers.rollout_worker import Request, Sampling
 
 REPEATS = 7
 PROBLEMS, K = 128, 4
@@ -83,30 +83,8 @@ def requests(job: Job, seeds: Sequence[int]) -> tuple[list[Request], Sampling]:
     """The evaluation's own requests, in the order of problems and samples."""
     settings, tokenizer = job.settings, load_tokenizer(job.policy.folder)
     prompts = [prompt for prompt in encoded_prompts(job, chat_template=False) for _ in range(settings.k)]
-    sampling = Sampling(settings.temperature, settings.max_tokens, stop_ids(tokenizer), settings.top_p)
+    sampling = Sampling(settings.temperature, settings.max_tokens, stop_ids(tokenizer), settings.top_p, logprobs=False)
     return [Request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)], sampling
-
-
-def bare_seconds(worker: RolloutWorker, work: Sequence[Request], sampling: Sampling) -> float:
-    """Runs inside the actor: seconds of `LLM.generate` and nothing else."""
-    from vllm import SamplingParams
-    from vllm.inputs import TokensPrompt
-
-    prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_ids)) for request in work]
-    parameters = [
-        SamplingParams(
-            seed=request.seed,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=list(sampling.stop_ids),
-            detokenize=False,
-        )
-        for request in work
-    ]
-    began = time.perf_counter()
-    worker.llm.generate(prompts, parameters, use_tqdm=False)
-    return time.perf_counter() - began
 
 
 def memory(problems: int, k: int) -> Figure:

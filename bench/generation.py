@@ -10,19 +10,18 @@ the sampled token, without which there is nothing to train on.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import ray
 
 from bench.figures import Figure, side_by_side
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, policy
+from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, bare_seconds, policy
 from sgpo_core import chains
 from sgpo_core.config import ClusterSettings, ModelSettings
 from tasks.cluster import engines_for
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.rollout import sample
-from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling
+from tasks.workers.rollout_worker import Request, Sampling
 
 REPEATS = 15
 MODEL = ModelSettings(max_length=128)
@@ -62,23 +61,3 @@ def work(folder: str) -> tuple[list[Request], Sampling]:
     prompts = encode_prompts(folder, chains.make_problems(GROUPS, seed=3, columns=COLUMNS), MODEL, MAX_TOKENS)
     requests = [Request(prompts[i // GROUP_SIZE], seed=i) for i in range(GROUPS * GROUP_SIZE)]
     return requests, Sampling(1.0, MAX_TOKENS, stop_ids(load_tokenizer(folder)))
-
-
-def bare_seconds(worker: RolloutWorker, requests: Sequence[Request], sampling: Sampling) -> float:
-    """Runs inside the actor: seconds of `LLM.generate` and nothing else."""
-    from vllm import SamplingParams
-    from vllm.inputs import TokensPrompt
-
-    common: dict[str, Any] = {
-        "temperature": sampling.temperature,
-        "max_tokens": sampling.max_tokens,
-        "stop_token_ids": list(sampling.stop_ids),
-        "logprobs": 0,
-        "flat_logprobs": True,
-        "detokenize": False,
-    }
-    prompts = [TokensPrompt(prompt_token_ids=list(r.prompt_ids)) for r in requests]
-    parameters = [SamplingParams(seed=r.seed, **common) for r in requests]
-    began = time.perf_counter()
-    worker.llm.generate(prompts, parameters, use_tqdm=False)
-    return time.perf_counter() - began

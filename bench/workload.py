@@ -11,11 +11,14 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tasks.services import REPO
+from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, sampling_parameters
 
 COLUMNS = 4
 GROUPS, GROUP_SIZE = 16, 8
@@ -60,3 +63,16 @@ def iteration_records(run_dir: str) -> list[dict[str, float]]:
     files = sorted(Path(run_dir).glob("iterations/*/metrics.json"))
     records = [json.loads(file.read_text()) for file in files]
     return [record["metrics"] for record in records if record["step"] > 0]
+
+
+def bare_seconds(worker: RolloutWorker, requests: Sequence[Request], sampling: Sampling) -> float:
+    """Runs inside the actor: seconds of `LLM.generate` and nothing else."""
+    from vllm import SamplingParams
+    from vllm.inputs import TokensPrompt
+
+    common = sampling_parameters(sampling) | {"detokenize": False}
+    prompts = [TokensPrompt(prompt_token_ids=list(request.prompt_ids)) for request in requests]
+    parameters = [SamplingParams(seed=request.seed, **common) for request in requests]
+    began = time.perf_counter()
+    worker.llm.generate(prompts, parameters, use_tqdm=False)
+    return time.perf_counter() - began

@@ -15,12 +15,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime
+from prefect import flow, get_run_logger
 
 from flows import cli
 from flows.judge_training import ready
-from flows.starting import start_or_resume, start_policy
-from sgpo_core.config import ConfigError, JudgeSettings
+from flows.starting import named_by, start_or_resume, start_policy
+from sgpo_core.config import JudgeSettings
 from sgpo_core.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
 from tasks.cluster import keep_engines
@@ -42,16 +42,7 @@ from tasks.run import Run, finished_result, locked, open_run, run_paths
 from tasks.training import score, update
 
 
-def run_name() -> str:
-    """The run's id, so that Prefect, MLflow and the run's folder have one name for it."""
-    given = runtime.flow_run.parameters
-    try:
-        return load_offline(given["preset"], given["overrides"] or []).run_id
-    except ConfigError:
-        return str(given["preset"])
-
-
-@flow(name="sgpo-offline", flow_run_name=run_name, persist_result=False)
+@flow(name="sgpo-offline", flow_run_name=named_by(load_offline), persist_result=False)
 def offline(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
     """One offline run of a preset in conf/offline. `fresh` trains anew; the stages of the data set are kept."""
     return run_offline(load_offline(preset, overrides or []), fresh)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, get_run_logger, runtime
+from prefect import flow, get_run_logger
 
 from flows import cli
 from flows.judge_training import ready
 from flows.offline import run_offline
-from flows.starting import start_or_resume, start_policy
-from sgpo_core.config import ConfigError, RunConfig, load_run
+from flows.starting import named_by, start_or_resume, start_policy
+from sgpo_core.config import RunConfig, load_run
 from sgpo_core.offline import offline_first
 from tasks.checkpointing import save_checkpoint
 from tasks.cluster import keep_engines
@@ -34,16 +34,7 @@ from tasks.run import Run, finished_result, locked, open_run, run_paths
 from tasks.training import score, update
 
 
-def run_name() -> str:
-    """The run's id, so that Prefect, MLflow and the run's folder have one name for it."""
-    given = runtime.flow_run.parameters
-    try:
-        return load_run(given["preset"], given["overrides"] or []).run_id
-    except ConfigError:
-        return str(given["preset"])
-
-
-@flow(name="sgpo-online", flow_run_name=run_name, persist_result=False)
+@flow(name="sgpo-online", flow_run_name=named_by(load_run), persist_result=False)
 def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
     """One online run of a preset in conf/online. `fresh` starts over instead of resuming."""
     config = load_run(preset, overrides or [])

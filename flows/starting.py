@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 
 from flows import warm_start
-from sgpo_core.config import TrainingConfig, load_warm_start
+from sgpo_core.config import ConfigError, TrainingConfig, load_warm_start
 from tasks.checkpointing import load_checkpoint
 from tasks.evaluation import evaluate
 from tasks.progress import record
 from tasks.rollout import sync_weights
 from tasks.run import Run, last_checkpoint
 from tasks.training import set_up_trainer
+
+
+def named_by(load: Callable[[str, list[str]], TrainingConfig]) -> Callable[[], str]:
+    """A flow run's name: the id of the run that `load` makes of its parameters, so that Prefect, MLflow and the run's
+    folder have one name for it."""
+
+    def run_name() -> str:
+        given = runtime.flow_run.parameters
+        try:
+            return load(given["preset"], given["overrides"] or []).run_id
+        except ConfigError:
+            return str(given["preset"])
+
+    return run_name
 
 
 def start_policy(config: TrainingConfig) -> str:

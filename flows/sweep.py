@@ -16,12 +16,15 @@ from flows.offline import offline
 from flows.online import online
 from sgpo_core.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
 from tasks.cluster import keep_engines
+from tasks.offline import check_offline
+from tasks.planning import check_resources
 from tasks.services import home
 from tasks.sweep import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all
 from tasks.sweep_processes import run_side_by_side
 from tasks.sweep_report import announce, as_text, publish_report
 
 FLOWS = {"online": online, "offline": offline}
+CHECKS = {"online": check_resources, "offline": check_offline}
 FLAGS = {"runs_only": "make no report: several processes may share the runs of a sweep, also from several machines"}
 
 
@@ -33,7 +36,7 @@ def sweep(
     so several processes share a sweep."""
     config = load_sweep(preset, overrides or [])
     runs = sweep_runs(config)
-    check_all(runs, config.parallel)
+    check_all(runs, CHECKS[config.flow], config.parallel)
     announce(config)
     progress = Progress(config, len(runs))
     if config.parallel > 1:
@@ -58,7 +61,7 @@ def report(config: SweepConfig, runs: list[SweepRun], results: Results, failed: 
 
 def check(config: SweepConfig) -> None:
     """Everything that can be checked before a run is started."""
-    check_all(sweep_runs(config), config.parallel)
+    check_all(sweep_runs(config), CHECKS[config.flow], config.parallel)
 
 
 if __name__ == "__main__":

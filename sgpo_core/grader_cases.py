@@ -63,6 +63,7 @@ def as_markdown(cases: Sequence[Case], outcomes: Sequence[Outcome]) -> str:
 
 
 def main() -> None:
+    """Prints what came of the table, as docs/benchmarks.md shows it."""
     cases = load_cases()
     with AnswerGrader(deadline_s=3.0) as grader:
         grades = grader.grade([(case.gold, case.response) for case in cases])

@@ -217,6 +217,7 @@ def write(path: Path, examples: Sequence[Example]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Writes a generated set to a file."""
     parser = argparse.ArgumentParser(
         prog="python -m sgpo_core.processbench",
         description="Writes solutions of chains problems with known first errors, in ProcessBench's format.",

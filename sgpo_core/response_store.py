@@ -36,6 +36,7 @@ def write_shard(stage: Path, number: int, table: pa.Table) -> None:
 
 
 def shard_path(stage: Path, number: int) -> Path:
+    """Where shard `number` of a stage lies."""
     return stage / f"{number:06d}.arrow"
 
 

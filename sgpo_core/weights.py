@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from pathlib import Path
 
 from sgpo_core.config import ConfigError
@@ -21,9 +22,21 @@ def weights_hash(folder: Path) -> str:
     where there is no policy in it."""
     if not is_policy(folder):
         raise ConfigError(f"{folder} holds no policy: config.json and *.safetensors are wanted")
+    files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern)})
+    return _hash(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+def model_key(model: str) -> str:
+    """Names the weights of a model: of a folder their hash, for they may be made anew under the same name; else the
+    hub id itself."""
+    return weights_hash(Path(model)) if is_policy(Path(model)) else model
+
+
+@lru_cache(maxsize=16)  # a large model is read once, not for everything that asks
+def _hash(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.sha256()
-    for file in sorted({file for pattern in _CONTENT for file in folder.glob(pattern)}):
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+    for file, size, _ in files:
+        digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as content:
             while block := content.read(_READ_BYTES):
                 digest.update(block)

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from sgpo_core.config import BenchmarkSettings, ConfigError, ModelSettings, RunConfig, fingerprint
+from sgpo_core.config import BenchmarkSettings, ConfigError, DataSettings, ModelSettings, RunConfig, fingerprint
 from sgpo_core.problems import as_problem, load_problems, problems_of_iteration
 from sgpo_core.types import Problem
 from tasks.services import home
@@ -26,14 +26,19 @@ class ProblemSets:
 
 def load_problem_sets(config: RunConfig) -> ProblemSets:
     """All problem sets of a run, before anything expensive starts. Raises ConfigError for one that can't be used."""
-    sets = ProblemSets(load_problems(config.data, copies()), load_benchmarks(config.eval.sets))
+    sets = ProblemSets(open_problems(config.data), load_benchmarks(config.eval.sets))
     problems_of_iteration(sets.train, config.sampling.problems, config.seed, 1)  # are there enough?
     return sets
 
 
 def load_benchmarks(sets: Mapping[str, BenchmarkSettings]) -> dict[str, Dataset]:
     """The problems of every benchmark, by name. Raises ConfigError for one that can't be used."""
-    return {name: load_problems(benchmark.data, copies()) for name, benchmark in sets.items()}
+    return {name: open_problems(benchmark.data) for name, benchmark in sets.items()}
+
+
+def open_problems(settings: DataSettings) -> Dataset:
+    """The problems that the settings name; files of the user stand in for sets of the hub that can't be reached."""
+    return load_problems(settings, copies())
 
 
 def copies() -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -27,7 +26,6 @@ class GroupStream:
         self._waiting: dict[int, Item] = {}
         self._grades: list[Future[dict[int, Grade]]] = []
         self._judgements: list[Future[dict[int, Judgement]]] = []
-        self._busy_s = 0.0
 
     def add(self, problem: Problem, responses: Sequence[Response]) -> None:
         """A group whose last response is there."""
@@ -46,11 +44,7 @@ class GroupStream:
             batch, self._waiting = self._waiting, {}
         if not batch:  # an earlier call took these along
             return {}
-        began = time.monotonic()
-        judgements = self._judging(list(batch.values()))
-        with self._lock:
-            self._busy_s += time.monotonic() - began
-        return dict(zip(batch, judgements, strict=True))
+        return dict(zip(batch, self._judging(list(batch.values())), strict=True))
 
     def take_grades(self) -> dict[int, Grade]:
         """By row, of the groups added since it was last asked; waits for them."""
@@ -61,12 +55,6 @@ class GroupStream:
         """By row, of the groups whose grades have been taken; waits for them."""
         done, self._judgements = self._judgements, []
         return {row: judgement for future in done for row, judgement in future.result().items()}
-
-    def take_seconds(self) -> float:
-        """That the judge was at work, all calls together, since it was last asked."""
-        with self._lock:
-            busy, self._busy_s = self._busy_s, 0.0
-        return busy
 
     def close(self) -> None:
         """Drops what has not begun, and waits for what has."""

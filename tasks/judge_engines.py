@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,6 +12,7 @@ import ray
 from sgpo_core.chat import ChatReply, ChatRequest
 from sgpo_core.config import ConfigError, fingerprint
 from sgpo_core.judge_settings import JudgeEngineSettings
+from sgpo_core.weights import model_key
 from tasks import cluster
 from tasks.workers import judge_worker
 
@@ -35,14 +35,8 @@ class JudgeEngines:
 def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
     """Running engines of a judge's model (a folder or hub id), up until the outermost `cluster.keep_engines` is done.
     Raises ConfigError when they don't start."""
-    key = f"judge-{fingerprint([model, _version(model), settings.model_dump(mode='json')])}"
+    key = f"judge-{fingerprint([model, model_key(model), settings.model_dump(mode='json')])}"
     return JudgeEngines(cluster.kept_actors(key, lambda: _start(model, settings)))
-
-
-def _version(model: str) -> int:
-    """Another one when a folder's weights were made anew."""
-    weights = Path(model) / "model.safetensors"
-    return weights.stat().st_mtime_ns if weights.is_file() else 0
 
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:

@@ -24,7 +24,8 @@ from tasks.judges import open_judge, vote_number
 from tasks.services import home
 from tasks.tracking import Tracker, new_attempt
 
-_HEAD = ("subset", "solutions", "erroneous", "correct", "F1", "early", "exact", "late", "missed", "abstained")
+_SHARES = ("acc. erroneous", "acc. correct", "F1")
+_HEAD = ("subset", "solutions", *_SHARES, "early", "exact", "late", "missed", "abstained")
 _AT_ONCE = 64  # solutions between two movements of the progress bar
 
 
@@ -103,19 +104,7 @@ def check_gate(settings: JudgeSettings, judge: Judge) -> None:
 
 def as_table(report: Report) -> str:
     """The scores for a person to read."""
-    head = (
-        "subset",
-        "solutions",
-        "acc. erroneous",
-        "acc. correct",
-        "F1",
-        "early",
-        "exact",
-        "late",
-        "missed",
-        "abstained",
-    )
-    rows = [head, *(_row(name, s) for name, s in report.subsets.items()), _row("all", report.overall)]
+    rows = [_HEAD, *(_row(name, s) for name, s in report.subsets.items()), _row("all", report.overall)]
     widths = [max(len(row[c]) for row in rows) for c in range(len(_HEAD))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
 

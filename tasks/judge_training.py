@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import random
 import shutil
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from sgpo_core import chains
 from sgpo_core.config import ConfigError, ModelSettings, to_yaml
-from sgpo_core.files import read_json, whole_directory, write_json, write_text
+from sgpo_core.files import read_json, waiting_lock, whole_directory, write_json, write_text
 from sgpo_core.judge import Judgement
 from sgpo_core.judge_examples import Example, chains_example, chains_label, from_rollouts
 from sgpo_core.judge_prompts import parse
@@ -54,9 +53,7 @@ def cached(config: JudgeTrainingConfig) -> dict[str, Any] | None:
 @contextmanager
 def locked(config: JudgeTrainingConfig) -> Iterator[None]:
     """Waits while another process makes the same judge."""
-    folder(config).parent.mkdir(parents=True, exist_ok=True)
-    with open(folder(config).with_name(f".{config.key}.lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with waiting_lock(folder(config).with_name(f".{config.key}.lock")):
         yield
 
 

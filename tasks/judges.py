@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sgpo_core.chat import Chat
@@ -17,7 +18,7 @@ from sgpo_core.prompted_judge import PromptedJudge
 from sgpo_core.rollout_table import group_slices
 from sgpo_core.segmentation import segment
 from sgpo_core.types import Problem, Verdict
-from sgpo_core.weights import is_policy, weights_hash
+from sgpo_core.weights import model_key
 from tasks.endpoint import EndpointChat
 from tasks.judge_engines import judge_engines
 from tasks.services import home
@@ -54,9 +55,8 @@ def _open(settings: JudgeSettings, held: ExitStack) -> Judge:
 
 
 def judging_model(settings: JudgeSettings) -> str:
-    """What names the weights that judge: of a folder their hash, for they may be made anew under the same name."""
-    local = settings.name != "endpoint" and is_policy(Path(settings.model))
-    return weights_hash(Path(settings.model)) if local else settings.model
+    """What names the weights that judge; a server's model is known by its name only."""
+    return settings.model if settings.name == "endpoint" else model_key(settings.model)
 
 
 def calls_at_a_time(settings: JudgeSettings) -> int:
@@ -75,10 +75,11 @@ class Response:
 
 
 class Judging:
-    """What of a response goes to the judge, and to which judge."""
+    """What of a response goes to the judge, and to which judge. May be called from several threads."""
 
     def __init__(self, judge: Judge, scope: Scope) -> None:
         self._judge, self._scope = judge, scope
+        self._lock, self._busy_s = threading.Lock(), 0.0
 
     def ask(self, problem: Problem, responses: Sequence[Response], correct: Sequence[bool]) -> dict[int, Item]:
         """Of one group the rows that credit asks about, each as the judge reads it: its whole steps, which of a
@@ -88,8 +89,18 @@ class Judging:
 
     def __call__(self, items: Sequence[Item]) -> list[Judgement]:
         """Nothing to read is not an abstention: such a response has RTS 0, and nobody has to be asked."""
-        answers = iter(self._judge(written) if (written := [item for item in items if item.steps]) else ())
+        written = [item for item in items if item.steps]
+        began = time.monotonic()
+        answers = iter(self._judge(written) if written else ())
+        with self._lock:
+            self._busy_s += time.monotonic() - began
         return [next(answers) if item.steps else Judgement(Verdict(None)) for item in items]
+
+    def take_seconds(self) -> float:
+        """That the judge was at work, all calls together, since it was last asked."""
+        with self._lock:
+            busy, self._busy_s = self._busy_s, 0.0
+        return busy
 
     def columns(self, table: Table, known: Mapping[int, Judgement]) -> dict[str, list[Any]]:
         """The judge's columns of a graded table. Rows that are not `known` and have to be judged are judged now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
@@ -12,6 +13,7 @@ from prefect import get_run_logger
 from sgpo_core import rollout_table
 from sgpo_core.files import read_json
 from sgpo_core.judge import rule
+from sgpo_core.judge_settings import JudgeSettings
 from sgpo_core.rule_judge import is_exact
 from sgpo_core.types import VerdictStatus
 from tasks.judges import JUDGED_COLUMNS, item_of_row
@@ -32,7 +34,7 @@ def judge(run: Run, iteration: int) -> None:
     table = rollout_table.read(path, JUDGED_COLUMNS)
     columns = run.judging.columns(table, run.stream.take_judgements())
     rollout_table.add(path, columns)
-    run.metrics["judge/seconds"] = run.stream.take_seconds()
+    run.metrics["judge/seconds"] = run.judging.take_seconds()
     run.metrics["judge/wait_s"] = time.monotonic() - began
     _watch_drift(run, iteration, {**table, **columns})
 
@@ -67,16 +69,19 @@ def _watch_drift(run: Run, iteration: int, table: dict[str, list[Any]]) -> None:
 
 def check_judge(run: Run, iteration: int) -> None:
     """Stops a run whose judge failed in each of the last `judge.patience` iterations, this one included."""
-    settings = run.config.judge
-    window = range(iteration - settings.patience + 1, iteration + 1)
-    if window.start < 1:
-        return
+    window = range(max(1, iteration - run.config.judge.patience + 1), iteration + 1)
     recent = [read_json(run.paths.metrics(i))["metrics"] for i in window]
-    shares = [m["judge/abstained_frac"] for m in recent]
-    if min(shares) > settings.max_abstained_frac:
-        raise JudgeFailed(
-            f"the judge abstained on {shares[-1]:.0%} of what it was asked, and on more than judge.max_abstained_frac="
-            f"{settings.max_abstained_frac:.0%} in each of {settings.patience} iterations (judge.patience): what it "
-            f"teaches is not the paper's method any more. Its reasons: "
-            f"column verdict_reason of {run.paths.rollouts(iteration)}"
-        )
+    shares = [metrics["judge/abstained_frac"] for metrics in recent]
+    stop_in_time(shares, run.config.judge, "iterations", str(run.paths.rollouts(iteration)))
+
+
+def stop_in_time(shares: Sequence[float], judge: JudgeSettings, parts: str, reasons: str) -> None:
+    """Raises JudgeFailed when the judge abstained too often in each of the last `judge.patience` parts of the work;
+    `shares` are the abstained ones, in order, `reasons` where to read them."""
+    if len(shares) < judge.patience or min(shares[-judge.patience :]) <= judge.max_abstained_frac:
+        return
+    raise JudgeFailed(
+        f"the judge abstained on {shares[-1]:.0%} of what it was asked, and on more than judge.max_abstained_frac="
+        f"{judge.max_abstained_frac:.0%} in each of {judge.patience} {parts} (judge.patience): what it teaches is not "
+        f"the paper's method any more. Its reasons: column verdict_reason of {reasons}"
+    )

@@ -25,19 +25,19 @@ def check_resources(config: TrainingConfig) -> None:
     check_reachable(tracking_uri())
 
 
-def check_parallel(runs: int, cluster: ClusterSettings) -> None:
+def check_parallel(runs: int, cluster: ClusterSettings, judge: JudgeSettings) -> None:
     """Raises ConfigError when the machine has no room for that many runs side by side."""
     if runs == 1 or os.environ.get("RAY_ADDRESS"):
         return
-    each = cluster.gpus or max(
+    gpus = cluster.gpus + _gpus(judge)
+    each = gpus or max(
         cluster.rollout_actors * cluster.rollout_threads, cluster.trainer_ranks * cluster.trainer_threads
     )
-    there, unit = (count_gpus(), "GPUs") if cluster.gpus else (os.cpu_count() or 1, "CPU cores")
+    there, unit = (count_gpus(), "GPUs") if gpus else (os.cpu_count() or 1, "CPU cores")
     if runs * each > there:
-        raise ConfigError(
-            f"parallel={runs} runs with {each} {unit} each need {runs * each} (found {there}): lower parallel, or "
-            f"{'the GPUs of a run (cluster=...)' if cluster.gpus else 'cluster.rollout_actors and cluster.*_threads'}"
-        )
+        lower = "the GPUs of a run (cluster=..., judge.engine)" if gpus else "cluster.rollout_actors, cluster.*_threads"
+        wanted = f"parallel={runs} runs with {each} {unit} each need {runs * each} (found {there})"
+        raise ConfigError(f"{wanted}: lower parallel, or {lower}")
 
 
 def check_evaluation(config: EvaluationConfig) -> None:

@@ -33,7 +33,7 @@ from sgpo_core.files import read_json, waiting_lock, whole_directory, write_json
 from sgpo_core.judge import Judgement
 from sgpo_core.judge_settings import JudgeSettings
 from sgpo_core.offline import OfflineConfig, ResponsesSettings
-from sgpo_core.problems import as_problem, load_problems, request_seed
+from sgpo_core.problems import as_problem, request_seed
 from sgpo_core.response_checks import BadRows
 from sgpo_core.response_groups import Imported, import_responses
 from sgpo_core.response_sources import source_files
@@ -41,12 +41,13 @@ from sgpo_core.response_store import Responses, shard_columns, shard_path, write
 from sgpo_core.segmentation import SEGMENTER
 from sgpo_core.training_rows import scoring_row
 from sgpo_core.types import Verdict, VerdictStatus
+from sgpo_core.weights import model_key
 from tasks.cluster import Engines, engines_for
-from tasks.data import PolicyCodec, decode_all, encode_prompts, fitting, load_tokenizer, stop_ids
+from tasks.data import PolicyCodec, decode_all, encode_prompts, fitting, load_tokenizer, open_problems, stop_ids
 from tasks.grading import grade_columns
 from tasks.judge_eval import check_gate
 from tasks.judges import JUDGED_COLUMNS, Judging, calls_at_a_time, judging_model, open_judge
-from tasks.judging import JudgeFailed
+from tasks.judging import stop_in_time
 from tasks.rollout import group_requests, rollout_columns, sample, sync_engines
 from tasks.services import home
 from tasks.training import score_rows
@@ -76,14 +77,14 @@ def sample_responses(config: OfflineConfig, policy: str) -> Path:
     their folder."""
     sampling = config.sampling
     decides = [
-        policy_key(policy),
+        model_key(policy),
         config.model.model_dump(mode="json"),
         config.data.model_dump(mode="json"),
         sampling.model_dump(mode="json", exclude={"problems"}),
         config.responses.seed,
     ]
     folder = home() / "responses" / f"sampled-{fingerprint(decides)}" / "rollouts"
-    problems = fitting(load_problems(config.data), policy, config.model, sampling.max_tokens)
+    problems = fitting(open_problems(config.data), policy, config.model, sampling.max_tokens)
     starts = range(0, len(problems), _PROBLEMS_A_FILE)
     missing = [start for start in starts if not (folder / f"{start:08d}.parquet").exists()]
     if missing:
@@ -196,7 +197,7 @@ def judge_responses(settings: JudgeSettings, scope: Scope, imported: Path, grade
                 columns = verdict_columns(judging, responses.table(number))
                 told = [status for status in columns["verdict_status"] if status is not None]
                 shares.append(told.count(VerdictStatus.ABSTAINED) / len(told) if told else 0.0)
-                _stop_in_time(shares, settings)
+                stop_in_time(shares, settings, "shards", str(judged))
                 return shard_columns(columns)
 
             _fill(judged, responses.shards, verdicts, "judging", calls_at_a_time(settings))
@@ -213,21 +214,13 @@ def verdict_columns(judging: Judging, table: pa.Table) -> dict[str, list[Any]]:
     return judging.columns(table.select(JUDGED_COLUMNS).to_pydict(), known)
 
 
-def _stop_in_time(shares: Sequence[float], settings: JudgeSettings) -> None:
-    if len(shares) >= settings.patience and min(shares[-settings.patience :]) > settings.max_abstained_frac:
-        raise JudgeFailed(
-            f"the judge abstained on {shares[-1]:.0%} of what it was asked, and on more than judge.max_abstained_frac="
-            f"{settings.max_abstained_frac:.0%} in each of {settings.patience} shards (judge.patience)"
-        )
-
-
 @stage("score")
 def score_responses(config: OfflineConfig, policy: str, imported: Path) -> Path | None:
     """Log-probabilities of the start policy for the responses that brought none along; None where all did."""
     responses = Responses(imported)
     if not any(table.column("rollout_logprobs").null_count for table in responses):
         return None
-    decides = [policy_key(policy), config.sampling.temperature, config.model.dtype]
+    decides = [model_key(policy), config.sampling.temperature, config.model.dtype]
     scored = imported.parent / f"scored-{fingerprint(decides)}"
     if _missing(scored, responses.shards):
         with engines_for(policy, config.model, config.cluster) as engines:
@@ -245,13 +238,6 @@ def score_responses(config: OfflineConfig, policy: str, imported: Path) -> Path 
 
             _fill(scored, responses.shards, logprobs, "scoring")
     return scored
-
-
-def policy_key(policy: str) -> str:
-    """Names the weights of a policy: where they are, and of a folder the size and time of its files."""
-    folder = Path(policy)
-    files = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    return fingerprint([str(policy), [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]])
 
 
 def problems_of(responses: Responses) -> Dataset:

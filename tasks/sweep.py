@@ -15,7 +15,7 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from sgpo_core.config import ConfigError
 from sgpo_core.sweep import SweepConfig, SweepRun
 from tasks.cluster import stop_engines
-from tasks.planning import check_parallel, check_resources
+from tasks.planning import check_parallel
 from tasks.run import RunInProgress, finished_result, locked, run_paths
 from tasks.services import home
 
@@ -126,15 +126,16 @@ def forget(runs: Sequence[SweepRun]) -> None:
             pass
 
 
-def check_all(runs: Sequence[SweepRun], parallel: int = 1) -> None:
-    """Raises ConfigError when the resources of any run, or of `parallel` of them at a time, are missing."""
+def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: int = 1) -> None:
+    """Raises ConfigError when what any run needs, or `parallel` of them at a time, is missing; `check` is that of their
+    flow."""
     seen = set()
     for run in runs:
-        needs = run.config.model, run.config.cluster
-        if str(needs) not in seen:
-            seen.add(str(needs))
-            check_resources(run.config)
-            check_parallel(parallel, run.config.cluster)
+        needs = str([getattr(run.config, part, None) for part in ("model", "cluster", "judge", "responses")])
+        if needs not in seen:
+            seen.add(needs)
+            check(run.config)
+            check_parallel(parallel, run.config.cluster, run.config.judge)
 
 
 def publish_table(config: SweepConfig, table: str, report: str) -> None:

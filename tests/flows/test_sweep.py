@@ -10,6 +10,7 @@ import pytest
 
 from sgpo_core.config import ConfigError
 from sgpo_core.rollout_table import read
+from sgpo_core.sweep import load_sweep
 from tests.helpers import SMALL, run_module, start_from
 
 GRID = ["grid.algorithm=[grpo,sgpo]", "seeds=[0,1]", "experiment=sweep-test", "attempts=1"]
@@ -32,7 +33,7 @@ def result(policy: str) -> dict[str, Any]:
 
 
 def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
-    from tasks.tracking import sweep_records
+    from tasks.sweep_tracking import sweep_records
 
     run_ids = {Path(folder).name for folder in result["runs"].values()}
     assert set(result["runs"]) == {"grpo/s0", "sgpo/s0", "grpo/s1", "sgpo/s1"} and not result["failed"]
@@ -101,7 +102,7 @@ def test_runs_of_other_settings_under_the_same_tag_are_not_mixed_in(policy: str,
     other = sweep(policy, "whole", "sampling.temperature=0.9")
     assert not set(other["runs"].values()) & set(result["runs"].values())
     from tasks.sweep_report import METRICS
-    from tasks.tracking import sweep_records
+    from tasks.sweep_tracking import sweep_records
 
     run_ids = {Path(folder).name for folder in other["runs"].values()}
     assert {r.run_id for r in sweep_records("whole", run_ids, METRICS)} == run_ids
@@ -119,3 +120,18 @@ def test_an_unknown_key_stops_it_before_anything_runs(policy: str, session_home:
     done = run_module("flows.sweep", "grpo-vs-sgpo-tiny", 'overrides=["iteration=3"]', home=session_home)
     assert done.returncode == 2 and "iteration" in done.stderr.splitlines()[-1]
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "missing"),
+    [
+        ("judges-tiny", ["grid.judge=[rule,endpoint]", "overrides=[judge.model=judge]"], "SGPO_JUDGE_URL"),
+        ("offline-grpo-vs-sgpo-tiny", ["overrides=['responses.source=nowhere.parquet']"], "nowhere.parquet"),
+        ("grpo-vs-sgpo-tiny", ["parallel=1000"], "parallel=1000"),
+    ],
+)
+def test_what_any_run_lacks_stops_it_before_anything_runs(preset: str, overrides: list[str], missing: str) -> None:
+    from flows.sweep import check
+
+    with pytest.raises(ConfigError, match=missing):
+        check(load_sweep(preset, overrides))

@@ -59,7 +59,8 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
         assert go_on.wait(30)
         return rule(items)
 
-    stream = GroupStream(grader, Judging(patient, "all_incorrect"), calls=1)
+    judging = Judging(patient, "all_incorrect")
+    stream = GroupStream(grader, judging, calls=1)
     stream.add(PROBLEMS[0], group(0, [wrong_at(PROBLEMS[0], 3)]))
     assert begun.wait(30), "the judge waits for more"
     for number in range(1, 6):  # while it is busy
@@ -69,7 +70,7 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
     first_errors = {row: j.verdict.first_error_step for row, j in stream.take_judgements().items()}
     assert first_errors == {0: 3, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
     assert batches == [1, 5], "what has gathered goes to the judge together"
-    assert stream.take_seconds() > 0 and stream.take_seconds() == 0
+    assert judging.take_seconds() > 0 and judging.take_seconds() == 0
     stream.close()
 
 

@@ -23,7 +23,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, a user who has set nothing, and no file in the repository."""
     monkeypatch.setenv("SGPO_HOME", str(tmp_path))
     for name in USER_VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(name, "")  # so that what the tests set goes away again
+        monkeypatch.delenv(name)
     monkeypatch.setattr(services, "POINTER", tmp_path / "prefect.toml")
     (tmp_path / "services").mkdir()
     return tmp_path
