@@ -125,8 +125,8 @@ def test_an_unknown_key_stops_it_before_anything_runs(policy: str, session_home:
 @pytest.mark.parametrize(
     ("preset", "overrides", "missing"),
     [
-        ("judges-tiny", ["grid.judge=[rule,endpoint]", "overrides=[judge.model=judge]"], "SGPO_JUDGE_URL"),
-        ("offline-grpo-vs-sgpo-tiny", ["overrides=['responses.source=nowhere.parquet']"], "nowhere.parquet"),
+        ("judges-tiny", ["grid.judge=[rule,endpoint]", 'overrides=["judge.model=judge"]'], "SGPO_JUDGE_URL"),
+        ("offline-grpo-vs-sgpo-tiny", ['overrides=["responses.source=nowhere.parquet"]'], "nowhere.parquet"),
         ("grpo-vs-sgpo-tiny", ["parallel=1000"], "parallel=1000"),
     ],
 )
