@@ -5,7 +5,7 @@
 
 With `running_weight` the judge is also asked, after each token of the response, for the verdict so far (in place of the
 next token), wherever it is known: up to the first wrong character, and from there on. One verdict a response is too
-little for a small model to learn from: measured in docs/judges.md.
+little for a small model to learn from; see docs/judge-training.md.
 """
 
 from __future__ import annotations
