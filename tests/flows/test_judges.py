@@ -105,5 +105,7 @@ def test_a_run_with_a_trained_judge_keeps_its_verdicts_and_watches_it(policy: st
     assert first["judge/tokens"] == sum(table["verdict_tokens"][i] for i in asked) > 20 * len(asked)
     assert first["judge/wait_s"] >= 0 and 0 <= first["judge/drift_agreement"] <= 1
     assert first["judge/cached_frac"] < 1 and second["judge/tokens"] == 0
+    later = read(Path(again["run_dir"]) / "iterations/000001/rollouts.parquet")
+    assert later["first_error_step"] == table["first_error_step"] and all(later["verdict_cached"][i] for i in asked)
     for name in ("reward/rts_mean", "policy/loss", "judge/calls"):
         assert first.get(name) == second.get(name)
