@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from bench.figures import Figure
-from tasks.services import REPO
+from tasks.paths import REPO
 
 MARK = "SGPO_BENCH_RUN"  # inherited by everything the demo starts, Ray's daemons too, which lose their parent
 INTERVAL_S = 1.0

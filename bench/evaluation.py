@@ -22,13 +22,13 @@ import ray
 from bench.demo import GIB, INTERVAL_S, MARK, family, pss
 from bench.figures import Figure, side_by_side
 from bench.workload import MAX_TOKENS, bare_seconds, policy
-from sgpo_core.benchmarks import load_evaluation
-from sgpo_core.files import remove_whole
-from tasks.benchmarking import Job, encoded_prompts, generate_responses, jobs, model_settings
-from tasks.cluster import rollout_engines
+from sgpo_core.config.evaluation import load_evaluation
+from sgpo_core.storage.atomic import remove_atomically
+from tasks.benchmarks.evaluate import Job, encoded_prompts, generate_responses, jobs, model_settings
 from tasks.data import load_tokenizer, stop_ids
-from tasks.policies import resolve
-from tasks.services import REPO
+from tasks.engines.cluster import rollout_engines
+from tasks.paths import REPO
+from tasks.tracking.policies import resolve
 from tasks.workers.rollout_worker import Request, Sampling
 
 REPEATS = 7
@@ -58,7 +58,7 @@ def throughput() -> Figure:
         tokens, work = sum(table["tokens"]), requests(job, table["seed"])
 
         def ours() -> float:
-            remove_whole(job.folder)
+            remove_atomically(job.folder)
             began = time.perf_counter()
             generate_responses.fn(job, config, engines)
             return time.perf_counter() - began

@@ -16,10 +16,11 @@ import ray
 
 from bench.figures import Figure, side_by_side
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, bare_seconds, policy
-from sgpo_core import chains
-from sgpo_core.config import ClusterSettings, ModelSettings
-from tasks.cluster import engines_for
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
+from tasks.engines.cluster import engines_for
 from tasks.rollout import sample
 from tasks.workers.rollout_worker import Request, Sampling
 

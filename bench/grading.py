@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from bench.figures import Figure
-from sgpo_core.answers import AnswerGrader, Outcome
+from sgpo_core.grading.grader import AnswerGrader
+from sgpo_core.types import Outcome
 
 PROBLEMS, K = 625, 16
 KINDS = ("integer", "integer", "integer", "integer", "fraction", "root", "tuple", "polynomial")

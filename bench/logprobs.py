@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from bench.figures import Figure, side_by_side
-from sgpo_core.linear_logprobs import linear_token_logprobs
+from sgpo_core.rl.linear_logprobs import linear_token_logprobs
 
 REPEATS = 5
 MIB = 2**20

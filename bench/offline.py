@@ -22,17 +22,18 @@ import ray
 from bench.figures import Figure, side_by_side
 from bench.offline_import import MODEL
 from bench.workload import run_module
-from sgpo_core import chains
-from sgpo_core.algorithms import LossSettings
-from sgpo_core.config import ClusterSettings, DeepSpeedSettings, TrainSettings, WarmStartConfig
-from sgpo_core.offline_batches import OfflineBatches
-from sgpo_core.response_store import Groups, Responses
-from sgpo_core.tiny_policy import save_random_policy
-from sgpo_core.training_rows import TrainingRow, policy_rows
-from tasks.cluster import Engines, keep_engines, start_trainers
+from sgpo_core.chains import problems as chains
+from sgpo_core.chains.policy import save_random_policy
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
+from sgpo_core.config.warm_start import WarmStartConfig
+from sgpo_core.offline.batches import OfflineBatches
+from sgpo_core.offline.store import Groups, Responses
+from sgpo_core.rl.training_samples import TrainingSample, policy_rows
 from tasks.data import load_tokenizer
-from tasks.guard import start_guard
-from tasks.services import home
+from tasks.engines.cluster import Engines, keep_engines, start_trainers
+from tasks.engines.guard import start_guard
+from tasks.paths import home
 from tasks.training import train_on
 
 RESPONSES, GROUP_SIZE, GROUPS = 1_000_000, 8, 16
@@ -111,7 +112,7 @@ def _read(policy: str, shards: Path) -> Figure:
     )
 
 
-def training_rows(batches: OfflineBatches, iteration: int) -> list[TrainingRow]:
+def training_rows(batches: OfflineBatches, iteration: int) -> list[TrainingSample]:
     """An iteration's responses as the trainer takes them; advantages are made up."""
     table = batches.table(iteration).select(["prompt_ids", "token_ids", "rollout_logprobs"]).to_pydict()
     tokens = table["token_ids"]

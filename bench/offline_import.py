@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from sgpo_core.config import ModelSettings
-from sgpo_core.offline import ResponsesSettings
-from sgpo_core.response_groups import import_responses
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.offline import ResponsesSettings
+from sgpo_core.offline.importer import import_responses
 from tasks.data import PolicyCodec
 
 MODEL = ModelSettings(max_length=128)

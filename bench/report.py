@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.figures import Figure
-from sgpo_core.sweep import SweepConfig, load_sweep, sweep_runs
-from tasks.services import home
-from tasks.sweep_report import METRICS, publish_report
-from tasks.tracking import Tracker, new_attempt, run_tags
+from sgpo_core.config.sweep import SweepConfig, load_sweep, sweep_runs
+from tasks.paths import home
+from tasks.sweeps.report import METRICS, publish_report
+from tasks.tracking.tracker import Tracker, new_attempt, run_tags
 
 ITERATIONS = 200
 OVERRIDES = [

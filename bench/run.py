@@ -14,7 +14,7 @@ import tempfile
 import time
 from importlib import import_module
 
-from tasks.guard import start_guard
+from tasks.engines.guard import start_guard
 
 # Figure -> the module that measures it (and what else comes with it), in the order of running.
 MODULES = {

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench.figures import Figure
-from sgpo_core import chains, rollout_table
-from sgpo_core.checkpoints import RunPaths
-from sgpo_core.judge import Item, rule
-from sgpo_core.segmentation import segment
-from tasks.traces import write_traces
+from sgpo_core.chains import problems as chains
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item, rule
+from sgpo_core.storage import rollout_table
+from sgpo_core.storage.run_dir import RunPaths
+from tasks.reports.traces import write_traces
 
 GROUPS, SIZE, TRIES = 1250, 8, 5
 

@@ -17,8 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS
-from sgpo_core.config import DataSettings, TrainSettings
-from sgpo_core.problems import load_problems, problems_of_iteration
+from sgpo_core.config.data import DataSettings
+from sgpo_core.config.training import TrainSettings
+from sgpo_core.data.problems import load_problems, problems_of_iteration
 from tasks.data import load_tokenizer
 
 

@@ -19,13 +19,15 @@ import torch
 
 from bench.figures import Figure, side_by_side
 from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, policy
-from sgpo_core import chains
-from sgpo_core.algorithms import LossSettings
-from sgpo_core.config import ClusterSettings, DeepSpeedSettings, ModelSettings, TrainSettings
-from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, deal, policy_rows
-from tasks.cluster import REPOSITORY, Engines, keep_engines, start_trainers
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
+from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, deal, policy_rows
 from tasks.data import load_tokenizer
-from tasks.guard import start_guard
+from tasks.engines.cluster import Engines, keep_engines, start_trainers
+from tasks.engines.guard import start_guard
+from tasks.paths import REPOSITORY
 from tasks.training import train_on
 from tasks.workers.trainer_worker import environment
 
@@ -69,7 +71,7 @@ def measure() -> Iterator[Figure]:
     )
 
 
-def training_rows(folder: str) -> list[TrainingRow]:
+def training_rows(folder: str) -> list[TrainingSample]:
     """Worked solutions with slips, as long as real responses; advantages and old log-probabilities are made up."""
     rng, tokenizer = random.Random(0), load_tokenizer(folder)
     prompts, texts = [], []
@@ -91,7 +93,7 @@ def training_rows(folder: str) -> list[TrainingRow]:
 class PlainLoop:
     """The peer, in a process of its own."""
 
-    def __init__(self, folder: str, rows: Sequence[TrainingRow]) -> None:
+    def __init__(self, folder: str, rows: Sequence[TrainingSample]) -> None:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")

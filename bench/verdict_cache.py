@@ -13,11 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.figures import Figure, rounded, side_by_side
-from sgpo_core import chains
-from sgpo_core.judge import Item, Judgement, rule
-from sgpo_core.segmentation import segment
-from tasks.services import home
-from tasks.verdict_cache import CachedJudge, VerdictCache
+from sgpo_core.chains import problems as chains
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item, rule
+from sgpo_core.types import Judgement
+from tasks.judges.verdict_cache import CachedJudge, VerdictCache
+from tasks.paths import home
 
 COUNT = 10_000
 

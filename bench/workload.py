@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.services import REPO
+from tasks.paths import REPO
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, sampling_parameters
 
 COLUMNS = 4
@@ -30,7 +30,7 @@ _WARM_START = [
     "layers=4",
     "heads=8",
     "intermediate_size=448",
-    "phases=[{steps: 300, slip_rate: 0.5}]",
+    "curriculum=[{steps: 300, slip_rate: 0.5}]",
     "batch_size=24",
     "carry_rate=0.9",
     "noise=0",

@@ -25,9 +25,9 @@ from playwright.sync_api import Page, sync_playwright
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from tasks import tracking  # noqa: E402
-from tasks.services import home  # noqa: E402
-from tasks.traces import write_traces  # noqa: E402
+from tasks.paths import home  # noqa: E402
+from tasks.reports.traces import write_traces  # noqa: E402
+from tasks.tracking import tracker as tracking  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
 

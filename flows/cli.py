@@ -12,8 +12,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sgpo_core.config import ConfigError, Settings, describe, presets, to_yaml
-from tasks.guard import start_guard
+from sgpo_core.config.base import ConfigError, Settings
+from sgpo_core.config.loading import describe, presets, to_yaml
+from tasks.engines.guard import start_guard
+from tasks.services.environment import prepare_process
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
 
@@ -56,6 +58,7 @@ def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
     """Runs, and prints what comes back: an object as JSON, a text as it is. Errors end in one line that says what to
     do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
     result_stream = _keep_stdout_clean()
+    prepare_process()
     start_guard()
     try:
         result = run()
@@ -75,8 +78,8 @@ def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
 
 def settings_parser(name: str, about: str, settings: type[Settings]) -> argparse.ArgumentParser:
     """A parser without arguments yet, whose help lists all settings."""
-    width = max(len(key) for key, _, _ in describe(settings))
-    listing = "\n".join(f"  {key:<{width}}  {text} [{default}]" for key, default, text in describe(settings))
+    width = max(len(setting.key) for setting in describe(settings))
+    listing = "\n".join(f"  {s.key:<{width}}  {s.text} [{s.default}]" for s in describe(settings))
     return argparse.ArgumentParser(
         prog=f"python -m flows.{name}",
         description=about,

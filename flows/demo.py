@@ -14,11 +14,11 @@ from prefect import flow
 
 from flows import cli
 from flows.sweep import check, sweep
-from sgpo_core.config import load_run
-from sgpo_core.sweep import load_sweep
-from tasks.cluster import keep_engines
-from tasks.reporting import colour_one, comparison_table, draw_comparison, finished_runs
-from tasks.services import home
+from sgpo_core.config.run import load_run
+from sgpo_core.config.sweep import load_sweep
+from tasks.engines.cluster import keep_engines
+from tasks.paths import home
+from tasks.reports.demo import colour_one, comparison_table, draw_comparison, finished_runs
 
 # Setting -> the sweep that it is. The hard one has the seeds that are asked for, the mild one its own.
 SWEEPS = {"hard": "grpo-vs-sgpo-tiny", "mild": "grpo-vs-sgpo-tiny-mild"}

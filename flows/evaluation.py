@@ -15,12 +15,12 @@ from typing import Any
 from prefect import flow, get_run_logger
 
 from flows import cli
-from sgpo_core.benchmarks import EvaluationConfig, load_evaluation
-from tasks.benchmarking import evaluate_policy
-from tasks.evaluation_records import record_evaluation, results_table
-from tasks.nightly import run_night
-from tasks.planning import check_evaluation
-from tasks.policies import resolve
+from sgpo_core.config.evaluation import EvaluationConfig, load_evaluation
+from tasks.benchmarks.evaluate import evaluate_policy
+from tasks.benchmarks.nightly import run_night
+from tasks.benchmarks.records import record_evaluation, results_table
+from tasks.preflight import check_evaluation
+from tasks.tracking.policies import resolve
 
 REGISTERED = "registered"
 

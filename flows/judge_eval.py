@@ -15,10 +15,10 @@ from typing import Any
 from prefect import flow
 
 from flows import cli, judge_training
-from sgpo_core.judge_eval import JudgeEvalConfig, load_judge_eval
-from tasks import judge_eval as tasks
-from tasks.cluster import keep_engines
-from tasks.planning import check_judge
+from sgpo_core.config.judge_eval import JudgeEvalConfig, load_judge_eval
+from tasks.engines.cluster import keep_engines
+from tasks.judges import judge_eval as tasks
+from tasks.preflight import check_judge
 
 
 @flow(name="judge-eval", persist_result=False)

@@ -15,9 +15,11 @@ from prefect import flow
 
 from flows import warm_start
 from flows.cli import main
-from sgpo_core.config import JudgeSettings, load_warm_start
-from sgpo_core.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
-from tasks import judge_training as tasks
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
+from sgpo_core.config.warm_start import load_warm_start
+from tasks.judges.kinds import kind_of
+from tasks.supervised import judge_training as tasks
 
 
 @flow(name="judge-training", persist_result=False)
@@ -28,8 +30,9 @@ def judge_training(preset: str = "tiny", overrides: list[str] | None = None, fre
 
 def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
     """The judge itself, after the policies that it starts from and is tested on."""
-    with tasks.locked(config):
-        if not fresh and (result := tasks.cached(config)):
+    kept = tasks.kept(config)
+    with kept.locked():
+        if not fresh and (result := kept.result()):
             return result
         examples = tasks.load_rollouts(config)
         return tasks.train_judge(config, _model(config.base), None if examples else _model(config.policy), examples)
@@ -37,7 +40,7 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
 
 def ready(judge: JudgeSettings) -> JudgeSettings:
     """The settings with the folder of a trained judge that they name by its preset; it is made where it is missing."""
-    if not is_preset(judge):
+    if not (kind_of(judge).trainable and is_preset(judge.model)):
         return judge
     return judge.model_copy(update={"model": make(load_judge_training(judge.model))["run_dir"]})
 

@@ -1,6 +1,6 @@
-"""sgpo-offline: learn from responses that already exist, or that the start policy writes once.
+"""sgpo-offline: learn from responses that already exist, or that the initial policy writes once.
 
-    sample or import ──▶ grade ──▶ judge ──▶ score ──▶ statistics
+    sample or import ──▶ grade ──▶ judge ──▶ log-probabilities ──▶ statistics
                          (each done once and kept: many trainings share it)
                                                           │
           ┌───────────────────────────────────────────────┘
@@ -15,31 +15,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import flow
 
 from flows import cli
 from flows.judge_training import ready
-from flows.starting import named_by, start_or_resume, start_policy
-from sgpo_core.config import JudgeSettings
-from sgpo_core.offline import SAMPLED, OfflineConfig, load_offline
+from flows.starting import initial_policy, named_by, start_or_resume
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
-from tasks.cluster import keep_engines
 from tasks.credit import assign_credit
 from tasks.data import ProblemSets, load_benchmarks
+from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
-from tasks.offline import TrainingSet, check_offline, log_statistics, look_at, take_batch
-from tasks.progress import finish, record
-from tasks.responses import (
+from tasks.offline.prepare import (
     data_set_lock,
     grade_responses,
     import_source,
     judge_responses,
+    recompute_missing_logprobs,
     sample_responses,
-    score_responses,
 )
+from tasks.offline.training_set import TrainingSet, check_offline, log_statistics, look_at, take_batch
+from tasks.progress import finish
 from tasks.rollout import sync_weights
-from tasks.run import Run, finished_result, locked, open_run, run_paths
-from tasks.training import score, update
+from tasks.run import Run, begin_or_resume, finished_result, locked, open_run, run_paths, say_complete
+from tasks.training import recompute_logprobs, update
 
 
 @flow(name="sgpo-offline", flow_run_name=named_by(load_offline), persist_result=False)
@@ -52,13 +52,14 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
     """The run itself; inside a flow."""
     check_offline(config)
     paths = run_paths(config)
-    with locked(paths, fresh):
-        if result := finished_result(paths):
-            get_run_logger().info(f"complete already: {paths.root} (fresh=true starts over)")
+    with locked(paths):
+        if not fresh and (result := finished_result(paths)):
+            say_complete(paths, result, result["iterations"])
             return result
+        begin_or_resume(config, paths, fresh)
         benchmarks = load_benchmarks(config.eval.sets)
         with keep_engines():
-            policy = start_policy(config)
+            policy = initial_policy(config)
             data = TrainingSet(config, prepare(config, policy))
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)
@@ -77,24 +78,24 @@ def prepare(config: OfflineConfig, policy: str) -> list[Path]:
         graded = grade_responses(imported)
         scope = config.algorithm.credit.scope
         judged = None if scope == "none" else judge_responses(ready(config.judge), scope, imported, graded)
-        scored = score_responses(config, policy, imported)
-    return [stage for stage in (imported, graded, judged, scored) if stage is not None]
+        with_logprobs = recompute_missing_logprobs(config, policy, imported)
+    return [stage for stage in (imported, graded, judged, with_logprobs) if stage is not None]
 
 
 def train(run: Run, data: TrainingSet) -> None:
     """Every iteration that the last checkpoint has not seen."""
-    log = get_run_logger()
-    for iteration in range(start_or_resume(run) + 1, run.iterations + 1):
-        take_batch(run, data, iteration)
-        score(run, iteration)
-        assign_credit(run, iteration)
-        update(run, iteration, on_policy=False)
+    progress, metrics = start_or_resume(run)
+    for iteration in range(progress.done + 1, run.iterations + 1):
+        metrics += take_batch(run, data, iteration)
+        metrics += recompute_logprobs(run, iteration)
+        metrics += assign_credit(run, iteration)
+        metrics += update(run, iteration)
         if run.evaluates(iteration):
-            sync_weights(run, iteration)
-            evaluate(run, iteration)
-        log.info(record(run, iteration))
+            metrics += sync_weights(run, iteration)
+            metrics += evaluate(run, iteration)
+        metrics = progress.record(iteration, metrics)
         if run.checkpoints(iteration):
-            save_checkpoint(run, iteration)
+            metrics += save_checkpoint(run, iteration)
 
 
 if __name__ == "__main__":

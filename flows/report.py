@@ -9,9 +9,9 @@ import argparse
 from pathlib import Path
 
 from flows import cli
-from sgpo_core.sweep import sweep_runs
-from tasks.services import home
-from tasks.sweep_report import announced, as_text, publish_report
+from sgpo_core.config.sweep import sweep_runs
+from tasks.paths import home
+from tasks.sweeps.report import announced, as_text, publish_report
 
 
 def main() -> None:

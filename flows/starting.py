@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from prefect import get_run_logger, runtime
 
 from flows import warm_start
-from sgpo_core.config import ConfigError, TrainingConfig, load_warm_start
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.config.warm_start import load_warm_start
 from tasks.checkpointing import load_checkpoint
 from tasks.evaluation import evaluate
-from tasks.progress import record
+from tasks.progress import Progress
 from tasks.rollout import sync_weights
-from tasks.run import Run, last_checkpoint
+from tasks.run import Run
+from tasks.stage import IterationMetrics
 from tasks.training import set_up_trainer
 
 
@@ -30,7 +33,7 @@ def named_by(load: Callable[[str, list[str]], TrainingConfig]) -> Callable[[], s
     return run_name
 
 
-def start_policy(config: TrainingConfig) -> str:
+def initial_policy(config: TrainingConfig) -> str:
     """Folder or hub id of the policy to start from; a missing warm start is made on the run's own engines."""
     if config.model.path is not None:
         return config.model.path
@@ -39,18 +42,18 @@ def start_policy(config: TrainingConfig) -> str:
     return str(warm_start.make(shared)["run_dir"])
 
 
-def start_or_resume(run: Run, spent: Mapping[str, float] | None = None) -> int:
-    """Engines as the last checkpoint left them, or with the start policy, evaluated; returns the iterations done.
-    `spent` are metrics of what the start policy has cost."""
-    log, done = get_run_logger(), last_checkpoint(run)
+def start_or_resume(run: Run, spent: Mapping[str, float] | None = None) -> tuple[Progress, IterationMetrics]:
+    """Engines as the last checkpoint left them, or with the initial policy, evaluated; where the run stands, and the
+    metrics that its next iteration begins with. `spent` are metrics of what the initial policy has cost."""
+    done = run.last_checkpoint()
     set_up_trainer(run)
     if done:
-        log.info(f"resuming after iteration {done}")
+        get_run_logger().info(f"resuming after iteration {done}")
         load_checkpoint(run, done)
-    run.resume_after(done)
-    sync_weights(run, done)
-    if not done:
-        run.metrics |= spent or {}
-        evaluate(run, 0)
-        log.info(record(run, 0))
-    return done
+    run.tracker.redeliver(done)
+    progress, metrics = Progress(run, done), IterationMetrics(sync_weights(run, done))
+    if done:
+        return progress, IterationMetrics()
+    metrics += dict(spent or {})
+    metrics += evaluate(run, 0)
+    return progress, progress.record(0, metrics)

@@ -14,14 +14,14 @@ from prefect import flow, get_run_logger
 from flows import cli
 from flows.offline import offline
 from flows.online import online
-from sgpo_core.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
-from tasks.cluster import keep_engines
-from tasks.offline import check_offline
-from tasks.planning import check_resources
-from tasks.services import home
-from tasks.sweep import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all
-from tasks.sweep_processes import run_side_by_side
-from tasks.sweep_report import announce, as_text, publish_report
+from sgpo_core.config.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
+from tasks.engines.cluster import keep_engines
+from tasks.offline.training_set import check_offline
+from tasks.paths import home
+from tasks.preflight import check_resources
+from tasks.sweeps.processes import run_side_by_side
+from tasks.sweeps.report import announce, as_text, publish_report
+from tasks.sweeps.runs import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all
 
 FLOWS = {"online": online, "offline": offline}
 CHECKS = {"online": check_resources, "offline": check_offline}

@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tasks.services import home
-from tasks.theory_report import draw_theory, tables
+from tasks.paths import home
+from tasks.reports.theory import draw_theory, tables
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows import cli
-from tasks.traces import TraceError, iterations_with_rollouts, write_traces
+from tasks.reports.traces import TraceError, iterations_with_rollouts, write_traces
 
 
 def main() -> None:

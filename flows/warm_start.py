@@ -12,8 +12,8 @@ from typing import Any
 from prefect import flow
 
 from flows.cli import main
-from sgpo_core.config import WarmStartConfig, load_warm_start
-from tasks import warm_start as tasks
+from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
+from tasks.supervised import warm_start as tasks
 
 
 @flow(name="warm-start", persist_result=False)
@@ -25,8 +25,9 @@ def warm_start(preset: str = "tiny", overrides: list[str] | None = None, fresh: 
 def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
     """The warm start itself, its bases first."""
     base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
-    with tasks.locked(config):
-        result = None if fresh else tasks.cached(config)
+    kept = tasks.kept(config)
+    with kept.locked():
+        result = None if fresh else kept.result()
         return result or tasks.train_policy(config, base)
 
 

@@ -4,32 +4,56 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
-from sgpo_core import checkpoints
-from sgpo_core.files import whole_directory
-from tasks.cluster import Engines
+from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
+from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_tokenizer
-from tasks.registry import register
-from tasks.run import Run, phase
+from tasks.engines.cluster import Engines
+from tasks.run import Run
+from tasks.stage import stage
+from tasks.tracking.registry import register
+
+_LAYOUT = "layout.json"
 
 
-@phase("checkpoint")
+@stage("checkpoint")
 def save_checkpoint(run: Run, iteration: int) -> None:
     """Weights and optimizer for a resume, and the policy alone for everyone else."""
-    with whole_directory(run.paths.checkpoint(iteration)) as folder:
+    with atomic_directory(run.paths.checkpoint(iteration)) as folder:
         run.engines.on_all_ranks("save", str(folder / "engine"))
         export_policy(run.engines, run.policy, folder / "policy")
-    checkpoints.prune(run.paths.checkpoints, run.config.checkpoint.keep, checkpoints.best_checkpoint(run.paths))
+        write_json(folder / _LAYOUT, _layout(run))
+    prune(run.paths.checkpoints, run.config.checkpoint.keep, best_checkpoint(run.paths))
 
 
 def load_checkpoint(run: Run, iteration: int) -> None:
-    run.engines.on_all_ranks("load", str(run.paths.checkpoint(iteration) / "engine"))
+    """Raises ConfigError where the checkpoint's optimizer state is spread in another way than these settings have it:
+    they are no part of the run's id, and DeepSpeed reads a state as it was written."""
+    folder = run.paths.checkpoint(iteration)
+    saved = read_json(folder / _LAYOUT)
+    if changed := [f"{name}={saved[name]}" for name, value in _layout(run).items() if saved[name] != value]:
+        raise ConfigError(
+            f"checkpoint {folder} was written with {', '.join(changed)}: go on with these settings, or start over with "
+            "--fresh (fresh=true in Prefect)"
+        )
+    run.engines.on_all_ranks("load", str(folder / "engine"))
+
+
+def _layout(run: Run) -> dict[str, Any]:
+    """How the optimizer's state is spread."""
+    return {
+        "cluster.trainer_ranks": run.config.cluster.trainer_ranks,
+        "deepspeed.zero_stage": run.config.deepspeed.zero_stage,
+        "deepspeed.offload_optimizer": run.config.deepspeed.offload_optimizer,
+    }
 
 
 def publish_policy(run: Run) -> Path:
     """Copies the last checkpoint's policy to where a finished run keeps it."""
-    newest = checkpoints.iterations_saved(run.paths.checkpoints)[-1]
-    with whole_directory(run.paths.policy) as folder:
+    newest = iterations_saved(run.paths.checkpoints)[-1]
+    with atomic_directory(run.paths.policy) as folder:
         shutil.copytree(run.paths.checkpoint(newest) / "policy", folder, dirs_exist_ok=True)
     return run.paths.policy
 
@@ -37,17 +61,17 @@ def publish_policy(run: Run) -> Path:
 def register_best(run: Run) -> None:
     """The best checkpoint becomes a version of the registered model that the settings name, with alias `candidate`.
     Runs of a comparison do not register: the last one would always be the candidate."""
-    best = checkpoints.best_checkpoint(run.paths)
+    best = best_checkpoint(run.paths)
     model = run.config.checkpoint.model.replace("{preset}", run.config.preset)
     if model and not run.config.tags.sweep and best is not None:
         register(model, run.paths.checkpoint(best) / "policy", run.tracker.run_id)
 
 
-def export_policy(engines: Engines, start_policy: str, folder: Path) -> None:
-    """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the start policy."""
+def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
+    """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the initial policy."""
     from transformers import AutoConfig
 
     folder.mkdir(parents=True, exist_ok=True)
     engines.on_all_ranks("export", str(folder / "model.safetensors"))
-    AutoConfig.from_pretrained(start_policy).save_pretrained(folder)
-    load_tokenizer(start_policy).save_pretrained(folder)
+    AutoConfig.from_pretrained(initial_policy).save_pretrained(folder)
+    load_tokenizer(initial_policy).save_pretrained(folder)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from sgpo_core.config import BenchmarkSettings, ConfigError, DataSettings, ModelSettings, RunConfig, fingerprint
-from sgpo_core.problems import as_problem, load_problems, problems_of_iteration
+from sgpo_core.config.base import ConfigError, fingerprint
+from sgpo_core.config.data import BenchmarkSettings, DataSettings, ModelSettings
+from sgpo_core.config.run import RunConfig
+from sgpo_core.data.problems import as_problem, load_problems, problems_of_iteration
 from sgpo_core.types import Problem
-from tasks.services import home
+from tasks.paths import home
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,7 @@ def copies() -> Path:
     return home() / "datasets"
 
 
-def that_fit(sets: ProblemSets, policy: str, config: RunConfig) -> ProblemSets:
-    """The same, without the problems to train on that leave no room for a response; see `fitting`."""
-    return replace(sets, train=fitting(sets.train, policy, config.model, config.sampling.max_tokens))
-
-
-def fitting(problems: Dataset, policy: str, model: ModelSettings, max_tokens: int) -> Dataset:
+def drop_overlong_prompts(problems: Dataset, policy: str, model: ModelSettings, max_tokens: int) -> Dataset:
     """The problems whose prompts leave room for a response; `info.description` counts the others. Raises ConfigError
     when there is none."""
     tokenizer, limit = load_tokenizer(policy), model.max_length - max_tokens
@@ -64,13 +61,13 @@ def fitting(problems: Dataset, policy: str, model: ModelSettings, max_tokens: in
     if len(kept) == len(problems):
         return problems
     shorter = problems.select(kept)
-    left_out = f"{len(problems) - len(kept)} problems left out: their prompts are over {limit} tokens"
-    shorter.info.description = "; ".join(filter(None, [problems.info.description, left_out]))
+    dropped = f"{len(problems) - len(kept)} problems left out: their prompts are over {limit} tokens"
+    shorter.info.description = "; ".join(filter(None, [problems.info.description, dropped]))
     return shorter
 
 
 class PolicyCodec:
-    """A policy's tokenizer as responses that exist already need it (`response_groups.Codec`)."""
+    """A policy's tokenizer as responses that exist already need it (`offline.importer.Codec`)."""
 
     def __init__(self, policy: str, model: ModelSettings) -> None:
         self.tokenizer, self.model = load_tokenizer(policy), model

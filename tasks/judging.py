@@ -6,18 +6,18 @@ import random
 import time
 from collections.abc import Sequence
 from statistics import mean
-from typing import Any
 
 from prefect import get_run_logger
 
-from sgpo_core import rollout_table
-from sgpo_core.files import read_json
-from sgpo_core.judge import rule
-from sgpo_core.judge_settings import JudgeSettings
-from sgpo_core.rule_judge import is_exact
-from sgpo_core.types import VerdictStatus
-from tasks.judges import JUDGED_COLUMNS, item_of_row
-from tasks.run import Run, phase
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.judges.rule import is_exact, rule
+from sgpo_core.storage import rollout_table
+from sgpo_core.storage.atomic import read_json
+from sgpo_core.types import RolloutGroup
+from tasks.judges.group_judge import judged_item
+from tasks.judges.kinds import kind_of
+from tasks.run import Run
+from tasks.stage import Metrics, stage
 
 FEWEST_COMPARED = 10  # for an alarm: of fewer verdicts an agreement says little
 
@@ -26,45 +26,48 @@ class JudgeFailed(RuntimeError):
     """The judge abstained too often for too long; the message says what to look at."""
 
 
-@phase("judge")
-def judge(run: Run, iteration: int) -> None:
+@stage("judge")
+def judge(run: Run, iteration: int) -> Metrics:
     """Verdicts for the responses that credit asks about. Most are here when the last response is; of a saved table
     (after a crash) all are made now."""
     began, path = time.monotonic(), run.paths.rollouts(iteration)
-    table = rollout_table.read(path, JUDGED_COLUMNS)
-    columns = run.judging.columns(table, run.stream.take_judgements())
-    rollout_table.add(path, columns)
-    run.metrics["judge/seconds"] = run.judging.take_seconds()
-    run.metrics["judge/wait_s"] = time.monotonic() - began
-    _watch_drift(run, iteration, {**table, **columns})
+    groups = run.judge.complete(rollout_table.read(path), run.stream.take_judgements())
+    rollout_table.write(path, groups)
+    metrics = {"judge/seconds": run.judge.take_seconds(), "judge/wait_s": time.monotonic() - began}
+    return metrics | _drift(run, iteration, groups)
 
 
-def _watch_drift(run: Run, iteration: int, table: dict[str, list[Any]]) -> None:
+def _drift(run: Run, iteration: int, groups: Sequence[RolloutGroup]) -> Metrics:
     """A trained judge knows the responses that it was trained on, and errs the more the further the policy moves away
     from them. A sample of its verdicts is compared with the rule judge's, where that one is exact."""
     settings = run.config.judge
-    if settings.name == "rule" and settings.noise == 0:
-        return
+    if kind_of(settings).is_exact_rule and settings.noise == 0:
+        return {}
     rng = random.Random(f"drift/{run.config.seed}/{iteration}")
     sample = [
-        i
-        for i, status in enumerate(table["verdict_status"])
-        if status == VerdictStatus.OK and rng.random() < settings.drift_sample and is_exact(table["prompt"][i])
+        (judged_item(group.problem, rollout), rollout.judgement.verdict)
+        for group in groups
+        for rollout in group.rollouts
+        if rollout.judgement is not None
+        and not rollout.judgement.verdict.abstained
+        and rng.random() < settings.drift_sample
+        and is_exact(group.problem.prompt)
     ]
     if not sample:
-        return
-    right = rule([item_of_row(table, i) for i in sample])
+        return {}
+    right = rule([item for item, _ in sample])
     agreement = mean(
-        table["first_error_step"][i] == other.verdict.first_error_step for i, other in zip(sample, right, strict=True)
+        verdict.first_error_step == other.verdict.first_error_step
+        for (_, verdict), other in zip(sample, right, strict=True)
     )
     alarm = agreement < settings.drift_alarm and len(sample) >= FEWEST_COMPARED
-    run.metrics |= {"judge/drift_agreement": agreement, "judge/drift_alarm": float(alarm)}
     if alarm:
         get_run_logger().warning(
             f"the judge agrees with the rule judge on {agreement:.0%} of {len(sample)} verdicts, less than "
             f"judge.drift_alarm={settings.drift_alarm:.0%}: what it rewards is not the correct prefix any more. Train "
             "it anew on this run's rollouts (docs/judges.md), or take a better one"
         )
+    return {"judge/drift_agreement": agreement, "judge/drift_alarm": float(alarm)}
 
 
 def check_judge(run: Run, iteration: int) -> None:

@@ -6,34 +6,57 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from sgpo_core import rollout_table
-from sgpo_core.files import write_json
-from sgpo_core.metrics import rollout_metrics
+from prefect import get_run_logger
+
+from sgpo_core.analysis.metrics import rollout_metrics
+from sgpo_core.storage import rollout_table
+from sgpo_core.storage.atomic import read_json, write_json
+from sgpo_core.storage.run_dir import RunPaths
 from tasks.checkpointing import publish_policy, register_best
-from tasks.run import Run, phase
+from tasks.run import Run
+from tasks.stage import IterationMetrics, Metrics, stage
 
 _SAMPLE_COLUMNS = ("prompt", "response", "answer", "grade", "first_error_step", "rts", "shaped_reward", "advantage")
 
 
-@phase("record")
-def record(run: Run, iteration: int) -> str:
-    """metrics.json and MLflow; returns the line that tells a person how it goes."""
-    now = time.monotonic()
+class Progress:
+    """Where a run stands: `done` iterations that its last checkpoint has seen, and the clock since then."""
+
+    def __init__(self, run: Run, done: int) -> None:
+        self.run, self.done = run, done
+        self.started = self.iteration_started = time.monotonic()
+
+    def record(self, iteration: int, metrics: IterationMetrics) -> IterationMetrics:
+        """Ends an iteration: metrics.json, MLflow, a line of the log. Returns the metrics that the next one begins
+        with: how long this took."""
+        now = time.monotonic()
+        metrics += {"time/iteration_s": now - self.iteration_started}
+        self.iteration_started = now
+        following = IterationMetrics(record(self.run, iteration, metrics))
+        stands = read_json(self.run.paths.metrics(iteration))["metrics"]
+        get_run_logger().info(progress_line(self.run, iteration, stands, self._left(iteration)))
+        return following
+
+    def _left(self, iteration: int) -> str:
+        """The forecast of the time left; "" before anything is known."""
+        fresh = iteration - self.done
+        if fresh <= 0:
+            return ""
+        seconds = (time.monotonic() - self.started) / fresh * (self.run.iterations - iteration)
+        return f"left {timedelta(seconds=round(seconds))}"
+
+
+@stage("record")
+def record(run: Run, iteration: int, metrics: Metrics) -> None:
+    """metrics.json and MLflow."""
     if iteration > 0:
-        run.metrics |= rollout_metrics(rollout_table.read(run.paths.rollouts(iteration)))
-    run.timings["iteration"] = now - run.iteration_started
-    run.metrics |= {f"time/{name}_s": seconds for name, seconds in run.timings.items()}
-    run.timings.clear()
-    run.metrics = run.tracker.record(run.paths.metrics(iteration), iteration, run.metrics)
-    line = progress_line(run, iteration)
-    run.last_metrics, run.metrics = {**run.last_metrics, **run.metrics}, {}
-    run.iteration_started = now
-    return line
+        metrics = metrics | rollout_metrics(rollout_table.read(run.paths.rollouts(iteration)))
+    run.tracker.record(run.paths.metrics(iteration), iteration, metrics)
 
 
-def progress_line(run: Run, iteration: int) -> str:
+def progress_line(run: Run, iteration: int, metrics: Metrics, left: str) -> str:
     """Iteration, all-negative fraction, reward, accuracy, seconds, time left."""
-    total, metrics = run.iterations, run.metrics
+    total = run.iterations
     parts = [f"{run.config.algorithm.name} seed {run.config.seed}", f"iteration {iteration:>{len(str(total))}}/{total}"]
     if iteration > 0:
         parts += [
@@ -42,27 +65,31 @@ def progress_line(run: Run, iteration: int) -> str:
         ]
     parts += [f"{name.split('/')[1]} avg@k {value:.3f}" for name, value in metrics.items() if name.endswith("avg_at_k")]
     parts.append(f"{metrics['time/iteration_s']:.1f} s")
-    done = iteration - run.first_iteration + 1
-    if done > 0:
-        left = (time.monotonic() - run.started) / done * (total - iteration)
-        parts.append(f"left {timedelta(seconds=round(left))}")
-    return " | ".join(parts)
+    return " | ".join([*parts, left] if left else parts)
 
 
 def finish(run: Run) -> dict[str, Any]:
     """Publishes the policy and a sample of rollouts, and writes the result, after which the run counts as complete."""
-    last = run.iterations
     publish_policy(run)
     run.tracker.deliver_waiting()
     register_best(run)
-    table = rollout_table.read(run.paths.rollouts(last), _SAMPLE_COLUMNS)
-    run.tracker.log_sample({name: values[:64] for name, values in table.items()}, "rollouts_sample.json")
+    sample = rollout_table.to_table(rollout_table.read(run.paths.rollouts(run.iterations)), _SAMPLE_COLUMNS)
+    run.tracker.log_sample(sample.slice(0, 64).to_pydict(), "rollouts_sample.json")
     result = {
         "run_id": run.config.run_id,
         "mlflow_run_id": run.tracker.run_id,
         "run_dir": str(run.paths.root),
-        "final_metrics": run.last_metrics,
+        "iterations": run.iterations,
+        "final_metrics": latest_metrics(run.paths, run.iterations),
     }
     run.tracker.finish()
     write_json(run.paths.result, result)  # last: from here on the run counts as complete
     return result
+
+
+def latest_metrics(paths: RunPaths, iterations: int) -> Metrics:
+    """The latest value of every metric, up to that iteration."""
+    latest: Metrics = {}
+    for iteration in range(iterations + 1):
+        latest |= read_json(paths.metrics(iteration))["metrics"]
+    return latest

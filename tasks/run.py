@@ -1,34 +1,33 @@
-"""One run: its settings, folder, engines and problems, and the timed Prefect tasks that work on it."""
+"""One run: its settings, folder, engines and problems, which all its stages share."""
 
 from __future__ import annotations
 
 import fcntl
-import functools
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar
+from functools import partial
+from typing import Any
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
+from prefect import get_run_logger
 
-from sgpo_core import checkpoints
-from sgpo_core.answers import AnswerGrader
-from sgpo_core.checkpoints import RunPaths
-from sgpo_core.config import ConfigError, JudgeSettings, TrainingConfig, to_yaml
-from sgpo_core.files import read_json, remove_whole, write_text
-from sgpo_core.judge import Judge
-from sgpo_core.shaping import domain_shares
-from tasks.cluster import Engines, engines_for
-from tasks.data import ProblemSets, load_tokenizer, stop_ids
-from tasks.group_stream import GroupStream
-from tasks.judge_eval import check_gate
-from tasks.judges import Judging, calls_at_a_time, open_judge
-from tasks.services import home
-from tasks.tracking import Tracker, run_tags, this_attempt
-
-P = ParamSpec("P")
-R = TypeVar("R")
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.loading import to_yaml
+from sgpo_core.config.run import RunConfig, TrainingConfig
+from sgpo_core.grading.grader import AnswerGrader
+from sgpo_core.judges.base import Judge
+from sgpo_core.rl.assignment import CreditAssignment
+from sgpo_core.rl.shaping import domain_shares
+from sgpo_core.storage.atomic import read_json, remove_atomically, write_json, write_text
+from sgpo_core.storage.run_dir import FORMAT, RunPaths, iterations_saved, unfinished_predecessor
+from tasks.data import ProblemSets, decode, load_tokenizer, stop_ids
+from tasks.engines.cluster import Engines, engines_for
+from tasks.judges.group_judge import GroupJudge
+from tasks.judges.group_stream import GroupStream
+from tasks.judges.judge_eval import check_gate
+from tasks.judges.kinds import kind_of, open_judge
+from tasks.paths import home
+from tasks.tracking.tracker import Tracker, run_tags, this_attempt
 
 
 class RunInProgress(ConfigError):
@@ -36,7 +35,8 @@ class RunInProgress(ConfigError):
 
 
 class Run:
-    """What the tasks of a run share. Data passes between them in files below `paths`, not here.
+    """What the stages of a run share; none of it is replaced while the run goes on. Rollouts pass between the stages in
+    files below `paths`, metrics as what a stage returns.
 
     (A plain class: Prefect walks through dataclasses and models that are handed to a task, and this holds actors.)
     """
@@ -55,27 +55,17 @@ class Run:
         self.config, self.iterations, self.paths, self.policy = config, iterations, paths, policy
         self.engines, self.tracker = engines, tracker
         self.problems, self.benchmarks = sets.train, sets.benchmarks
-        self.domain_shares = domain_shares(self.problems["domain"])
-        self.all_correct: dict[int, dict[str, bool]] = {}  # iteration -> problem id -> solved by all (SRPO)
         self.tokenizer = load_tokenizer(policy)
         self.stop_ids = stop_ids(self.tokenizer)
         self.grader = AnswerGrader()
-        self.judging = Judging(judge, config.algorithm.credit.scope)
-        self.stream = GroupStream(self.grader, self.judging, calls_at_a_time(config.judge))
-        self.timings: dict[str, float] = {}
-        self.metrics: dict[str, float] = {}  # of the iteration in progress
-        self.last_metrics: dict[str, float] = {}  # the latest value of each
-        self.started = self.iteration_started = time.monotonic()
-        self.first_iteration = 1
+        self.judge = GroupJudge(judge, config.algorithm.credit.scope)
+        self.stream = GroupStream(self.grader, self.judge, kind_of(config.judge).calls_at_a_time)
+        self.credit = credit_assignment(config, self.problems["domain"], self.tokenizer)
 
-    def resume_after(self, done: int) -> None:
-        """Delivers what a crash kept from the tracking server, and takes up the metrics and the clock from there."""
-        self.tracker.redeliver(done)
-        for iteration in range(done + 1) if done else ():
-            self.last_metrics |= read_json(self.paths.metrics(iteration))["metrics"]
-        self.first_iteration = done + 1
-        self.timings.clear()
-        self.started = self.iteration_started = time.monotonic()
+    @property
+    def is_online(self) -> bool:
+        """Whether the policy that is updated has sampled the responses."""
+        return isinstance(self.config, RunConfig)
 
     def evaluates(self, iteration: int) -> bool:
         return iteration % self.config.eval.every == 0 or iteration == self.iterations
@@ -83,26 +73,21 @@ class Run:
     def checkpoints(self, iteration: int) -> bool:
         return iteration % self.config.checkpoint.every == 0 or iteration == self.iterations
 
+    def last_checkpoint(self) -> int:
+        """Iteration of the newest whole checkpoint; 0 where there is none."""
+        return max(iterations_saved(self.paths.checkpoints), default=0)
 
-def phase(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A Prefect task of a run whose seconds become `time/<name>_s`.
 
-    Not retried and not cached: these tasks change weights or files in place, and recovery is from the last checkpoint.
-    """
-
-    def wrap(function: Callable[P, R]) -> Callable[P, R]:
-        @functools.wraps(function)
-        def timed(*args: P.args, **kwargs: P.kwargs) -> R:
-            run, began = args[0], time.monotonic()
-            assert isinstance(run, Run)
-            try:
-                return function(*args, **kwargs)
-            finally:
-                run.timings[name] = run.timings.get(name, 0.0) + time.monotonic() - began
-
-        return task(name=name, retries=0, cache_policy=NO_CACHE, persist_result=False)(timed)
-
-    return wrap
+def credit_assignment(config: TrainingConfig, domains: Sequence[str], tokenizer: Any) -> CreditAssignment:
+    """How the run's algorithm gives credit; `domains` are those of all its problems."""
+    return CreditAssignment(
+        algorithm=config.algorithm,
+        groups=config.sampling.problems,
+        max_tokens=config.sampling.max_tokens,
+        domain_shares=domain_shares(domains),
+        decode=partial(decode, tokenizer),
+        encode=lambda text: tokenizer(text)["input_ids"],
+    )
 
 
 def run_paths(config: TrainingConfig) -> RunPaths:
@@ -110,20 +95,38 @@ def run_paths(config: TrainingConfig) -> RunPaths:
 
 
 @contextmanager
-def locked(paths: RunPaths, fresh: bool) -> Iterator[None]:
+def locked(paths: RunPaths) -> Iterator[None]:
     """The run's folder, held by this process alone; the lock goes with the process, however it ends."""
     paths.root.mkdir(parents=True, exist_ok=True)
-    with open(paths.root.with_name(f".{paths.root.name}.lock"), "w") as lock:  # beside it: `fresh` removes the folder
+    with open(paths.root.with_name(f".{paths.root.name}.lock"), "w") as lock:  # beside it: the folder may be removed
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RunInProgress(
                 f"run {paths.root.name} is in progress in another process: wait for it, or change the seed"
             ) from None
-        if fresh:
-            remove_whole(paths.root)
-            paths.root.mkdir()
         yield
+
+
+def start_over(paths: RunPaths) -> None:
+    """Removes what is there of a run; its folder is `locked`."""
+    remove_atomically(paths.root)
+    paths.root.mkdir()
+
+
+def begin_or_resume(config: TrainingConfig, paths: RunPaths, fresh: bool) -> None:
+    """Makes a run's folder ready for `open_run`: emptied if `fresh`, else as a crash has left it. Raises ConfigError
+    for a run that an earlier version of this project has begun."""
+    if fresh:
+        start_over(paths)
+    elif earlier := unfinished_predecessor(paths, config.deciding()):
+        raise ConfigError(
+            f"{earlier} holds this run as an earlier version has begun it, and its files can't be read any more: "
+            f"finish it with that version, or remove it; --fresh (fresh=true in Prefect) leaves it there and starts "
+            f"{paths.root.name}"
+        )
+    write_json(paths.format, FORMAT)
+    write_text(paths.config, to_yaml(config))
 
 
 @contextmanager
@@ -137,7 +140,6 @@ def open_run(
 ) -> Iterator[Run]:
     """Engines that hold the run's policy and its judge, and the tracking run; new, or where the last checkpoint left
     them. Raises ConfigError when the judge does not pass its gate (judge.min_f1)."""
-    write_text(paths.config, to_yaml(config))
     attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, run_tags(config), settings)
     try:
@@ -154,10 +156,13 @@ def open_run(
         raise
 
 
-def last_checkpoint(run: Run) -> int:
-    """Iteration of the newest whole checkpoint; 0 where there is none."""
-    return max(checkpoints.iterations_saved(run.paths.checkpoints), default=0)
+def finished_result(paths: RunPaths, iterations: int = 0) -> dict[str, Any] | None:
+    """The result of a run that is complete; None where there is none, or more iterations are asked for."""
+    result = read_json(paths.result) if paths.result.exists() else None
+    return result if result is None or result["iterations"] >= iterations else None
 
 
-def finished_result(paths: RunPaths) -> dict[str, Any] | None:
-    return read_json(paths.result) if paths.result.exists() else None
+def say_complete(paths: RunPaths, result: dict[str, Any], iterations: int) -> None:
+    """Tells why nothing is run."""
+    more = f" with {result['iterations']} iterations" if result["iterations"] > iterations else ""
+    get_run_logger().info(f"complete already{more}: {paths.root} (fresh=true starts over)")

@@ -3,124 +3,133 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
+import ray
 from prefect import get_run_logger
 
-from sgpo_core import rollout_table
-from sgpo_core.batching import mini_batches, plan_batches
-from sgpo_core.rollout_table import group_slices
-from sgpo_core.training_rows import TrainingRow, deal, policy_rows, scoring_row
-from tasks.cluster import Engines
-from tasks.run import Run, phase
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.rl.batching import mini_batches, plan_batches
+from sgpo_core.rl.training_samples import TrainingSample, forward_sample, policy_samples, split_over_ranks
+from sgpo_core.storage import rollout_table
+from sgpo_core.types import RolloutGroup, TokenLogprobs
+from tasks.engines.cluster import Engines
+from tasks.run import Run
+from tasks.stage import Metrics, stage
 from tasks.workers.trainer_worker import RankStats
 
 
 def set_up_trainer(run: Run) -> None:
-    """Fresh optimizer, start policy; also when the ranks served another run before."""
+    """Fresh optimizer, initial policy; also when the ranks served another run before."""
     c = run.config
     run.engines.on_all_ranks("setup", run.policy, c.model, c.train, c.deepspeed, c.algorithm.loss.kl_coef > 0)
 
 
-@phase("update")
-def update(run: Run, iteration: int, on_policy: bool = True) -> None:
+@stage("update")
+def update(run: Run, iteration: int) -> Metrics:
     """One optimizer step a mini-batch and epoch. Groups without signal are dropped first, and without any there is no
-    step at all (Adam's momentum would move the weights for no reason), unless a KL term still pulls. `on_policy`: the
-    policy that is updated has sampled the responses, so that any difference to the sampler is a fault."""
-    config = run.config
-    table = rollout_table.read(run.paths.rollouts(iteration))
-    slices = group_slices(table["group"])
+    step at all (Adam's momentum would move the weights for no reason), unless a KL term still pulls."""
+    config, groups = run.config, rollout_table.read(run.paths.rollouts(iteration))
     has_kl = config.algorithm.loss.kl_coef > 0
-    groups = [
-        g
-        for g, rows in enumerate(slices)
-        if any(table["advantage"][rows]) or (has_kl and not all(table["left_out"][rows]))
-    ]
+    taught = [g for g, group in enumerate(groups) if group.has_signal or (has_kl and _is_kept(group))]
     batches = [
         batch
         for epoch in range(config.train.epochs)
-        for batch in mini_batches(groups, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
+        for batch in mini_batches(taught, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
     ]
-    steps = [_rows(run, table, [i for g in batch for i in range(slices[g].start, slices[g].stop)]) for batch in batches]
-    steps = [rows for rows in steps if rows]
-    stats = train_on(
-        run.engines, steps, config.train.micro_batch_tokens, config.algorithm.loss, config.sampling.temperature
-    )
-    # What `score` has measured of all tokens goes before what the first step says of its own.
-    run.metrics = update_metrics(stats, steps, config.train.micro_batch_tokens, len(run.engines.trainers)) | run.metrics
-    if on_policy:
-        _warn_of_mismatch(run)
+    steps = [samples for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
+    budget = config.train.micro_batch_tokens
+    stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
+    metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
+    if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
+        # Of the first step alone: later ones have moved away from the sampler on purpose.
+        metrics |= _mismatch(run, stats[0].logprob_difference / max(1, stats[0].tokens))
+    return metrics
 
 
-def _rows(run: Run, table: dict[str, list[Any]], indices: Sequence[int]) -> list[TrainingRow]:
-    counts = [i for i in indices if not (table["neutral"][i] or table["left_out"][i]) and table["token_ids"][i]]
-    loss = run.config.algorithm.loss
-    old = "trainer_logprobs" if loss.old_logprobs == "trainer" else "rollout_logprobs"
-    columns = ("prompt_ids", "token_ids", old, "advantage", "token_credit")
-    prompts, tokens, logprobs, advantages, credits = ([table[c][i] for i in counts] for c in columns)
-    limit = run.config.sampling.max_tokens
-    return policy_rows(prompts, tokens, logprobs, advantages, credits, loss.mean, limit)
+def _is_kept(group: RolloutGroup) -> bool:
+    return not all(rollout.credit is None or rollout.credit.filtered for rollout in group.rollouts)
 
 
-@phase("score")
-def score(run: Run, iteration: int) -> None:
+def _samples(run: Run, groups: Sequence[RolloutGroup]) -> list[TrainingSample]:
+    """A mini-batch: the responses that count, and have tokens."""
+    members = [
+        (group, rollout)
+        for group in groups
+        for rollout in group.rollouts
+        if rollout.credit is not None and rollout.credit.counts and len(rollout.token_ids)
+    ]
+    return policy_samples(members, run.config.algorithm.loss, run.config.sampling.max_tokens)
+
+
+@stage("recompute_logprobs")
+def recompute_logprobs(run: Run, iteration: int) -> Metrics:
     """The trainer's own log-probabilities and entropies of all sampled tokens, before the update, for algorithms that
     ask for them; and how far the sampler is from them."""
-    if not run.config.algorithm.needs_trainer_scores:
-        return
+    if not run.config.algorithm.needs_trainer_logprobs:
+        return {}
     path = run.paths.rollouts(iteration)
-    table = rollout_table.read(path, ["prompt_ids", "token_ids", "rollout_logprobs"])
-    rows = [scoring_row(prompt, tokens) for prompt, tokens in zip(table["prompt_ids"], table["token_ids"], strict=True)]
-    scores = score_rows(run.engines, rows, run.config.train.micro_batch_tokens, run.config.sampling.temperature)
-    rollout_table.add(path, {"trainer_logprobs": [s[0] for s in scores], "trainer_entropies": [s[1] for s in scores]})
-    differences = [np.abs(s[0] - np.asarray(old)) for s, old in zip(scores, table["rollout_logprobs"], strict=True)]
-    run.metrics["policy/sampler_logprob_diff"] = float(np.mean(np.concatenate(differences)))
+    groups = rollout_table.read(path)
+    samples = [forward_sample(group.prompt_ids, rollout.token_ids) for group in groups for rollout in group.rollouts]
+    budget, temperature = run.config.train.micro_batch_tokens, run.config.sampling.temperature
+    found = iter(token_logprobs(run.engines, samples, budget, temperature))
+    groups = [g.with_rollouts([replace(r, recomputed=next(found)) for r in g.rollouts]) for g in groups]
+    rollout_table.write(path, groups)
+    differences = [
+        np.abs(rollout.recomputed.logprobs.astype(np.float64) - rollout.rollout_logprobs)
+        for group in groups
+        for rollout in group.rollouts
+        if rollout.recomputed is not None
+    ]
+    return _mismatch(run, float(np.mean(np.concatenate(differences))))
 
 
-def score_rows(
-    engines: Engines, rows: Sequence[TrainingRow], token_budget: int, temperature: float
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(log-probabilities, entropies) of each row's response tokens, float32, nats, in the order of the rows."""
-    import ray
-
-    plan = plan_batches(range(len(rows)), [len(r.input_ids) for r in rows], token_budget, len(engines.trainers))
+def token_logprobs(
+    engines: Engines, samples: Sequence[TrainingSample], token_budget: int, temperature: float
+) -> list[TokenLogprobs]:
+    """Of each sample's response tokens, in the order of the samples."""
+    plan = plan_batches(range(len(samples)), [len(s.input_ids) for s in samples], token_budget, len(engines.trainers))
     answers = ray.get(
         [
-            trainer.score.remote([[rows[i] for i in batch] for batch in batches], temperature)
+            trainer.token_logprobs.remote([[samples[i] for i in batch] for batch in batches], temperature)
             for trainer, batches in zip(engines.trainers, plan.ranks, strict=True)
         ]
     )
-    scores: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    found: dict[int, TokenLogprobs] = {}
     for batches, answer in zip(plan.ranks, answers, strict=True):
-        scores |= zip([i for batch in batches for i in batch], answer, strict=True)
-    return [scores[i] for i in range(len(rows))]
+        found |= zip([i for batch in batches for i in batch], answer, strict=True)
+    return [found[i] for i in range(len(samples))]
 
 
-def _warn_of_mismatch(run: Run) -> None:
-    difference, alarm = run.metrics.get("policy/sampler_logprob_diff"), run.config.train.mismatch_alarm
-    if difference is None:
-        return
-    run.metrics["policy/mismatch_alarm"] = float(difference > alarm)
+def _mismatch(run: Run, difference: float) -> Metrics:
+    """Mean |trainer - sampler| (nats), and the alarm: where the policy that is updated has sampled the responses, any
+    difference is a fault."""
+    metrics, alarm = {"policy/sampler_logprob_diff": difference}, run.config.train.mismatch_alarm
+    if not run.is_online:
+        return metrics
     if difference > alarm:
         get_run_logger().warning(
             f"sampler and trainer disagree by {difference:.3f} nats a token on average, over train.mismatch_alarm="
             f"{alarm}: what is trained on is not what was sampled. algorithm.loss.old_logprobs=trainer with "
             "algorithm.loss.tis_cap=2 corrects for it; model.dtype=float32 tells noise from stale weights"
         )
+    return metrics | {"policy/mismatch_alarm": float(difference > alarm)}
 
 
 def train_on(
-    engines: Engines, steps: Sequence[Sequence[TrainingRow]], token_budget: int, loss: Any, temperature: float
+    engines: Engines,
+    steps: Sequence[Sequence[TrainingSample]],
+    token_budget: int,
+    loss: LossSettings,
+    temperature: float,
 ) -> list[RankStats]:
-    """One optimizer step for each entry of `steps` (a whole mini-batch of rows); sums over ranks."""
-    import ray
-
+    """One optimizer step for each entry of `steps` (a whole mini-batch of samples); sums over ranks."""
     if not steps:
         return []
-    dealt = [deal(rows, token_budget, len(engines.trainers)) for rows in steps]
+    split = [split_over_ranks(samples, token_budget, len(engines.trainers)) for samples in steps]
     per_rank = ray.get(
-        [t.update.remote([step[rank] for step in dealt], loss, temperature) for rank, t in enumerate(engines.trainers)]
+        [t.update.remote([step[rank] for step in split], loss, temperature) for rank, t in enumerate(engines.trainers)]
     )
     return [_add(ranks) for ranks in zip(*per_rank, strict=True)]
 
@@ -131,8 +140,8 @@ def _add(ranks: Sequence[RankStats]) -> RankStats:
 
 
 def update_metrics(
-    stats: Sequence[RankStats], steps: Sequence[Sequence[TrainingRow]], token_budget: int, world_size: int
-) -> dict[str, float]:
+    stats: Sequence[RankStats], steps: Sequence[Sequence[TrainingSample]], token_budget: int, world_size: int
+) -> Metrics:
     """The `policy/...` metrics of an iteration; only the number of steps (0) where none was made."""
     if not stats:
         return {"policy/steps": 0.0}
@@ -146,6 +155,4 @@ def update_metrics(
         "policy/entropy": sum(s.entropy for s in stats) / tokens,
         "policy/grad_norm": sum(s.grad_norm for s in stats) / len(stats),
         "policy/padding_frac": sum(p.padding_frac for p in plans) / len(plans),
-        # Of the first step alone: later ones have moved away from the sampler on purpose.
-        "policy/sampler_logprob_diff": stats[0].logprob_difference / max(1, stats[0].tokens),
     }

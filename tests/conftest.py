@@ -31,7 +31,7 @@ def session_home() -> Path:
 @pytest.fixture(scope="session")
 def engines(session_home: Path) -> Iterator[None]:
     """Engines started by any test stay up for the others."""
-    from tasks.cluster import keep_engines
+    from tasks.engines.cluster import keep_engines
 
     with keep_engines():
         yield
@@ -42,7 +42,7 @@ def policy(engines: None) -> str:
     """Folder of a policy that knows the format and makes most of the errors that there are."""
     from flows.warm_start import warm_start
 
-    overrides = ["phases=[{steps: 300, slip_rate: 0.3}]", "gate_agreement=0", "gate_samples=64"]
+    overrides = ["curriculum=[{steps: 300, slip_rate: 0.3}]", "gate_agreement=0", "gate_samples=64"]
     return str(warm_start("tiny", overrides)["run_dir"])
 
 

@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from sgpo_core import rollout_table
-from tasks.traces import write_traces
+from sgpo_core.storage import rollout_table
+from tasks.reports.traces import write_traces
 
 TEXT = "Step 1: a\nStep 2: b\nStep 3: c\n"  # three steps of ten characters
 Row = dict[str, Any]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sgpo_core.chat import ChatReply, ChatRequest
-from sgpo_core.judge_settings import JudgeEngineSettings
-from tasks.workers.rollout_worker import vllm_environment
+from sgpo_core.config.judge import JudgeEngineSettings
+from sgpo_core.judges.chat import ChatReply, ChatRequest
 
 _BATCH_TOKENS = 8192
 
@@ -95,8 +94,3 @@ def context_length(model: str) -> int:
     from transformers import AutoConfig
 
     return int(AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings)
-
-
-def environment(settings: JudgeEngineSettings) -> dict[str, str]:
-    """Variables of the actor's process."""
-    return vllm_environment(settings.threads, settings.gpus)

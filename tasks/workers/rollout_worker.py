@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from sgpo_core.config import ClusterSettings, ModelSettings
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import ClusterSettings
 from tasks.workers.weight_sync import Fingerprint, checksum, read_weights
 
 
@@ -160,11 +161,6 @@ def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(sampling.stop_ids),
     }
-
-
-def environment(cluster: ClusterSettings) -> dict[str, str]:
-    """Variables of the actor's process."""
-    return vllm_environment(cluster.rollout_threads, cluster.rollout_gpus)
 
 
 def vllm_environment(threads: int, gpus: int) -> dict[str, str]:

@@ -16,11 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sgpo_core.algorithms import LossSettings
-from sgpo_core.config import DeepSpeedSettings, ModelSettings, TrainSettings
-from sgpo_core.linear_logprobs import as_logprob_head
-from sgpo_core.losses import policy_loss, supervised_loss
-from sgpo_core.training_rows import MicroBatch, TrainingRow, collate, scoring_row
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
+from sgpo_core.rl.linear_logprobs import as_logprob_head
+from sgpo_core.rl.losses import policy_loss, supervised_loss
+from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
+from sgpo_core.types import TokenLogprobs
 from tasks.workers.weight_sync import checksum, write_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -153,10 +155,10 @@ class TrainerWorker:
         self._grad_norm = float(nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit))
 
     def update(
-        self, steps: Sequence[Sequence[Sequence[TrainingRow]]], loss: LossSettings, temperature: float
+        self, steps: Sequence[Sequence[Sequence[TrainingSample]]], loss: LossSettings, temperature: float
     ) -> list[RankStats]:
         """One optimizer step for each entry of `steps`, itself a list of micro-batches (this rank's share)."""
-        return [self._policy_step([collate(rows) for rows in step], loss, temperature) for step in steps]
+        return [self._policy_step([collate(samples) for samples in step], loss, temperature) for step in steps]
 
     def _policy_step(self, batches: Sequence[MicroBatch], settings: LossSettings, temperature: float) -> RankStats:
         sums = torch.zeros(6, dtype=torch.float64)
@@ -184,18 +186,18 @@ class TrainerWorker:
         value = sums.tolist()
         return RankStats(value[0], int(value[1]), int(value[2]), value[3], value[4], value[5], norm)
 
-    def score(
-        self, micro_batches: Sequence[Sequence[TrainingRow]], temperature: float
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(log-probabilities, entropies) of this rank's rows, float32 [response tokens] each, nats, in their order."""
-        scores: list[tuple[np.ndarray, np.ndarray]] = []
-        for rows in micro_batches:
+    def token_logprobs(
+        self, micro_batches: Sequence[Sequence[TrainingSample]], temperature: float
+    ) -> list[TokenLogprobs]:
+        """Of this rank's samples, in their order: log-probabilities and entropies of their response tokens."""
+        found: list[TokenLogprobs] = []
+        for samples in micro_batches:
             with torch.no_grad():
-                both = self.engine(collate(rows).to(self.device), temperature)
-            ends = np.cumsum([len(r.weights) for r in rows])[:-1]
+                both = self.engine(collate(samples).to(self.device), temperature)
+            ends = np.cumsum([len(s.weights) for s in samples])[:-1]
             logprobs, entropies = (np.split(values.cpu().numpy(), ends) for values in both)
-            scores += list(zip(logprobs, entropies, strict=True))[: len(rows)]
-        return scores
+            found += [TokenLogprobs(*parts) for parts in zip(logprobs, entropies, strict=True)][: len(samples)]
+        return found
 
     def _reference_logprobs(self, batch: MicroBatch, temperature: float) -> Tensor | None:
         if self.reference is None:
@@ -203,13 +205,13 @@ class TrainerWorker:
         with torch.no_grad():
             return self.reference(batch, temperature)[0]
 
-    def supervised(self, steps: Sequence[tuple[float, Sequence[Sequence[TrainingRow]]]]) -> list[float]:
+    def supervised(self, steps: Sequence[tuple[float, Sequence[Sequence[TrainingSample]]]]) -> list[float]:
         """Supervised steps, each (learning rate, micro-batches); returns this rank's share of each step's loss."""
         losses = []
         for lr, micro_batches in steps:
             total = 0.0
-            for rows in micro_batches:
-                batch = collate(rows).to(self.device)
+            for samples in micro_batches:
+                batch = collate(samples).to(self.device)
                 loss = supervised_loss(self.engine(batch)[0], batch.weights)
                 self.engine.backward(loss * self.world_size)
                 total += float(loss.detach())
@@ -229,7 +231,7 @@ class TrainerWorker:
         """Log-probabilities (nats) of all tokens of a text but its first."""
         ids = list(token_ids)
         with torch.no_grad():
-            logprobs, _ = self.engine(collate([scoring_row(ids[:1], ids[1:])]).to(self.device))
+            logprobs, _ = self.engine(collate([forward_sample(ids[:1], ids[1:])]).to(self.device))
         return tuple(logprobs.cpu().tolist())
 
     def export(self, path: str) -> int:
@@ -261,7 +263,7 @@ class TrainerWorker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def environment(threads: int, on_gpu: bool) -> dict[str, str]:
+def trainer_environment(threads: int, on_gpu: bool) -> dict[str, str]:
     """Variables of the actor's process; OpenMP reads its own when it is loaded.
 
     Threads wait asleep: where they spin and anything else wants a core, a step takes 5 times as long (measured).

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from sgpo_core.files import write_atomically
+from sgpo_core.storage.atomic import write_atomically
 
 _INTEGERS = {2: torch.int16, 4: torch.int32}
 

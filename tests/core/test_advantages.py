@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import batch_advantages, is_silent
-from sgpo_core.algorithms import AdvantageSettings, AdvantageStd
+from sgpo_core.config.algorithm import AdvantageSettings, AdvantageStd
+from sgpo_core.rl.advantages import batch_advantages, is_silent
 from sgpo_core.types import Credit
 
 N = None  # stands for a neutral response

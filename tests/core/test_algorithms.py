@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import batch_advantages
-from sgpo_core.config import ConfigError, load_run, presets
-from sgpo_core.credit import CreditRule, Judged, group_credit, must_judge
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.loading import presets
+from sgpo_core.config.run import load_run
+from sgpo_core.rl.advantages import batch_advantages
+from sgpo_core.rl.credit import CreditRule, Judged, group_credit, must_judge
 from sgpo_core.types import Verdict
 
 NAMES = presets("algorithm")

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core import answers
-from sgpo_core.answers import AnswerGrader, Grade, Outcome, extract_answer
+from sgpo_core.grading import grader as answers
+from sgpo_core.grading.grader import AnswerGrader, extract_answer
+from sgpo_core.types import Grade, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = "sgpo_core.grading_child"

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from sgpo_core.batching import micro_batches, mini_batches, plan_batches
+from sgpo_core.rl.batching import micro_batches, mini_batches, plan_batches
 
 LENGTHS = [5, 3, 9, 1, 4, 2]
 

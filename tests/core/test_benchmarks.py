@@ -7,12 +7,15 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from sgpo_core import chains
-from sgpo_core.answers import Outcome
-from sgpo_core.benchmarks import EvaluationConfig, Protocol, Result, load_evaluation, protocol, require_same
-from sgpo_core.config import BenchmarkSettings, ConfigError, presets
-from sgpo_core.regression import compare, regressions
-from sgpo_core.scores import Response, score
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.data import BenchmarkSettings
+from sgpo_core.config.evaluation import EvaluationConfig, load_evaluation
+from sgpo_core.config.loading import presets
+from sgpo_core.evaluation.protocol import Protocol, Result, protocol, require_same
+from sgpo_core.evaluation.regression import compare, regressions
+from sgpo_core.evaluation.scores import Response, score
+from sgpo_core.types import Outcome
 
 PROBLEMS = chains.make_problems(4, seed=0)
 NAMED = {"aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench", "hmmt_feb25", "brumo25", "cmimc25"}

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from sgpo_core import chains
-from sgpo_core.config import load_run
-from sgpo_core.problems import as_problem, load_problems
-from sgpo_core.tiny_policy import build_tokenizer
+from sgpo_core.chains import problems as chains
+from sgpo_core.chains.policy import build_tokenizer
+from sgpo_core.config.run import load_run
+from sgpo_core.data.problems import as_problem, load_problems
 from sgpo_core.types import Problem
 
 # 284471 + 936979, from the right: 1+9, 7+7, 4+9, 4+6, 8+3, 2+9, each carry written into the next column

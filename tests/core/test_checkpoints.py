@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.checkpoints import RunPaths, best_checkpoint, iterations_saved, prune
-from sgpo_core.files import whole_directory, write_json
+from sgpo_core.storage.atomic import atomic_directory, write_json
+from sgpo_core.storage.run_dir import RunPaths, best_checkpoint, iterations_saved, prune
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def paths(tmp_path: Path) -> RunPaths:
 
 def save(paths: RunPaths, *iterations: int) -> None:
     for iteration in iterations:
-        with whole_directory(paths.checkpoint(iteration)) as folder:
+        with atomic_directory(paths.checkpoint(iteration)) as folder:
             (folder / "weights").write_text(str(iteration))
 
 
@@ -40,7 +40,7 @@ def test_only_whole_checkpoints_count(paths: RunPaths) -> None:
     for name in (".000020.partial", ".000005.removed", "latest"):
         (paths.checkpoints / name).mkdir()
     (paths.checkpoints / "000030").touch()  # a file is no checkpoint
-    with pytest.raises(OSError), whole_directory(paths.checkpoint(40)):
+    with pytest.raises(OSError), atomic_directory(paths.checkpoint(40)):
         raise OSError("disk full")
     assert iterations_saved(paths.checkpoints) == [2, 10, 100]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sgpo_core.comparison import RunRecord, compare, differing_settings
+from sgpo_core.analysis.comparison import RunRecord, compare, differing_settings
 
 METRIC = "eval/chains/avg_at_k"
 

@@ -9,24 +9,15 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from sgpo_core.config import (
-    CONF,
-    BenchmarkSettings,
-    ConfigError,
-    PhaseSettings,
-    RunConfig,
-    Settings,
-    WarmStartConfig,
-    describe,
-    load_run,
-    load_warm_start,
-    presets,
-    to_yaml,
-)
-from sgpo_core.judge_eval import load_judge_eval
-from sgpo_core.judge_training import load_judge_training
-from sgpo_core.offline import load_offline
-from sgpo_core.sweep import load_sweep
+from sgpo_core.config.base import ConfigError, Settings
+from sgpo_core.config.data import BenchmarkSettings
+from sgpo_core.config.judge_eval import load_judge_eval
+from sgpo_core.config.judge_training import load_judge_training
+from sgpo_core.config.loading import CONF, describe, presets, to_yaml
+from sgpo_core.config.offline import load_offline
+from sgpo_core.config.run import RunConfig, load_run
+from sgpo_core.config.sweep import load_sweep
+from sgpo_core.config.warm_start import PhaseSettings, WarmStartConfig, load_warm_start
 
 LOADERS: dict[str, Callable[..., Settings]] = {
     "online": load_run,

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
-from sgpo_core import chains
-from sgpo_core.corruptions import Error, corrupted, positions
-from sgpo_core.rule_judge import rule_judge
-from sgpo_core.segmentation import segment
+from sgpo_core.chains import problems as chains
+from sgpo_core.chains.corruptions import Error, corrupted, positions
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.rule import rule_judge
 from sgpo_core.types import Problem
 
 

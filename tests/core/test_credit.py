@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.advantages import batch_advantages
-from sgpo_core.credit import (
+from sgpo_core.rl.advantages import batch_advantages
+from sgpo_core.rl.credit import (
     CreditRule,
     Judged,
     Scope,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.checkpoints import RunPaths
-from sgpo_core.curves import Curve, mean_std, over_seeds, read_curve
-from sgpo_core.files import write_json
+from sgpo_core.analysis.curves import Curve, mean_std, over_seeds, read_curve
+from sgpo_core.storage.atomic import write_json
+from sgpo_core.storage.run_dir import RunPaths
 
 
 def curve(seed: int, values: dict[int, float]) -> Curve:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.files import read_json, whole_directory, write_atomically, write_json, write_text
+from sgpo_core.storage.atomic import atomic_directory, read_json, write_atomically, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -64,14 +64,14 @@ def test_what_a_crash_left_does_no_harm(tmp_path: Path) -> None:
     assert names(tmp_path) == ["a"]
     (tmp_path / ".d.partial").mkdir()
     (tmp_path / ".d.partial" / "stale").touch()
-    with whole_directory(tmp_path / "d") as folder:
+    with atomic_directory(tmp_path / "d") as folder:
         (folder / "fresh").touch()
     assert names(tmp_path) == ["a", "d", "fresh"]
 
 
 def test_a_directory_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
     for name in ("old", "new"):
-        with whole_directory(tmp_path / "d") as folder:
+        with atomic_directory(tmp_path / "d") as folder:
             (folder / "sub").mkdir()
             (folder / "sub" / name).write_text(name)
             assert (tmp_path / "d" / "sub" / "old").exists() == (name == "new")  # the old one is there meanwhile
@@ -80,10 +80,10 @@ def test_a_directory_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_a_failing_block_leaves_the_old_directory_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
-    with whole_directory(tmp_path / "d") as folder:
+    with atomic_directory(tmp_path / "d") as folder:
         (folder / "old").touch()
     for name in ("d", "e"):
-        with pytest.raises(error), whole_directory(tmp_path / name) as folder:
+        with pytest.raises(error), atomic_directory(tmp_path / name) as folder:
             (folder / "half").touch()
             raise error
     assert names(tmp_path) == ["d", "old"]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.answers import AnswerGrader, Outcome
-from sgpo_core.grader_cases import as_markdown, load_cases
+from sgpo_core.grading.cases import as_markdown, load_cases
+from sgpo_core.grading.grader import AnswerGrader
+from sgpo_core.types import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = load_cases()

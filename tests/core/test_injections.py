@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.injections import INJECTIONS, Outcome, Twin, as_markdown, attacks, twins
-from sgpo_core.judge import rule
+from sgpo_core.judges.base import rule
+from sgpo_core.judges.injections import INJECTIONS, Outcome, Twin, as_markdown, attacks, twins
 from sgpo_core.types import Verdict
 
 TWINS = twins()

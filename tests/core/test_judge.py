@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from sgpo_core.judge import Item, Judgement, NoisyJudge, RandomJudge, rule
-from sgpo_core.processbench import generated
-from sgpo_core.segmentation import segment
-from sgpo_core.types import Problem, Verdict
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item, NoisyJudge, RandomJudge, rule
+from sgpo_core.judges.processbench import generated
+from sgpo_core.types import Judgement, Problem, Verdict
 
 
 def item(name: str, steps: int = 4) -> Item:

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from sgpo_core.injections import Twin, twins
-from sgpo_core.judge import Item
-from sgpo_core.judge_prompts import MARKER, PROMPTS, choices, parse
-from sgpo_core.segmentation import segment
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.injections import Twin, twins
+from sgpo_core.judges.prompts import MARKER, PROMPTS, choices, parse
 from sgpo_core.types import Problem, Verdict
 
 TWINS = twins()

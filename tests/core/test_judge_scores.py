@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sgpo_core.judge import Judgement
-from sgpo_core.judge_scores import score
-from sgpo_core.types import Verdict
+from sgpo_core.judges.scores import score
+from sgpo_core.types import Judgement, Verdict
 
 
 def said(*steps: int | str | None) -> list[Judgement]:

@@ -8,9 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgpo_core import chains, rollout_table
-from sgpo_core.config import ConfigError
-from sgpo_core.judge_examples import (
+from sgpo_core.chains import problems as chains
+from sgpo_core.chains.policy import build_tokenizer
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge_training import CorruptionSettings, JudgeTrainingConfig, load_judge_training
+from sgpo_core.judges.tiny import judge_tokenizer
+from sgpo_core.judges.training_examples import (
     Example,
     chains_example,
     chains_label,
@@ -19,11 +22,9 @@ from sgpo_core.judge_examples import (
     garbage_line,
     misplaced_line,
 )
-from sgpo_core.judge_rows import judge_rows, prompt_text
-from sgpo_core.judge_training import CorruptionSettings, JudgeTrainingConfig, load_judge_training
-from sgpo_core.tiny_judge import judge_tokenizer
-from sgpo_core.tiny_policy import build_tokenizer
-from sgpo_core.training_rows import TrainingRow, collate
+from sgpo_core.judges.training_samples import judge_rows, prompt_text
+from sgpo_core.rl.training_samples import TrainingSample, collate
+from sgpo_core.storage import rollout_table
 from sgpo_core.types import Problem
 
 # 57 + 68: 7 + 8 = 15, carry 1; 5 + 6 + 1 = 12; answer 125.
@@ -128,8 +129,8 @@ def test_text_of_the_policy_has_no_structure_piece() -> None:
 def test_collate_takes_the_targets_of_rows_that_have_them() -> None:
     nothing = np.zeros(0, np.float32)
     ids, weights = np.array([1, 2, 3], np.int32), np.ones(2, np.float32)
-    plain = TrainingRow(ids, weights, nothing, nothing)
-    other = TrainingRow(np.array([4, 5, 6, 7], np.int32), weights, nothing, nothing, np.array([8, 9], np.int32))
+    plain = TrainingSample(ids, weights, nothing, nothing)
+    other = TrainingSample(np.array([4, 5, 6, 7], np.int32), weights, nothing, nothing, np.array([8, 9], np.int32))
     batch = collate([plain, other])
     assert batch.input_ids.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7]]
     assert batch.targets.tolist() == [2, 3, 8, 9]

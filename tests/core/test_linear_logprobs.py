@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sgpo_core.linear_logprobs import as_logprob_head, linear_token_logprobs
-from sgpo_core.losses import token_logprobs
+from sgpo_core.rl.linear_logprobs import as_logprob_head, linear_token_logprobs
+from sgpo_core.rl.losses import token_logprobs
 
 TOKENS, VOCABULARY, WIDTH = 5, 7, 3
 CUTS = (1, 5, 10, 15, 5 * 64, 10**6)  # tiles of 1 (also where not one column fits), 1, 2, 3 of 7, and one tile of all

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgpo_core.algorithms import LossMean, Ratio
-from sgpo_core.losses import k3, policy_loss, supervised_loss, token_logprobs, token_weights
+from sgpo_core.config.algorithm import LossMean, Ratio
+from sgpo_core.rl.losses import k3, policy_loss, supervised_loss, token_logprobs, token_weights
 
 LN2, LN3 = math.log(2), math.log(3)
 

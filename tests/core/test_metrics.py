@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.answers import Outcome
-from sgpo_core.metrics import METRICS, as_markdown, rollout_metrics
-from sgpo_core.scores import Response, score
+from sgpo_core.analysis.metrics import METRICS, as_markdown, rollout_metrics
+from sgpo_core.evaluation.scores import Response, score
+from sgpo_core.types import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 

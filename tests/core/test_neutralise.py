@@ -7,8 +7,8 @@ import re
 
 import pytest
 
-from sgpo_core.injections import INJECTIONS
-from sgpo_core.neutralise import neutralise
+from sgpo_core.judges.injections import INJECTIONS
+from sgpo_core.judges.sanitize import sanitize
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from sgpo_core.neutralise import neutralise
     ],
 )
 def test_mathematics_stays(text: str) -> None:
-    assert neutralise(text) == text
+    assert sanitize(text) == text
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_mathematics_stays(text: str) -> None:
     ],
 )
 def test_rewriting(text: str, expected: str) -> None:
-    assert neutralise(text) == expected
-    assert neutralise(expected) == expected
+    assert sanitize(text) == expected
+    assert sanitize(expected) == expected
 
 
 SPECIAL = re.compile(
@@ -72,9 +72,9 @@ def test_no_mixture_leaves_structure() -> None:
     parts += [injection.text[:50] for injection in INJECTIONS]
     for _ in range(5000):
         text = "".join(rng.choices(parts, k=rng.randrange(12)))
-        once = neutralise(text)
+        once = sanitize(text)
         assert not SPECIAL.search(once), once
-        assert neutralise(once) == once
+        assert sanitize(once) == once
         assert once.count("\n") == text.count("\n")
 
 
@@ -82,4 +82,4 @@ def test_no_mixture_leaves_structure() -> None:
     "unit", ["<", "</", "<|", "<a", "[", "First wrong step", "response", " ", ":", "\u200b", "é", "\nuser "]
 )
 def test_a_million_characters_end(unit: str) -> None:
-    assert neutralise(unit * (1_000_000 // len(unit)))
+    assert sanitize(unit * (1_000_000 // len(unit)))

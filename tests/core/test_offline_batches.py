@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sgpo_core.config import ConfigError
-from sgpo_core.offline import GroupChoice
-from sgpo_core.offline_batches import OfflineBatches, chosen_groups
-from sgpo_core.response_store import Groups, Responses, shard_columns, write_shard
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.offline import GroupChoice
+from sgpo_core.offline.batches import OfflineBatches, chosen_groups
+from sgpo_core.offline.store import Groups, Responses, shard_columns, write_shard
 
 # Five groups over two shards: all-negative, mixed, all-positive, one with nothing gradable, wrong or not gradable.
 GRADES = [[["wrong", "unparsable"], ["wrong", "correct", "correct"]], [["correct"], ["error"], ["wrong", "error"]]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sgpo_core.config import ConfigError, load_run, presets, to_yaml
-from sgpo_core.offline import OfflineConfig, load_offline
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.loading import presets, to_yaml
+from sgpo_core.config.offline import OfflineConfig, load_offline
+from sgpo_core.config.run import load_run
 
 
 @pytest.mark.parametrize("preset", presets("offline"))

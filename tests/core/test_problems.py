@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_core.config import ConfigError, DataSettings
-from sgpo_core.problems import as_problem, load_problems, problems_of_iteration, request_seed
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.data import DataSettings
+from sgpo_core.data.problems import as_problem, load_problems, problems_of_iteration, request_seed
 from sgpo_core.types import Problem
 
 GOOD = {"problem": "1 + 1?", "answer": "2"}

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_core import chains, processbench
-from sgpo_core.config import ConfigError
-from sgpo_core.judge import rule
-from sgpo_core.judge_scores import score
-from sgpo_core.processbench import Example, generated, load
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.base import ConfigError
+from sgpo_core.judges import processbench
+from sgpo_core.judges.base import rule
+from sgpo_core.judges.processbench import Example, generated, load
+from sgpo_core.judges.scores import score
 
 ROW = {
     "id": "gsm8k-7",

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from sgpo_core.chat import ChatReply, ChatRequest
-from sgpo_core.injections import attacks, twins
-from sgpo_core.judge import Item
-from sgpo_core.judge_prompts import PROMPTS
-from sgpo_core.judge_settings import JudgeSettings
-from sgpo_core.processbench import generated
-from sgpo_core.prompted_judge import VERDICT_TOKENS, PromptedJudge, majority
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.chat import ChatReply, ChatRequest
+from sgpo_core.judges.injections import attacks, twins
+from sgpo_core.judges.processbench import generated
+from sgpo_core.judges.prompted import VERDICT_TOKENS, PromptedJudge, majority
+from sgpo_core.judges.prompts import PROMPTS
 from sgpo_core.types import Problem, Verdict
 
 ITEMS = [example.item() for example in generated(4)]

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_core import response_groups
-from sgpo_core.config import ConfigError
-from sgpo_core.offline import ColumnSettings, ResponsesSettings
-from sgpo_core.response_groups import Imported, import_responses
-from sgpo_core.response_store import Groups, Responses
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.offline import ColumnSettings, ResponsesSettings
+from sgpo_core.offline import importer as response_groups
+from sgpo_core.offline.importer import Imported, import_responses
+from sgpo_core.offline.store import Groups, Responses
 
 EOS = 0
 

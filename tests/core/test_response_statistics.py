@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sgpo_core.response_statistics import Statistics, as_rows, mean, quantile, warnings
+from sgpo_core.offline.statistics import Statistics, as_rows, mean, quantile, warnings
 
 # Group 0: mixed (one of two right). Group 1: all-negative, judged, RTS .25 and .95, an abstention; it has a signal.
 FIRST: dict[str, list[Any]] = {

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_core import rollout_table
+from sgpo_core.storage import rollout_table
 
 GENERATED: dict[str, list[Any]] = {
     "problem_id": ["a", "a"],

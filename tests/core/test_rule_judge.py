@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from sgpo_core import chains
-from sgpo_core.rule_judge import arithmetic_holds, rule_judge
-from sgpo_core.segmentation import segment
+from sgpo_core.chains import problems as chains
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.rule import arithmetic_holds, rule_judge
 from sgpo_core.types import Problem, Step, Verdict
 
 A, B = 284471, 936979  # every column carries

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from sgpo_core.config import ConfigError
-from sgpo_core.problems import problems_of_iteration
-from sgpo_core.sampling import is_mixed, left_out, problems_of_round, problems_with_history, wants_more
+from sgpo_core.config.base import ConfigError
+from sgpo_core.data.problems import problems_of_iteration
+from sgpo_core.rl.filters import is_mixed, left_out
+from sgpo_core.rl.sampling import problems_of_round, problems_with_history, wants_more
 
 T, F = True, False
 ALL, SOME, NONE = [T, T], [F, T], [F, F]

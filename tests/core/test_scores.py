@@ -7,8 +7,8 @@ from itertools import combinations
 
 import pytest
 
-from sgpo_core.answers import Outcome
-from sgpo_core.scores import Response, Scores, majority, pass_at, score
+from sgpo_core.evaluation.scores import Response, Scores, majority, pass_at, score
+from sgpo_core.types import Outcome
 
 
 def group(correct: str, answers: list[str | None] | None = None) -> list[Response]:

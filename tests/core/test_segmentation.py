@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core import chains
-from sgpo_core.example_solutions import EXAMPLES
-from sgpo_core.segmentation import as_markdown, segment, tokens_before, well_formed
+from sgpo_core.chains import problems as chains
+from sgpo_core.data.example_solutions import EXAMPLES
+from sgpo_core.data.segmentation import as_markdown, segment, tokens_before, well_formed
 
 ROOT = Path(__file__).resolve().parents[2]
 

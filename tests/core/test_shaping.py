@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from sgpo_core.algorithms import CreditSettings
-from sgpo_core.shaping import (
+from sgpo_core.config.algorithm import CreditSettings
+from sgpo_core.rl.shaping import (
     Sampled,
     difficulty_weight,
     domain_shares,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 
-from sgpo_core.statistics import (
+from sgpo_core.analysis.statistics import (
     Interval,
     Paired,
     area_under,

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.config import ConfigError, RunConfig, load_run, presets
-from sgpo_core.offline import load_offline, offline_first
-from sgpo_core.sweep import arms, load_sweep, sweep_runs
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.loading import presets
+from sgpo_core.config.offline import load_offline, offline_first
+from sgpo_core.config.run import RunConfig, load_run
+from sgpo_core.config.sweep import arms, load_sweep, sweep_runs
 
 
 @pytest.mark.parametrize("preset", presets("sweep"))

@@ -10,8 +10,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from sgpo_core.credit import CreditRule
-from sgpo_core.theory import (
+from sgpo_core.analysis.theory import (
     Rule,
     all_negative_fraction,
     enumerated_update,
@@ -25,6 +24,7 @@ from sgpo_core.theory import (
     speed_up,
     steps_to,
 )
+from sgpo_core.rl.credit import CreditRule
 
 GRPO, SGPO, MASKED, ALL_INCORRECT = rules(8).values()
 ALL_INCORRECT_MASKED = Rule(8, CreditRule(scope="all_incorrect"), mask_after_error=True)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgpo_core.losses import policy_loss
-from sgpo_core.token_credit import entropy_share, truncated_importance
+from sgpo_core.rl.losses import policy_loss
+from sgpo_core.rl.token_credit import entropy_share, truncated_importance
 
 
 def test_entropy_share() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgpo_core.losses import policy_loss, token_logprobs
-from sgpo_core.training_rows import TrainingRow, collate, deal, policy_rows
+from sgpo_core.rl.losses import policy_loss, token_logprobs
+from sgpo_core.rl.training_samples import TrainingSample, collate, deal, policy_rows
 
 PROMPTS = [[11, 12], [21]]
 RESPONSES = [[13, 14, 15], [22]]
@@ -15,7 +15,7 @@ LOGPROBS = [[-0.5, -1.0, -1.5], [-2.0]]
 CREDITS = [[1.0, 0.0, 0.5], [1.0]]
 
 
-def rows(mean: str = "sequence") -> list[TrainingRow]:
+def rows(mean: str = "sequence") -> list[TrainingSample]:
     return policy_rows(PROMPTS, RESPONSES, LOGPROBS, [2.0, -1.0], CREDITS, mean, 10)
 
 
@@ -78,7 +78,7 @@ def test_a_rank_without_rows_still_computes_something_and_learns_nothing() -> No
 
 def test_rows_of_supervised_text_have_no_advantages() -> None:
     nothing = np.zeros(0, np.float32)
-    row = TrainingRow(np.array([1, 2, 3], np.int32), np.array([0.5, 0.5], np.float32), nothing, nothing)
+    row = TrainingSample(np.array([1, 2, 3], np.int32), np.array([0.5, 0.5], np.float32), nothing, nothing)
     batch = collate([row, row])
     assert batch.targets.tolist() == [2, 3, 2, 3]
     assert batch.weights.tolist() == [0.5] * 4
@@ -111,7 +111,7 @@ def test_the_loss_of_a_mini_batch_does_not_depend_on_how_it_is_dealt(budget: int
     all_rows = policy_rows([[1, 2]] * 5, responses, logprobs, [1.0, -0.5, 0.3, 2.0, -1.0], list(credits), "sequence", 7)
     table = torch.log_softmax(torch.tensor(rng.normal(size=(10, 10))), -1)  # log-probability of a token after another
 
-    def loss(batch_rows: list[TrainingRow]) -> float:
+    def loss(batch_rows: list[TrainingSample]) -> float:
         b = collate(batch_rows)
         new = table[b.input_ids[b.row, b.position], b.targets]
         return policy_loss(new, b.old_logprobs.double(), b.advantages.double(), b.weights.double()).loss.item()

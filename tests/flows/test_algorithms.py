@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgpo_core.rollout_table import group_slices, read
+from sgpo_core.storage.rollout_table import group_slices, read
 from tests.helpers import SMALL, start_from
 
 

@@ -22,8 +22,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tasks import registry, services
-from tasks.tracking import Tracker, new_attempt
+from tasks.services import stack as services
+from tasks.tracking import registry
+from tasks.tracking.tracker import Tracker, new_attempt
 from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
 
 PREFECT = Path(sys.executable).parent / "prefect"

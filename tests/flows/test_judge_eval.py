@@ -8,10 +8,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from sgpo_core.config import ConfigError
-from sgpo_core.judge import RandomJudge, rule
-from sgpo_core.judge_settings import JudgeSettings
-from sgpo_core.processbench import generated, write
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.judges.base import RandomJudge, rule
+from sgpo_core.judges.processbench import generated, write
 from tests.helpers import run_module
 
 
@@ -46,7 +46,7 @@ def test_what_is_missing_is_said_before_anything_starts(overrides: list[str], sa
 
 
 def test_a_run_can_demand_a_good_judge(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tasks.judge_eval import check_gate
+    from tasks.judges.judge_eval import check_gate
 
     settings = JudgeSettings(name="random", min_f1=0.5)
     check_gate(settings, rule)

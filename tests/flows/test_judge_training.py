@@ -9,14 +9,15 @@ import mlflow
 import pytest
 
 from flows.judge_training import judge_training
-from sgpo_core import chains, rollout_table
-from sgpo_core.config import ConfigError
-from sgpo_core.files import read_json
-from sgpo_core.judge_examples import chains_label
-from sgpo_core.judge_training import load_judge_training
-from tasks.judge_training import load_rollouts
-from tasks.services import home
-from tasks.tracking import tracking_uri
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge_training import load_judge_training
+from sgpo_core.judges.training_examples import chains_label
+from sgpo_core.storage import rollout_table
+from sgpo_core.storage.atomic import read_json
+from tasks.paths import home
+from tasks.supervised.judge_training import load_rollouts
+from tasks.tracking.tracker import tracking_uri
 from tests.helpers import quick_judge
 
 

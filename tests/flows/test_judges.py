@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tasks.judges.open import open_judge
 
-from sgpo_core.config import JudgeSettings
-from sgpo_core.files import read_json
-from sgpo_core.judge import Judgement
-from sgpo_core.judge_scores import Scores, score
-from sgpo_core.judge_settings import EndpointSettings, JudgeEngineSettings
-from sgpo_core.processbench import generated
-from sgpo_core.rollout_table import read
-from tasks.judges import open_judge
+from sgpo_core.config.judge import EndpointSettings, JudgeEngineSettings, JudgeSettings
+from sgpo_core.judges.processbench import generated
+from sgpo_core.judges.scores import Scores, score
+from sgpo_core.storage.atomic import read_json
+from sgpo_core.storage.rollout_table import read
+from sgpo_core.types import Judgement
 from tests.helpers import SMALL, start_from
 
 EXAMPLES = generated(60, seed=7)

@@ -10,11 +10,11 @@ import mlflow
 import numpy as np
 import pytest
 
-from sgpo_core import offline as settings
-from sgpo_core.config import ConfigError
-from sgpo_core.offline import load_offline
-from sgpo_core.response_statistics import Statistics
-from sgpo_core.rollout_table import read
+from sgpo_core.config import offline as settings
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.offline import load_offline
+from sgpo_core.offline.statistics import Statistics
+from sgpo_core.storage.rollout_table import read
 from tests.helpers import run_module, start_from
 
 SMALL = [

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from sgpo_core.config import ConfigError
-from sgpo_core.metrics import METRICS
-from sgpo_core.rollout_table import SCHEMA, read
+from sgpo_core.analysis.metrics import METRICS
+from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.rollout_table import SCHEMA, read
 from tests.helpers import SMALL, run_module, start_from
 
 AT_EVERY_ITERATION = [

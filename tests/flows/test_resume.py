@@ -14,7 +14,7 @@ import mlflow
 import psutil
 import pyarrow.parquet as pq
 
-from tasks.guard import TOKEN, alive, family
+from tasks.engines.guard import TOKEN, alive, family
 from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
 
 ITERATIONS = 4

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.config import ConfigError
-from sgpo_core.rollout_table import read
-from sgpo_core.sweep import load_sweep
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.sweep import load_sweep
+from sgpo_core.storage.rollout_table import read
 from tests.helpers import SMALL, run_module, start_from
 
 GRID = ["grid.algorithm=[grpo,sgpo]", "seeds=[0,1]", "experiment=sweep-test", "attempts=1"]
@@ -33,7 +33,7 @@ def result(policy: str) -> dict[str, Any]:
 
 
 def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
-    from tasks.sweep_tracking import sweep_records
+    from tasks.sweeps.tracking import sweep_records
 
     run_ids = {Path(folder).name for folder in result["runs"].values()}
     assert set(result["runs"]) == {"grpo/s0", "sgpo/s0", "grpo/s1", "sgpo/s1"} and not result["failed"]
@@ -101,8 +101,8 @@ def test_several_processes_share_the_runs(policy: str, result: dict[str, Any], s
 def test_runs_of_other_settings_under_the_same_tag_are_not_mixed_in(policy: str, result: dict[str, Any]) -> None:
     other = sweep(policy, "whole", "sampling.temperature=0.9")
     assert not set(other["runs"].values()) & set(result["runs"].values())
-    from tasks.sweep_report import METRICS
-    from tasks.sweep_tracking import sweep_records
+    from tasks.sweeps.report import METRICS
+    from tasks.sweeps.tracking import sweep_records
 
     run_ids = {Path(folder).name for folder in other["runs"].values()}
     assert {r.run_id for r in sweep_records("whole", run_ids, METRICS)} == run_ids

@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgpo_core.advantages import batch_advantages
-from sgpo_core.algorithms import AdvantageBaseline, AdvantageSettings, LossMean
-from sgpo_core.losses import LossTerms, k3, policy_loss, token_weights
-from sgpo_core.shaping import overlong_fine
-from sgpo_core.token_credit import truncated_importance
+from sgpo_core.config.algorithm import AdvantageBaseline, AdvantageSettings, LossMean
+from sgpo_core.rl.advantages import batch_advantages
+from sgpo_core.rl.losses import LossTerms, k3, policy_loss, token_weights
+from sgpo_core.rl.shaping import overlong_fine
+from sgpo_core.rl.token_credit import truncated_importance
 from sgpo_core.types import Credit
 
 EXACT = 1e-12

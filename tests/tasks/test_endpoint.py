@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 from prefect.blocks.system import Secret
 
-from sgpo_core.chat import ChatReply, ChatRequest, Message
-from sgpo_core.config import ConfigError
-from sgpo_core.judge_settings import EndpointSettings
-from tasks import endpoint
-from tasks.endpoint import EndpointChat, retry_after
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import EndpointSettings
+from sgpo_core.judges.chat import ChatReply, ChatRequest, Message
+from tasks.judges import endpoint
+from tasks.judges.endpoint import EndpointChat, retry_after
 from tests.fault_server import (
     Body,
     after_a_minute,

@@ -6,13 +6,13 @@ import threading
 from collections.abc import Iterator, Sequence
 
 import pytest
+from tasks.judges.open import Judging, Response
 
-from sgpo_core import chains
-from sgpo_core.answers import AnswerGrader, Outcome
-from sgpo_core.judge import Item, Judgement, rule
-from sgpo_core.types import Problem, Verdict
-from tasks.group_stream import GroupStream
-from tasks.judges import Judging, Response
+from sgpo_core.chains import problems as chains
+from sgpo_core.grading.grader import AnswerGrader
+from sgpo_core.judges.base import Item, rule
+from sgpo_core.types import Judgement, Outcome, Problem, Verdict
+from tasks.judges.group_stream import GroupStream
 
 PROBLEMS = chains.make_problems(6, seed=5)
 

@@ -7,7 +7,7 @@ import os
 import psutil
 import ray
 
-from tasks.guard import TOKEN, family, start_guard
+from tasks.engines.guard import TOKEN, family, start_guard
 
 
 def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) -> None:

@@ -10,15 +10,15 @@ import pytest
 import ray
 from transformers import AutoTokenizer
 
-from sgpo_core import chains
-from sgpo_core.chat import ChatReply, ChatRequest, Message
-from sgpo_core.config import ConfigError
-from sgpo_core.judge import Item, rule
-from sgpo_core.judge_examples import chains_label
-from sgpo_core.judge_prompts import PROMPTS, choices
-from sgpo_core.judge_settings import JudgeEngineSettings, JudgeSettings
-from sgpo_core.prompted_judge import PromptedJudge
-from tasks.judge_engines import JudgeEngines, judge_engines
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import JudgeEngineSettings, JudgeSettings
+from sgpo_core.judges.base import Item, rule
+from sgpo_core.judges.chat import ChatReply, ChatRequest, Message
+from sgpo_core.judges.prompted import PromptedJudge
+from sgpo_core.judges.prompts import PROMPTS, choices
+from sgpo_core.judges.training_examples import chains_label
+from tasks.engines.judge_engines import JudgeEngines, judge_engines
 
 ENGINE = JudgeEngineSettings(actors=1, max_num_seqs=32, kv_cache_mib=64)
 

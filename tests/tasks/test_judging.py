@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.checkpoints import RunPaths
-from sgpo_core.config import JudgeSettings
-from sgpo_core.files import write_json
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.storage.atomic import write_json
+from sgpo_core.storage.run_dir import RunPaths
 from tasks.judging import JudgeFailed, check_judge
 
 

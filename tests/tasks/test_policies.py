@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from sgpo_core.config import ConfigError
-from sgpo_core.files import write_json, write_text
-from sgpo_core.weights import weights_hash
-from tasks import registry
-from tasks.policies import resolve
-from tasks.tracking import Tracker, new_attempt, open_client
+from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.atomic import write_json, write_text
+from sgpo_core.storage.weights import weights_hash
+from tasks.tracking import registry
+from tasks.tracking.policies import resolve
+from tasks.tracking.tracker import Tracker, new_attempt, open_client
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import matplotlib.image
 
-from sgpo_core.files import write_json
-from tasks.reporting import ACCURACY, ALL_NEGATIVE, FinishedRun, comparison_table, draw_comparison
+from sgpo_core.storage.atomic import write_json
+from tasks.reports.demo import ACCURACY, ALL_NEGATIVE, FinishedRun, comparison_table, draw_comparison
 
 
 def made_up(folder: Path, algorithm: str, seed: int, accuracy: float) -> FinishedRun:

@@ -12,13 +12,15 @@ import pytest
 import ray
 import torch
 
-from sgpo_core import chains, rollout_table
-from sgpo_core.checkpoints import RunPaths
-from sgpo_core.config import ModelSettings, load_run
-from sgpo_core.problems import load_problems, problems_of_iteration
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.run import load_run
+from sgpo_core.data.problems import load_problems, problems_of_iteration
+from sgpo_core.storage import rollout_table
+from sgpo_core.storage.run_dir import RunPaths
 from tasks import rollout
-from tasks.cluster import Engines, engines_for
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
+from tasks.engines.cluster import Engines, engines_for
 from tasks.workers.rollout_worker import Request, Sampling
 from tasks.workers.weight_sync import checksum, write_weights
 

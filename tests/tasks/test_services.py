@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tasks import processes, services
+from tasks.services import processes
+from tasks.services import stack as services
 
 USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
 

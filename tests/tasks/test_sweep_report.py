@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from sgpo_core.comparison import RunRecord, compare
-from tasks.sweep_report import METRICS, as_text, verdict, write_report
+from sgpo_core.analysis.comparison import RunRecord, compare
+from tasks.sweeps.report import METRICS, as_text, verdict, write_report
 
 METRIC = "eval/chains/avg_at_k"
 

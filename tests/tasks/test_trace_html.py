@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.trace_html import visible
-from tasks.trace_text import LIMIT
-from tasks.traces import write_traces
+from tasks.reports.trace_html import visible
+from tasks.reports.trace_text import LIMIT
+from tasks.reports.traces import write_traces
 from tests.trace_pages import Page, abstained, made_run, page_of, response
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tasks import traces
-from tasks.trace_text import LIMIT, coloured, plain
-from tasks.traces import TraceError, iterations_with_rollouts, write_traces
+from tasks.reports import traces
+from tasks.reports.trace_text import LIMIT, coloured, plain
+from tasks.reports.traces import TraceError, iterations_with_rollouts, write_traces
 from tests.helpers import run_module
 from tests.trace_pages import Page, Row, abstained, judged, made_run, page_of, response
 

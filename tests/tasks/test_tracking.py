@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from sgpo_core.config import ConfigError
-from tasks import tracking
-from tasks.tracking import Tracker
+from sgpo_core.config.base import ConfigError
+from tasks.tracking import tracker as tracking
+from tasks.tracking.tracker import Tracker
 
 
 @pytest.fixture

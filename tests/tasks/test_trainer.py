@@ -14,17 +14,13 @@ import ray
 import torch
 from safetensors.torch import load_file
 
-from sgpo_core.algorithms import LossSettings
-from sgpo_core.config import (
-    ClusterSettings,
-    DeepSpeedSettings,
-    ModelSettings,
-    TrainSettings,
-    load_warm_start,
-)
-from sgpo_core.tiny_policy import save_random_policy
-from sgpo_core.training_rows import TrainingRow, collate, policy_rows
-from tasks.cluster import Engines, start_trainers
+from sgpo_core.chains.policy import save_random_policy
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
+from sgpo_core.config.warm_start import load_warm_start
+from sgpo_core.rl.training_samples import TrainingSample, collate, policy_rows
+from tasks.engines.cluster import Engines, start_trainers
 from tasks.training import score_rows, train_on
 
 MODEL = ModelSettings(max_length=64)
@@ -47,7 +43,7 @@ def ranks(policy: str) -> Iterator[dict[int, Engines]]:
         ray.kill(actor)
 
 
-def rows(count: int, seed: int) -> list[TrainingRow]:
+def rows(count: int, seed: int) -> list[TrainingSample]:
     """Responses of very different lengths, so that two ranks get unequal numbers of micro-batches."""
     rng = random.Random(seed)
     lengths = [rng.choice([3, 5, 40]) for _ in range(count)]
@@ -79,7 +75,7 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
 def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sgpo_core.losses import policy_loss
+    from sgpo_core.rl.losses import policy_loss
     from tasks.workers.trainer_worker import PolicyModel
 
     models = [PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)) for _ in range(2)]

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.config import ConfigError
-from sgpo_core.judge import Item, Judgement
-from sgpo_core.judge_settings import EndpointSettings, JudgeSettings
-from sgpo_core.types import Problem, Step, Verdict
-from tasks.verdict_cache import CachedJudge, VerdictCache, judge_identity, verdict_key
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import EndpointSettings, JudgeSettings
+from sgpo_core.judges.base import Item
+from sgpo_core.types import Judgement, Problem, Step, Verdict
+from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity, verdict_key
 from tests.helpers import REPOSITORY
 
 

@@ -1,0 +1,149 @@
+"""Every metric's name, unit, meaning, and what to do when it looks bad; and how each is reduced from an iteration.
+
+docs/metrics.md is made of this table (`python -m sgpo_core.analysis.metrics`), and a test compares them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sgpo_core.storage.rollout_table import vote_number
+from sgpo_core.types import Outcome, Rollout, RolloutGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One line of the dictionary. `<...>` in a name stands for a benchmark or a stage."""
+
+    unit: str
+    meaning: str
+    when_bad: str
+
+
+_SHARE = "share, 0..1"
+METRICS: dict[str, Metric] = {
+    "group/all_negative_frac": Metric(_SHARE, "groups without a correct response, by outcome", "near 1 under GRPO: nothing is learnt; use algorithm=sgpo, easier problems, or a larger sampling.group_size"),
+    "group/all_positive_frac": Metric(_SHARE, "groups with only correct responses", "near 1: the problems are too easy to teach anything"),
+    "group/mixed_frac": Metric(_SHARE, "groups with both", "near 0: GRPO has no signal"),
+    "group/zero_signal_frac": Metric(_SHARE, "groups whose advantages are all 0; they are not trained on", "near 1: no update happens; look at the two above and at judge/abstained_frac"),
+    "reward/outcome_mean": Metric("0..1", "mean outcome reward (1 correct, 0 else): accuracy on training problems", "flat: compare with reward/rts_mean, which should rise first"),
+    "reward/shaped_mean": Metric("0..1", "mean reward after credit, excluded responses left out", "rises while accuracy does not: the judge is gamed or drifts"),
+    "reward/rts_mean": Metric("0..1", "mean reasoning trajectory score of judged responses; absent when none was judged", "at 0: malformed responses or a judge that always says step 1"),
+    "judge/calls": Metric("count", "responses that the judge read", "0 under SGPO means no all-negative group is left"),
+    "judge/abstained_frac": Metric(_SHARE, "judged responses of which nothing is known (the judge abstained, or found no wrong step in a wrong response); these are excluded", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
+    "judge/cached_frac": Metric(_SHARE, "judged responses whose verdict was known already (the rule judge keeps none: 0)", "near 1 early in a run: the policy repeats itself"),
+    "judge/vote_agreement": Metric(_SHARE, "share of the votes that the most frequent one has, mean over judged responses; absent without votes", "below 0.7: the judge guesses; a better one, or more judge.votes"),
+    "judge/seconds": Metric("s", "time the judge was at work, calls side by side added up", "large against time/generate_s: more judge engines"),
+    "judge/wait_s": Metric("s", "time the iteration waited for the judge after the last response was graded", "large: the judge does not hide behind generation; more judge engines, a smaller judge"),
+    "judge/tokens": Metric("count", "tokens the judge read and wrote (the rule judge none)", "-"),
+    "judge/drift_agreement": Metric(_SHARE, "sampled verdicts that the rule judge gives, too; where that one is exact and is not the judge itself", "falls: the policy leaves what a trained judge knows; train it anew"),
+    "judge/drift_alarm": Metric("0 or 1", "1 when judge/drift_agreement, over at least 10 verdicts, is below judge.drift_alarm", "1: see there"),
+    "grade/unparsable_frac": Metric(_SHARE, "responses without a readable final answer", "rising: the policy loses the format"),
+    "grade/failed_frac": Metric(_SHARE, "responses whose grading timed out or broke", "above 0.01: look at those rows in rollouts.parquet"),
+    "policy/loss": Metric("-", "policy loss, mean over the iteration's optimizer steps", "nan: lower train.lr"),
+    "policy/kl": Metric("nats a token", "k3 estimate of KL to the initial policy; 0 while algorithm.loss.kl_coef is 0", "grows without bound: raise kl_coef"),
+    "policy/clip_frac": Metric(_SHARE, "tokens whose ratio was clipped", "above 0.2: lower train.lr or train.mini_batches"),
+    "policy/entropy": Metric("nats a token", "mean entropy of the policy at sampled tokens", "collapses to 0 early: lower train.lr"),
+    "policy/grad_norm": Metric("-", "gradient norm before clipping, mean over steps", "spikes: lower train.lr"),
+    "policy/steps": Metric("count", "optimizer steps this iteration; 0 when no group has signal", "0 for long: see group/zero_signal_frac"),
+    "policy/padding_frac": Metric(_SHARE, "computed training tokens that were padding", "above 0.2: raise train.micro_batch_tokens only with care; lengths differ a lot"),
+    "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step (offline: how far the policy has moved from the one that wrote the responses)", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
+    "policy/mismatch_alarm": Metric("0 or 1", "1 when policy/sampler_logprob_diff is over train.mismatch_alarm", "1: see there; algorithm.loss.old_logprobs=trainer and algorithm.loss.tis_cap correct for it"),
+    "rollout/rounds": Metric("count", "rounds of sampling; over 1 only under resampling.strategy=dynamic (DAPO)", "at algorithm.resampling.max_rounds: mixed groups are rare, and batches are partial"),
+    "rollout/tokens": Metric("count", "sampled tokens (offline: those of the batch, in every epoch again)", "-"),
+    "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few: the format gate is off and steps are gamed"),
+    "rollout/truncated_frac": Metric(_SHARE, "responses cut at sampling.max_tokens", "above 0.1: raise sampling.max_tokens"),
+    "rollout/steps_mean": Metric("count", "mean number of steps of a response", "drifts: step-count gaming; keep rts_denominator=max_reference"),
+    "eval/<benchmark>/avg_at_k": Metric("0..1", "mean accuracy over k responses a problem", "-"),
+    "eval/<benchmark>/avg_stderr": Metric("0..1", "standard error of avg@k over problems", "large against a difference: more problems or a larger k"),
+    "eval/<benchmark>/avg_low": Metric("0..1", "lower end of the 95 % bootstrap interval of avg@k over problems", "-"),
+    "eval/<benchmark>/avg_high": Metric("0..1", "upper end of it", "-"),
+    "eval/<benchmark>/no_answer_frac": Metric(_SHARE, "responses without a boxed answer", "high: see truncated_frac; else the policy does not know the format"),
+    "eval/<benchmark>/truncated_frac": Metric(_SHARE, "responses cut at the protocol's max_tokens", "above 0.05: avg@k measures the limit; raise eval.sets.<benchmark>.max_tokens"),
+    "eval/<benchmark>/failed_frac": Metric(_SHARE, "responses whose grading timed out or broke; they count as wrong", "above 0.01: look at them in generations.parquet"),
+    "eval/<benchmark>/length_mean": Metric("tokens", "mean length of a response", "-"),
+    "eval/<benchmark>/pass_at_k": Metric("0..1", "share of problems with at least one correct of k", "-"),
+    "eval/<benchmark>/maj_at_k": Metric("0..1", "share of problems whose most frequent answer is correct (ties: the one given first)", "-"),
+    "warm_start/loss": Metric("nats a token", "supervised loss, mean of 50 steps, answer line weighted", "flat: the policy is too small or train.lr wrong"),
+    "warm_start/agreement": Metric(_SHARE, "samples whose answer line follows from their own steps (the gate)", "below gate_agreement: steps are added"),
+    "warm_start/accuracy": Metric(_SHARE, "samples with the right answer", "-"),
+    "judge_eval/<subset>/f1": Metric("0..1", "harmonic mean of the next two; of the subset `all` the mean of the subsets' (ProcessBench)", "below 0.8: half of what the judge pays is noise"),
+    "judge_eval/<subset>/accuracy_erroneous": Metric(_SHARE, "erroneous solutions whose first wrong step is named exactly; abstentions count as wrong", "-"),
+    "judge_eval/<subset>/accuracy_correct": Metric(_SHARE, "correct solutions in which no wrong step is found", "low: the judge finds fault with everything"),
+    "judge_eval/<subset>/{early,exact,late,missed}": Metric("count", "erroneous solutions by where the verdict lies: before, at or after the first wrong step, or nowhere", "late: mistakes are rewarded; early: credit is lost"),
+    "judge_eval/<subset>/{erroneous,correct,false_alarms}": Metric("count", "solutions with and without a wrong step; correct ones that are called wrong", "-"),
+    "judge_eval/<subset>/abstained_frac": Metric(_SHARE, "solutions without a verdict", "above 0.05: look at the reasons in verdicts.parquet"),
+    "judge_eval/<subset>/{agreement,prompt_tokens,completion_tokens}": Metric("share, tokens", "mean share of equal votes; tokens read and written, 0 for verdicts out of the cache", "-"),
+    "judge_eval/injections_gained": Metric("count", "of 49 responses that talk to the judge, those that gain by it", "above 0: the judge can be talked into credit; see docs/injections.md"),
+    "judge_eval/seconds": Metric("s", "time for all verdicts", "-"),
+    "judge_training/loss": Metric("nats a token", "supervised loss of a judge's training, mean of 50 steps", "flat: more steps, or running_weight above 0"),
+    "judge_training/accuracy": Metric(_SHARE, "test responses that get exactly the right verdict (the gate)", "below gate_accuracy: steps are added"),
+    "judge_training/early_frac": Metric(_SHARE, "test responses for which a step before the first wrong one is named", "credit is lost"),
+    "judge_training/late_frac": Metric(_SHARE, "the same, a step after it", "a mistake is rewarded"),
+    "judge_training/missed_frac": Metric(_SHARE, "wrong test responses in which no error is found", "more steps"),
+    "judge_training/false_alarm_frac": Metric(_SHARE, "right test responses that are called wrong", "more right examples (data.corruption.right)"),
+    "judge_training/unreadable_frac": Metric(_SHARE, "unconstrained replies that are no verdict", "more steps"),
+    "judge_training/garbage_accuracy": Metric(_SHARE, "as accuracy, on solutions with a line that is no step", "raise data.corruption.garbage_line"),
+    "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all", "the largest one is where to put hardware"),
+}  # fmt: skip
+
+
+def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Group, reward, judge, grade and rollout metrics of a finished iteration (at least one response)."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    credits = [rollout.credit for rollout in rollouts if rollout.credit is not None]
+    grades = [rollout.grade for rollout in rollouts if rollout.grade is not None]
+    outcomes = Counter(grade.outcome for grade in grades)
+    lengths = [len(rollout.token_ids) for rollout in rollouts]
+    metrics = {
+        "group/all_negative_frac": _mean([group.all_negative for group in groups]),
+        "group/all_positive_frac": _mean([group.all_positive for group in groups]),
+        "group/mixed_frac": _mean([group.mixed for group in groups]),
+        "group/zero_signal_frac": _mean([not group.has_signal for group in groups]),
+        "reward/outcome_mean": _mean([grade.reward for grade in grades]),
+        **_judge_metrics(rollouts),
+        "grade/unparsable_frac": outcomes[Outcome.UNPARSABLE] / len(rollouts),
+        "grade/failed_frac": (outcomes[Outcome.TIMEOUT] + outcomes[Outcome.ERROR]) / len(rollouts),
+        "rollout/tokens": float(sum(lengths)),
+        "rollout/length_mean": _mean(lengths),
+        "rollout/truncated_frac": _mean([rollout.truncated for rollout in rollouts]),
+        "rollout/steps_mean": _mean([len(rollout.step_ends or ()) for rollout in rollouts]),
+    }
+    if counted := [credit.shaped_reward for credit in credits if not credit.excluded]:
+        metrics["reward/shaped_mean"] = _mean(counted)
+    if rts := [credit.rts for credit in credits if credit.rts is not None]:
+        metrics["reward/rts_mean"] = _mean(rts)
+    return metrics
+
+
+def _judge_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    judged = [(rollout.judgement, rollout.credit) for rollout in rollouts if rollout.judgement is not None]
+    judgements = [judgement for judgement, _ in judged]
+    metrics = {
+        "judge/calls": float(len(judged)),
+        # More than the judge's own abstentions: a wrong response in which it finds no wrong step is excluded, too.
+        "judge/abstained_frac": _mean([credit is None or credit.excluded for _, credit in judged]) if judged else 0.0,
+        "judge/cached_frac": _mean([judgement.cached for judgement in judgements]) if judged else 0.0,
+        "judge/tokens": float(sum(j.prompt_tokens + j.completion_tokens for j in judgements)),
+    }
+    votes = [[vote_number(vote) for vote in judgement.votes] for judgement in judgements]
+    if voted := [max(Counter(said).values()) / len(said) for said in votes if len(said) > 1]:
+        metrics["judge/vote_agreement"] = _mean(voted)
+    return metrics
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def as_markdown() -> str:
+    """The dictionary as a Markdown table."""
+    lines = ["| metric | unit | meaning | when it looks bad |", "|---|---|---|---|"]
+    lines += [f"| `{name}` | {m.unit} | {m.meaning} | {m.when_bad} |" for name, m in METRICS.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(as_markdown())

@@ -1,0 +1,42 @@
+"""What all settings are made of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+T = TypeVar("T")
+OPERATIONAL: Final = "operational"
+# A setting that does not decide the result of a run: how the work is spread, how much memory it may take, what is kept,
+# when somebody is warned. It is no part of the run's id, so that a run goes on after it was changed.
+Operational = Annotated[T, OPERATIONAL]
+
+
+class ConfigError(ValueError):
+    """A setting is wrong; the message names it and says what to do."""
+
+
+class Settings(BaseModel):
+    """Frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide a result, nested, as JSON has them: all but the `Operational` ones."""
+        values = self.model_dump(mode="json")
+        return {
+            name: value.deciding() if isinstance(value := getattr(self, name), Settings) else values[name]
+            for name, field in type(self).model_fields.items()
+            if OPERATIONAL not in field.metadata
+        }
+
+
+def fingerprint(value: Any) -> str:
+    """Ten hexadecimal digits of what can be written as JSON; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:10]

@@ -1,0 +1,80 @@
+"""Settings of what goes in: the policy to start from, problem sets, how responses are sampled, benchmarks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sgpo_core.config.base import Fraction, Operational, Positive, Settings
+
+
+class ModelSettings(Settings):
+    path: str | None = Field(None, description="folder or hub id of the policy to start from")
+    warm_start: str | None = Field(
+        None, description="name in conf/warm_start whose policy to start from, made when missing"
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="dtype of weights in rollout and in the trainer's forward pass"
+    )
+    max_length: Positive = Field(128, description="prompt and response together, tokens")
+    chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
+    instruction: str = Field("", description="text put after every prompt")
+
+
+class DataSettings(Settings):
+    source: str = Field(
+        "chains", description="chains (generated), a .jsonl or .parquet file, or a Hugging Face data set id"
+    )
+    subset: str | None = Field(None, description="configuration of a Hugging Face data set that has several")
+    split: str = Field("train", description="split of a Hugging Face data set")
+    revision: str | None = Field(None, description="revision of a Hugging Face data set")
+    problem_column: str = Field("problem", description="column that holds the problem")
+    answer_column: str = Field(
+        "answer",
+        description="column that holds the final answer; where its text has a line `#### 5` (GSM8K), what follows",
+    )
+    answer_type: Literal["any", "integer", "choice"] = Field(
+        "any", description="what every final answer has to be; a row with another one is broken"
+    )
+    choice_columns: list[str] = Field(
+        default_factory=list,
+        description="columns of wrong choices; they and the answer become (A), (B), ..., ordered by seed and problem",
+    )
+    reference_column: str | None = Field(None, description="column that holds a worked solution")
+    domain_column: str | None = Field(None, description="column that names the domain of a problem (DISCO)")
+    max_bad_rows: Operational[int] = Field(
+        0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
+    )
+    count: Positive = Field(2048, description="chains: number of problems; elsewhere: at most so many")
+    seed: int = Field(0, description="chains: seed of the generator")
+    columns: int = Field(6, ge=1, le=12, description="chains: digits of each number")
+    carry_rate: Fraction = Field(0.9, description="chains: share of columns whose digits sum to 10 or more")
+
+
+class SamplingSettings(Settings):
+    problems: Positive = Field(16, description="problems (groups) an iteration")
+    group_size: int = Field(8, ge=2, description="responses to each problem")
+    temperature: float = Field(1.0, gt=0, le=2, description="sampling temperature")
+    max_tokens: Positive = Field(96, description="length limit of a response, tokens")
+
+
+class BenchmarkSettings(Settings):
+    data: DataSettings = DataSettings()
+    prompt: str = Field(
+        "{problem}\n\nPlease reason step by step, and put your final answer within \\boxed{}.",
+        pattern=r"\{problem\}",
+        description="prompt, {problem} stands for the problem; in a training run model.instruction takes its place",
+    )
+    k: Positive = Field(16, description="responses to each problem")
+    temperature: float = Field(0.6, ge=0, le=2, description="sampling temperature")
+    top_p: float = Field(0.95, gt=0, le=1, description="nucleus sampling")
+    max_tokens: Positive = Field(
+        8192, description="length limit of a response, tokens; in a training run sampling.max_tokens takes its place"
+    )
+    seed: int = Field(0, ge=0, description="decides the sampling; the same for all policies, so that they are paired")
+
+
+class EvalSettings(Settings):
+    every: Positive = Field(5, description="iterations between evaluations; the start and the end are always evaluated")
+    sets: dict[str, BenchmarkSettings] = Field(default_factory=dict, description="name -> benchmark")

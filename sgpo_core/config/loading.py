@@ -1,0 +1,112 @@
+"""Presets and Hydra overrides become settings: `load_preset` composes conf/ and validates what comes out.
+
+Presets name absolute groups (`- /algorithm: sgpo`), so that `algorithm=grpo` overrides them. A file whose name begins
+with an underscore is a base that presets share, and no preset itself.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import ValidationError
+
+from sgpo_core.config.base import OPERATIONAL, ConfigError, Settings
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+Config = TypeVar("Config", bound=Settings)
+
+
+def presets(group: str) -> list[str]:
+    """Names in a folder of conf/."""
+    return sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml"))
+
+
+def to_yaml(config: Settings) -> str:
+    """All settings, resolved, in the order of their definition; reads back to the same settings."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One line of a flow's settings: dotted key, default, explanation, and whether it decides the result (and is thus
+    part of a run's id)."""
+
+    key: str
+    default: Any
+    text: str
+    decides: bool
+
+
+def describe(model: type[Settings], prefix: str = "", decides: bool = True) -> Iterator[Setting]:
+    """Every setting, for --help and the docs."""
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        deciding = decides and OPERATIONAL not in field.metadata
+        if isinstance(default, Settings):
+            yield from describe(type(default), f"{prefix}{name}.", deciding)
+        else:
+            yield Setting(f"{prefix}{name}", default, field.description or "", deciding)
+
+
+def load_preset(model: type[Config], group: str, preset: str, overrides: Sequence[str]) -> Config:
+    """conf/<group>/<preset>.yaml and Hydra overrides, validated. Raises ConfigError that names the setting."""
+    if preset not in presets(group):
+        raise ConfigError(f"unknown preset {preset!r} in conf/{group}: choose one of {', '.join(presets(group))}")
+    # Hydra refuses keys that it does not know; it learns them, with their defaults, from the settings themselves.
+    ConfigStore.instance().store(name=f"{group}_defaults", node=OmegaConf.create(model().model_dump(mode="json")))
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose(f"{group}/{preset}", overrides=[*overrides])
+        values = OmegaConf.to_container(composed, resolve=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_hydra_advice(str(error), model)) from None
+    except yaml.YAMLError as error:
+        where = f"conf/{group}/{preset}.yaml, or a file that it names"
+        raise ConfigError(f"{where}, is no YAML: {' '.join(str(error).split())}") from None
+    assert isinstance(values, dict)
+    try:
+        return model.model_validate({**values, "preset": preset})
+    except ValidationError as error:
+        raise ConfigError(_pydantic_advice(error, model)) from None
+
+
+def _hydra_advice(message: str, model: type[Settings]) -> str:
+    first = message.strip().splitlines()[0]
+    if missing := re.search(r"Could not find '(\w+)/([^']*)'", first):
+        group, name = missing.groups()
+        return f"{group}={name}: there is no such choice; conf/{group} has {', '.join(presets(group))}"
+    quoted = [part for part in first.split("'") if "." in part or part.isidentifier()]
+    known = [setting.key for setting in describe(model)]
+    close = difflib.get_close_matches(quoted[0], known, n=1) if quoted else []
+    return " ".join([first, *([f"Did you mean {close[0]}?"] if close else []), "(--help lists every setting)"])
+
+
+def _pydantic_advice(error: ValidationError, model: type[Settings]) -> str:
+    explanations = {setting.key: setting.text for setting in describe(model)}
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(key, list(explanations), n=1)
+            lines.append(f"unknown setting {key}" + (f": did you mean {close[0]}?" if close else ""))
+        elif problem["type"] == "value_error":  # settings that contradict each other
+            where = f"{key}: " if key else ""
+            lines.append(where + problem["msg"].removeprefix("Value error, "))
+        else:
+            meaning = f" ({explanations[key]})" if key in explanations else ""
+            lines.append(f"{key}={problem['input']!r}: {problem['msg']}{meaning}")
+    return "; ".join(lines)

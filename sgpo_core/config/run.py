@@ -1,0 +1,72 @@
+"""The settings of a training run; `load_run("tiny", ["algorithm=grpo", "seed=1"])` gives those of an online one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+from pydantic import Field
+
+from sgpo_core.config.algorithm import AlgorithmSettings
+from sgpo_core.config.base import Operational, Positive, Settings, fingerprint
+from sgpo_core.config.data import DataSettings, EvalSettings, ModelSettings, SamplingSettings
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.judge_training import judge_key
+from sgpo_core.config.loading import load_preset
+from sgpo_core.config.training import CheckpointSettings, ClusterSettings, DeepSpeedSettings, TagSettings, TrainSettings
+from sgpo_core.config.warm_start import load_warm_start
+
+
+class TrainingConfig(Settings):
+    """What decides a run that trains a policy by its credit, online or offline."""
+
+    preset: str = Field("", description="the preset these settings came from")
+    experiment: Operational[str] = Field("sgpo", description="MLflow experiment, and folder of the runs")
+    tags: TagSettings = TagSettings()
+    seed: int = Field(0, ge=0, description="decides problem order and sampling")
+    model: ModelSettings = ModelSettings()
+    data: DataSettings = DataSettings()
+    sampling: SamplingSettings = SamplingSettings()
+    judge: JudgeSettings = JudgeSettings()
+    algorithm: AlgorithmSettings = AlgorithmSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+    checkpoint: Operational[CheckpointSettings] = CheckpointSettings()
+    cluster: Operational[ClusterSettings] = ClusterSettings()
+    deepspeed: Operational[DeepSpeedSettings] = DeepSpeedSettings()
+
+    @cached_property
+    def run_id(self) -> str:
+        """Name of the run and its folder, computed once: the same deciding settings are the same run, so that the same
+        command resumes it."""
+        return f"{self.preset or 'custom'}-{self.algorithm.name}-s{self.seed}-{fingerprint(self._identity())}"
+
+    def _identity(self) -> list[Any]:
+        """All that decides the result: these settings, and what the presets that they name stand for."""
+        start = load_warm_start(self.model.warm_start).key if self.model.warm_start else None
+        return [self.deciding(), start, judge_key(self.judge)]
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, with a `run_id` of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("run_id", None)
+        return copied
+
+
+class RunConfig(TrainingConfig):
+    """Everything that decides an online run."""
+
+    iterations: Operational[Positive] = Field(
+        30, description="rounds of generate, judge, update; a higher number extends a run that is complete"
+    )
+    offline_start: str | None = Field(
+        None,
+        description="preset in conf/offline that is trained first, with this run's model, algorithm, judge and seed "
+        "(once, and kept); the run goes on from its policy, and its tokens count; null: none",
+    )
+
+
+def load_run(preset: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """The settings of an online run: conf/online/<preset>.yaml and Hydra overrides."""
+    return load_preset(RunConfig, "online", preset, overrides)

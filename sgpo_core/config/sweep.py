@@ -1,0 +1,128 @@
+"""A sweep: a grid of settings x seeds over one preset, as the list of runs that it stands for.
+
+An *arm* is one point of the grid, without the seed: what the report compares. Runs of different arms with the same seed
+see the same problems in the same order with the same seeds of sampling: they are pairs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal
+
+from pydantic import Field
+
+from sgpo_core.config.base import ConfigError, Fraction, Positive, Settings
+from sgpo_core.config.loading import load_preset
+from sgpo_core.config.offline import load_offline, offline_first
+from sgpo_core.config.run import TrainingConfig, load_run
+
+Value = str | int | float | bool | None | list[int | float | str]
+_RESERVED = {"null", "true", "false", "nan", "inf"}
+
+
+class SweepConfig(Settings):
+    """Everything that decides a sweep."""
+
+    preset: str = Field("", description="the preset these settings came from")
+    name: str = Field("", pattern=r"^[\w .:+-]*$", description="tag of its runs in MLflow; empty: the preset's name")
+    flow: Literal["online", "offline"] = Field("online", description="which flow runs: sgpo-online or sgpo-offline")
+    run_preset: str = Field("tiny", description="preset in conf/online or conf/offline that every run starts from")
+    experiment: str = Field("sweeps", description="MLflow experiment, and folder of the runs")
+    overrides: list[str] = Field(default_factory=list, description='settings of every run, e.g. ["iterations=60"]')
+    grid: dict[str, list[Value]] = Field(
+        default_factory=dict,
+        description="setting of a run -> its values, e.g. {algorithm: [grpo, sgpo]}; every combination is an arm",
+    )
+    seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], description="seeds of every arm")
+    baseline: str = Field("", description="arm that the others are compared with; empty: the first")
+    benchmark: str = Field("chains", description="evaluation set whose avg@k is compared")
+    target: Fraction = Field(0.5, description="accuracy whose price in iterations and tokens is reported")
+    parallel: Positive = Field(
+        1, description="runs at a time, each process with engines of its own; several need the cores or GPUs for it"
+    )
+    attempts: Positive = Field(2, description="tries of a run before it counts as failed; the sweep goes on")
+
+    @property
+    def tag(self) -> str:
+        return self.name or self.preset
+
+
+@dataclass(frozen=True, slots=True)
+class SweepRun:
+    """One run of a sweep; `overrides` go to its flow."""
+
+    arm: str
+    seed: int
+    overrides: tuple[str, ...]
+    config: TrainingConfig
+
+
+def load_sweep(preset: str, overrides: Sequence[str] = ()) -> SweepConfig:
+    """The settings of a sweep: conf/sweep/<preset>.yaml and Hydra overrides."""
+    return load_preset(SweepConfig, "sweep", preset, overrides)
+
+
+def arms(config: SweepConfig) -> dict[str, list[str]]:
+    """Name of each arm -> its overrides. `algorithm=sgpo` is named sgpo, a point of several settings by all of them."""
+    names = list(config.grid)
+    result = {}
+    for values in product(*config.grid.values()):
+        chosen = dict(zip(names, values, strict=True))
+        parts = [str(v) if key == "algorithm" else f"{key.split('.')[-1]}={v}" for key, v in chosen.items()]
+        result[" ".join(parts) or "all"] = [f"{key}={_hydra(v)}" for key, v in chosen.items()]
+    return result
+
+
+def sweep_runs(config: SweepConfig) -> list[SweepRun]:
+    """Every run, all arms of a seed before the next seed, so that a sweep that is stopped has pairs. Runs that can
+    share engines are neighbours. Raises ConfigError for any run that can't be, before one is started."""
+    if not config.seeds or not all(config.grid.values()):
+        raise ConfigError("a sweep without seeds, or with a setting without values, has no runs: see grid and seeds")
+    if len(set(config.seeds)) < len(config.seeds) or "seed" in config.grid:
+        raise ConfigError("seeds of a sweep stand in `seeds`, each once, and not in its grid")
+    named = arms(config)
+    if config.baseline and config.baseline not in named:
+        raise ConfigError(f"baseline={config.baseline}: there is no such arm; there are {', '.join(named)}")
+    runs = []
+    for seed in config.seeds:
+        for arm, chosen in named.items():
+            overrides = [
+                *config.overrides,
+                *chosen,
+                f"seed={seed}",
+                f"experiment={_hydra(config.experiment)}",
+                f"tags.sweep={_hydra(config.tag)}",
+                f"tags.arm={_hydra(arm)}",
+            ]
+            run = _load(config, overrides)
+            if config.benchmark not in run.eval.sets:
+                known = ", ".join(run.eval.sets)
+                raise ConfigError(f"benchmark={config.benchmark}: the runs evaluate {known} (eval.sets)")
+            runs.append(SweepRun(arm, seed, tuple(overrides), run))
+    first_with = {key: i for i, key in reversed(list(enumerate(map(_engines, runs))))}
+    return sorted(runs, key=lambda run: first_with[_engines(run)])
+
+
+def _load(config: SweepConfig, overrides: Sequence[str]) -> TrainingConfig:
+    if config.flow == "offline":
+        return load_offline(config.run_preset, overrides)
+    run = load_run(config.run_preset, overrides)
+    offline_first(run)  # is refused here, too, where it can't be
+    return run
+
+
+def _engines(run: SweepRun) -> str:
+    return f"{run.config.model}{run.config.cluster}"
+
+
+def _hydra(value: Value) -> str:
+    """A value as Hydra's override grammar writes it. Plain words stay bare, as the choice of a group has to be."""
+    if isinstance(value, list):
+        return "[" + ",".join(map(_hydra, value)) + "]"
+    if isinstance(value, str):
+        word = re.fullmatch(r"[A-Za-z][\w./+-]*", value) and value.lower() not in _RESERVED
+        return value if word else '"' + value.replace('"', '\\"') + '"'
+    return "null" if value is None else str(value).lower()

@@ -1,0 +1,78 @@
+"""Settings of the optimizer, of the engines, and of what a run leaves behind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from sgpo_core.config.base import Fraction, Operational, Positive, Settings
+
+
+class TrainSettings(Settings):
+    lr: float = Field(1e-4, gt=0, description="learning rate")
+    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW betas")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    grad_clip: float = Field(1.0, ge=0, description="global gradient norm limit; 0: none")
+    warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
+    mini_batches: Positive = Field(2, description="optimizer steps an iteration and epoch")
+    epochs: Positive = Field(1, description="passes over an iteration's rollouts")
+    micro_batch_tokens: Operational[Positive] = Field(
+        4096, description="tokens, padding included, of one forward-backward pass"
+    )
+    mismatch_alarm: Operational[float] = Field(
+        0.05,
+        gt=0,
+        description="mean |log-probability of trainer - of sampler| (nats) above which every iteration warns",
+    )
+    gradient_checkpointing: Operational[bool] = Field(
+        False, description="recompute activations in the backward pass to save memory"
+    )
+
+
+class DeepSpeedSettings(Settings):
+    zero_stage: Literal[0, 1, 2, 3] = Field(
+        0, description="what is sharded over ranks: 1 optimizer, 2 + gradients, 3 + weights"
+    )
+    offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory")
+
+
+class ClusterSettings(Settings):
+    rollout_actors: Positive = Field(2, description="vLLM engines; they share the prompts")
+    rollout_threads: Positive = Field(
+        1, description="CPU threads of each vLLM engine; actors x threads should be the cores"
+    )
+    rollout_gpus: int = Field(0, ge=0, description="GPUs of each vLLM engine (tensor parallel); 0: CPU")
+    kv_cache_mib: Positive = Field(128, description="KV cache of each CPU engine, MiB")
+    gpu_memory_utilization: Fraction = Field(0.9, description="share of GPU memory that each GPU engine may take")
+    max_num_seqs: Positive = Field(64, description="responses that one engine generates at a time")
+    trainer_ranks: Positive = Field(1, description="DeepSpeed ranks")
+    trainer_threads: Positive = Field(2, description="CPU threads of each rank")
+    trainer_gpus: int = Field(0, ge=0, le=1, description="GPUs of each rank; 0: CPU")
+    sync_dir: str = Field(
+        "/dev/shm",
+        description="folder, best in memory, through which weights go to the engines; several nodes need a shared one",
+    )
+    sync_tolerance: float = Field(
+        1e-4, gt=0, description="largest difference of the probe's log-probabilities between trainer and engine, nats"
+    )
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all engines and ranks together."""
+        return self.rollout_actors * self.rollout_gpus + self.trainer_ranks * self.trainer_gpus
+
+
+class CheckpointSettings(Settings):
+    every: Positive = Field(10, description="iterations between checkpoints; the last iteration always has one")
+    keep: Positive = Field(2, description="newest checkpoints that stay, besides the best one")
+    model: str = Field(
+        "sgpo-{preset}",
+        pattern=r"^([\w.-]|\{preset\})*$",
+        description="registered model in MLflow whose candidate the best checkpoint becomes; empty or in a sweep: none",
+    )
+
+
+class TagSettings(Settings):
+    sweep: str = Field("", description="MLflow tag that groups the runs of one comparison")
+    arm: str = Field("", description="MLflow tag of what the comparison compares; empty: the algorithm's name")

@@ -1,0 +1,62 @@
+"""Settings of the flow `warm-start`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from sgpo_core.config.base import Fraction, Operational, Positive, Settings, fingerprint
+from sgpo_core.config.loading import load_preset
+from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
+
+
+class LessonSettings(Settings):
+    """A part of the supervised training."""
+
+    steps: Positive = Field(400, description="optimizer steps")
+    slip_rate: Fraction = Field(0.6, description="share of carries that the training traces forget")
+
+
+class WarmStartConfig(Settings):
+    """Everything that decides a supervised start of a small policy on `chains`."""
+
+    preset: str = Field("", description="the preset these settings came from")
+    base: str | None = Field(None, description="warm start to go on from; null: random weights")
+    seed: int = Field(0, ge=0, description="decides initial weights and traces; apart from the runs' seeds")
+    hidden_size: Positive = Field(128, description="width of the policy")
+    layers: Positive = Field(2, description="transformer layers")
+    heads: Positive = Field(
+        4, description="attention heads; vLLM on the CPU needs hidden_size / heads = 32, 64, 96, ..."
+    )
+    intermediate_size: Positive = Field(256, description="width of the feed-forward layers")
+    columns: int = Field(6, ge=1, le=12, description="digits of each number")
+    carry_rate: Fraction = Field(0.7, description="share of columns whose digits sum to 10 or more")
+    noise: Fraction = Field(0.01, description="share of steps with a random sum")
+    curriculum: list[LessonSettings] = Field(
+        default_factory=lambda: [LessonSettings()], description="what is trained on, in order"
+    )
+    batch_size: Positive = Field(48, description="traces an optimizer step")
+    answer_weight: float = Field(
+        3.0, gt=0, description="loss weight of the answer line, or the policy never learns to copy its own digits"
+    )
+    train: TrainSettings = TrainSettings()
+    gate_agreement: Fraction = Field(
+        0.9, description="share of samples whose answer line must follow from their own steps"
+    )
+    gate_samples: Positive = Field(256, description="responses that the gate samples")
+    gate_steps: Positive = Field(100, description="optimizer steps added while the gate is not passed")
+    gate_rounds: int = Field(5, ge=0, description="how often steps are added before the warm start fails")
+    cluster: Operational[ClusterSettings] = ClusterSettings()
+    deepspeed: Operational[DeepSpeedSettings] = DeepSpeedSettings()
+
+    @property
+    def key(self) -> str:
+        """Name of the cached result. How the work is spread over actors is not part of it."""
+        base = load_warm_start(self.base).key if self.base else None
+        return f"{self.preset}-{fingerprint([self.deciding(), base])}"
+
+
+def load_warm_start(preset: str, overrides: Sequence[str] = ()) -> WarmStartConfig:
+    """The settings of a warm start: conf/warm_start/<preset>.yaml and Hydra overrides."""
+    return load_preset(WarmStartConfig, "warm_start", preset, overrides)

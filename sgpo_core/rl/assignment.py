@@ -1,0 +1,111 @@
+"""Credit for a whole iteration: from graded and judged groups to what each response earns, and each of its tokens.
+
+    RolloutGroups ──credit──▶ ──shaping──▶ ──filter──▶ rewards ──▶ advantages ──▶ share of each token ──▶ `Credit`
+
+The parts are in credit.py, shaping.py, filters.py, advantages.py and token_credit.py; here is their order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sgpo_core.config.algorithm import AlgorithmSettings
+from sgpo_core.data.segmentation import segment, tokens_before, well_formed
+from sgpo_core.rl.advantages import batch_advantages, lacks_signal
+from sgpo_core.rl.credit import CreditRule, Judged, group_credit
+from sgpo_core.rl.filters import filtered_out
+from sgpo_core.rl.shaping import Sampled, shape
+from sgpo_core.rl.token_credit import entropy_share, truncated_importance
+from sgpo_core.types import Credit, FloatArray, Outcome, Problem, Rollout, RolloutGroup
+
+
+@dataclass(frozen=True)
+class CreditAssignment:
+    """What decides the credit of a run's responses: the algorithm, how many groups an iteration has, the length limit
+    of a response (tokens), the share of each domain among the problems, and the policy's tokenizer (token ids to text
+    without special tokens, text to token ids)."""
+
+    algorithm: AlgorithmSettings
+    groups: int
+    max_tokens: int
+    domain_shares: Mapping[str, float]
+    decode: Callable[[Sequence[int]], str]
+    encode: Callable[[str], Sequence[int]]
+
+    def __call__(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
+        """The groups of one iteration with their `Credit`. Where the algorithm needs the trainer's log-probabilities
+        (`needs_trainer_logprobs`), the rollouts have them."""
+        credits = self._rewards(groups)
+        advantages = batch_advantages(credits, self.algorithm.advantage)
+        return [self._complete(*parts) for parts in zip(groups, credits, advantages, strict=True)]
+
+    def _rewards(self, groups: Sequence[RolloutGroup]) -> list[list[Credit]]:
+        """Of every group: credit, then shaping, then the filter."""
+        settings = self.algorithm.credit
+        rule = CreditRule(**settings.model_dump(include=set(CreditRule.__slots__)))  # the rest is for shaping
+        out = filtered_out([group.outcomes for group in groups], self.algorithm.filter, self.groups)
+        result = []
+        for group, outside in zip(groups, out, strict=True):
+            earned = group_credit([self._judged(group.problem, r) for r in group.rollouts], rule)
+            shaped = shape(earned, [self._sampled(group.problem, r) for r in group.rollouts], settings)
+            result.append([replace(credit, filtered=gone) for credit, gone in zip(shaped, outside, strict=True)])
+        return result
+
+    def _complete(self, group: RolloutGroup, credits: Sequence[Credit], advantages: Sequence[float]) -> RolloutGroup:
+        no_signal, rollouts = lacks_signal(credits), []
+        for rollout, credit, advantage in zip(group.rollouts, credits, advantages, strict=True):
+            share = self._token_credit(rollout, credit, advantage, no_signal)
+            rollouts.append(replace(rollout, credit=replace(credit, advantage=advantage, token_credit=share)))
+        return group.with_rollouts(rollouts)
+
+    def _sampled(self, problem: Problem, rollout: Rollout) -> Sampled:
+        logprobs = rollout.rollout_logprobs
+        mean = float(np.mean(logprobs.astype(np.float64))) if len(logprobs) else 0.0
+        return Sampled(len(rollout.token_ids), self.max_tokens, mean, self.domain_shares[problem.domain])
+
+    def _judged(self, problem: Problem, rollout: Rollout) -> Judged:
+        """A response as the credit rule needs it, its lengths in the unit of `credit.rts_unit`."""
+        grade, judgement, truncated = rollout.grade, rollout.judgement, rollout.truncated
+        assert grade is not None, "credit comes after grading"
+        if judgement is None:
+            return Judged(grade.correct, grade.known)
+        verdict, ends = judgement.verdict, rollout.step_ends or ()
+        whole = max(0, len(ends) - truncated)
+        prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
+        reference = segment(problem.reference or "")
+        lengths = (prefix, len(ends), len(reference) or None, 1)
+        if self.algorithm.credit.rts_unit == "tokens":
+            before_last = self._tokens_of_steps(rollout, len(ends) - 1)
+            own = len(rollout.token_ids) - (not truncated)  # without end-of-sequence
+            known = len(self.encode(problem.reference or "")) if reference else None
+            lengths = (self._tokens_of_steps(rollout, prefix), own, known, own - before_last)
+        parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
+        formed = well_formed(rollout.text, truncated)
+        return Judged(grade.correct, grade.known, parsable, formed, truncated, verdict, *lengths)
+
+    def _tokens_of_steps(self, rollout: Rollout, steps: int) -> int:
+        """Sampled tokens that lie wholly in the first `steps` steps."""
+        end = (rollout.step_ends or ())[steps - 1] if steps > 0 else 0
+        return tokens_before(rollout.token_ids.tolist(), end, self.decode)
+
+    def _token_credit(self, rollout: Rollout, credit: Credit, advantage: float, no_signal: bool) -> FloatArray:
+        """Float32 [tokens]. None for a response that doesn't count; under `mask_after_error` none from the first wrong
+        step on of a wrong response that would be reinforced."""
+        settings, tokens = self.algorithm, len(rollout.token_ids)
+        if not credit.counts:
+            return np.zeros(tokens, np.float32)
+        share = np.ones(tokens, np.float32)
+        error = rollout.judgement.verdict.first_error_step if rollout.judgement else None
+        if settings.credit.mask_after_error and error is not None and advantage > 0:
+            share[self._tokens_of_steps(rollout, error - 1) :] = 0.0
+        if settings.needs_trainer_logprobs:
+            assert rollout.recomputed is not None, "the algorithm needs the trainer's log-probabilities"
+            if settings.loss.tis_cap is not None:
+                trainer, sampler = rollout.recomputed.logprobs, rollout.rollout_logprobs
+                share *= truncated_importance(trainer, sampler, settings.loss.tis_cap)
+            if settings.advantage.entropy_coef > 0 and no_signal:
+                share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
+        return share

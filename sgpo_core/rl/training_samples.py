@@ -1,0 +1,126 @@
+"""What the trainer is given: sampled tokens with a weight and an advantage each, and their tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sgpo_core.config.algorithm import LossSettings
+from sgpo_core.rl.batching import plan_batches
+from sgpo_core.rl.losses import token_weights
+from sgpo_core.types import Rollout, RolloutGroup
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingSample:
+    """One response (or supervised text) to train on; the arrays run over the response's tokens.
+
+    `input_ids` int32 [prompt + response]; `weights` float32 [response] with the mini-batch's global denominators (see
+    `losses.token_weights`); `advantages` float32 [response], 0 where masked; `old_logprobs` float32 [response], nats,
+    what ratios are taken to. The last two are empty for supervised samples. `targets` int32 [response]: what is to be
+    predicted in place of each response token, None for the tokens themselves.
+    """
+
+    input_ids: np.ndarray
+    weights: np.ndarray
+    advantages: np.ndarray
+    old_logprobs: np.ndarray
+    targets: np.ndarray | None = None
+
+    @property
+    def prompt_length(self) -> int:
+        return len(self.input_ids) - len(self.weights)
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """Samples as tensors: `input_ids` int64 [samples, longest], padded on the right (causal attention never sees
+    padding); the others are flat over all response tokens. `row`, `position` say where each token's prediction is
+    read."""
+
+    input_ids: Tensor
+    row: Tensor
+    position: Tensor
+    targets: Tensor
+    weights: Tensor
+    advantages: Tensor
+    old_logprobs: Tensor
+
+    def to(self, device: torch.device) -> MicroBatch:
+        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+
+
+def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
+    """The tensors of a micro-batch. No samples (a rank that ran out) give one token of weight 0, so that the rank still
+    takes part in every collective."""
+    if not samples:
+        nothing = np.zeros(1, np.float32)
+        samples = [TrainingSample(np.zeros(2, np.int32), nothing, nothing, nothing)]
+    longest = max(len(s.input_ids) for s in samples)
+    input_ids = torch.zeros(len(samples), longest, dtype=torch.int64)
+    for i, sample in enumerate(samples):
+        input_ids[i, : len(sample.input_ids)] = torch.from_numpy(sample.input_ids.astype(np.int64))
+    lengths = [len(s.weights) for s in samples]
+    row_index = np.repeat(np.arange(len(samples)), lengths)
+    target_position = np.concatenate([np.arange(s.prompt_length, len(s.input_ids)) for s in samples])
+
+    def flat(name: str) -> Tensor:
+        return torch.from_numpy(np.concatenate([getattr(s, name) for s in samples]).astype(np.float32))
+
+    targets = [s.input_ids[s.prompt_length :] if s.targets is None else s.targets for s in samples]
+    return MicroBatch(
+        input_ids=input_ids,
+        row=torch.from_numpy(row_index),
+        position=torch.from_numpy(target_position - 1),  # the hidden state before a token predicts it
+        targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
+        weights=flat("weights"),
+        advantages=flat("advantages"),
+        old_logprobs=flat("old_logprobs"),
+    )
+
+
+def policy_samples(
+    members: Sequence[tuple[RolloutGroup, Rollout]], loss: LossSettings, max_length: int
+) -> list[TrainingSample]:
+    """The samples of one whole mini-batch, one a response that has its credit; `loss.mean` sets the global denominators
+    over just these, and `max_length` is the length limit of a response (tokens), which one of them divides by.
+
+    A token's advantage is its response's times its own credit (0: masked); its weight counts masked tokens in (so that
+    masking does not raise the weight of those that stay).
+    """
+    weights = token_weights([len(rollout.token_ids) for _, rollout in members], loss.mean, max_length)
+    samples = []
+    for (group, rollout), weight in zip(members, weights, strict=True):
+        credit, recomputed = rollout.credit, rollout.recomputed
+        assert credit is not None, "the update comes after credit"
+        assert credit.token_credit is not None, "the update comes after credit"
+        old = recomputed.logprobs if loss.old_logprobs == "trainer" and recomputed else rollout.rollout_logprobs
+        samples.append(
+            TrainingSample(
+                input_ids=np.concatenate([group.prompt_ids, rollout.token_ids]).astype(np.int32, copy=False),
+                weights=np.full(len(rollout.token_ids), weight, np.float32),
+                advantages=np.float32(credit.advantage) * credit.token_credit,
+                old_logprobs=old,
+            )
+        )
+    return samples
+
+
+def forward_sample(prompt_ids: npt.ArrayLike, token_ids: npt.ArrayLike) -> TrainingSample:
+    """A response whose log-probabilities are asked for; there is nothing to train on."""
+    prompt, tokens = np.asarray(prompt_ids, np.int32), np.asarray(token_ids, np.int32)
+    nothing = np.zeros(len(tokens), np.float32)
+    return TrainingSample(np.concatenate([prompt, tokens]), nothing, nothing, nothing)
+
+
+def split_over_ranks(
+    samples: Sequence[TrainingSample], token_budget: int, world_size: int
+) -> list[list[list[TrainingSample]]]:
+    """For each rank its micro-batches of samples; see `batching.plan_batches`."""
+    plan = plan_batches(range(len(samples)), [len(s.input_ids) for s in samples], token_budget, world_size)
+    return [[[samples[i] for i in batch] for batch in rank] for rank in plan.ranks]

@@ -1,0 +1,88 @@
+"""Files that appear whole or not at all: written aside, flushed to the disk, renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Calls `write` with a temporary path beside `path`, then puts the result in its place.
+
+    A crash leaves the old file, or none; the temporary one is overwritten by the next attempt.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        write(temporary)
+        _flush(temporary)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk stays usable
+        raise
+    os.replace(temporary, path)
+    _flush(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """UTF-8, whole or not at all."""
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Whole or not at all, keys sorted; what JSON does not know (paths) is written as text."""
+    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` has written."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """A temporary directory that becomes `path` when the block ends without an error; replaces what was there."""
+    temporary = path.with_name(f".{path.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _flush(file)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    remove_atomically(path)
+    os.rename(temporary, path)
+    _flush(path.parent)
+
+
+@contextmanager
+def waiting_lock(path: Path) -> Iterator[None]:
+    """Waits while another process is in a block with the same path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def remove_atomically(path: Path) -> None:
+    """Removes a folder so that a crash in between leaves no half of it under its name."""
+    doomed = path.with_name(f".{path.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if path.exists():
+        os.rename(path, doomed)
+        shutil.rmtree(doomed)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

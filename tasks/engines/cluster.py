@@ -1,0 +1,177 @@
+"""The engines of a run: Ray actors that are started once and live for the whole flow.
+
+Engines are kept per process and handed to every run that can share them (same architecture, same cluster), because
+starting them is what costs: a whole comparison runs on one set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import ray
+
+from sgpo_core.config.base import ConfigError, fingerprint
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.training import ClusterSettings
+from tasks.engines.guard import start_guard, sync_folder
+from tasks.paths import REPOSITORY
+from tasks.workers import rollout_worker, trainer_worker
+
+
+@dataclass(frozen=True)
+class Engines:
+    """Handles of the actors; `sync_dir` is where weights pass from trainer to rollout engines."""
+
+    rollouts: tuple[Any, ...]
+    trainers: tuple[Any, ...]
+    sync_dir: Path
+
+    def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
+        """Calls a method of every rank at the same time and waits; index 0 is rank 0's result."""
+        return ray.get([getattr(t, method).remote(*arguments) for t in self.trainers])
+
+
+_live: dict[str, Engines] = {}
+_others: dict[str, tuple[Any, ...]] = {}  # actors of judges
+_starting = Lock()
+_users = 0
+
+
+@contextmanager
+def engines_for(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Iterator[Engines]:
+    """Running engines that fit; they stay up until the outermost `keep_engines` or user is done."""
+    with keep_engines():
+        yield _kept(_architecture(policy), policy, model, cluster, trainers=True)
+
+
+@contextmanager
+def rollout_engines(policy: str, weights: str, model: ModelSettings, cluster: ClusterSettings) -> Iterator[Engines]:
+    """Rollout engines alone, which hold the weights in the folder `policy`, whose hash is `weights`, and keep them."""
+    with keep_engines():
+        yield _kept(weights, policy, model, cluster, trainers=False)
+
+
+def _kept(holds: object, policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
+    key = fingerprint([holds, trainers, model.dtype, model.max_length, cluster.model_dump(mode="json")])
+    if key not in _live:
+        stop_engines()  # two sets do not fit into the memory that one was sized for
+        _live[key] = _start(policy, model, cluster, trainers)
+    return _live[key]
+
+
+def _architecture(policy: str) -> object:
+    """What engines are made of: shapes, not weights, which every run syncs."""
+    config = Path(policy) / "config.json"
+    if not config.is_file():
+        return policy
+    volatile = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures"}
+    return {name: value for name, value in json.loads(config.read_text()).items() if name not in volatile}
+
+
+@contextmanager
+def keep_engines() -> Iterator[None]:
+    """Engines started inside stay up until the end of the block."""
+    global _users
+    _users += 1
+    try:
+        yield
+    finally:
+        _users -= 1
+        if _users == 0:
+            stop_engines()
+            if ray.is_initialized():
+                ray.shutdown()
+
+
+def kept_actors(key: str, start: Callable[[], tuple[Any, ...]]) -> tuple[Any, ...]:
+    """The actors that were started under this key, or now are; they stay up like the engines. Asked for inside of
+    `keep_engines`, from any thread."""
+    assert _users > 0, "nobody would stop them"
+    with _starting:
+        if key not in _others:
+            _start_ray()
+            _others[key] = start()
+        return _others[key]
+
+
+def stop_engines() -> None:
+    """Ends all that are kept; the next run starts its own. Also after a run that failed: nobody knows in what state its
+    engines are."""
+    for engines in _live.values():
+        for actor in (*engines.rollouts, *engines.trainers):
+            ray.kill(actor)
+        shutil.rmtree(engines.sync_dir, ignore_errors=True)
+    for actors in _others.values():
+        for actor in actors:
+            ray.kill(actor)
+    _live.clear()
+    _others.clear()
+
+
+def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
+    _start_ray()
+    wanted = cluster.gpus if trainers else cluster.rollout_actors * cluster.rollout_gpus
+    found = int(ray.cluster_resources().get("GPU", 0))
+    if wanted > found:
+        raise ConfigError(
+            f"the Ray cluster has {found} GPUs, {wanted} are wanted (cluster.rollout_gpus, .trainer_gpus)"
+        )
+    try:
+        rollouts = _start_rollouts(policy, model, cluster)  # the actors start while the trainers do
+        ranks = start_trainers(cluster) if trainers else ()
+        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir))
+        ray.get([r.peak_memory_mib.remote() for r in rollouts])  # waits until all have started
+    except ray.exceptions.RayError as error:
+        raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
+    return engines
+
+
+def _start_ray() -> None:
+    start_guard()
+    if not ray.is_initialized():
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
+        )
+
+
+def remote_actor(worker: type, gpus: int, variables: dict[str, str]) -> Any:
+    """An actor class. `variables` are in its process's environment before anything is loaded."""
+    # num_cpus=0: trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS.
+    environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}}
+    return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
+
+
+def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings) -> tuple[Any, ...]:
+    actor = remote_actor(
+        rollout_worker.RolloutWorker,
+        cluster.rollout_gpus,
+        rollout_worker.vllm_environment(cluster.rollout_threads, cluster.rollout_gpus),
+    )
+    return tuple(actor.remote(policy, model, cluster) for _ in range(cluster.rollout_actors))
+
+
+def start_trainers(cluster: ClusterSettings) -> tuple[Any, ...]:
+    """DeepSpeed ranks, connected to each other; Ray must be up."""
+    variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
+    actor = remote_actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables)
+    ranks = tuple(actor.remote(rank, cluster.trainer_ranks) for rank in range(cluster.trainer_ranks))
+    host, port = ray.get(ranks[0].address.remote("RAY_ADDRESS" not in os.environ))
+    ray.get([rank.connect.remote(host, port) for rank in ranks])
+    return ranks
+
+
+def cause(error: BaseException) -> str:
+    """What happened, of an error that comes with a remote traceback."""
+    return str(error).strip().splitlines()[-1]

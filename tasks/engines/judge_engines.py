@@ -1,0 +1,57 @@
+"""Engines of the judges `trained` and `llm`: Ray actors that are started once and kept like those of the policy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import ray
+
+from sgpo_core.config.base import ConfigError, fingerprint
+from sgpo_core.config.judge import JudgeEngineSettings
+from sgpo_core.judges.chat import ChatReply, ChatRequest
+from sgpo_core.storage.weights import model_key
+from tasks.engines import cluster
+from tasks.workers import judge_worker
+from tasks.workers.rollout_worker import vllm_environment
+
+
+@dataclass(frozen=True)
+class JudgeEngines:
+    """A `Chat` over one or more actors. May be called from several threads: an actor takes one batch after the
+    other."""
+
+    actors: tuple[Any, ...]
+
+    def __call__(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
+        # Neighbours, which share a problem, stay together: its prefix is then computed once.
+        bounds = [len(requests) * i // len(self.actors) for i in range(len(self.actors) + 1)]
+        shares = [requests[a:b] for a, b in pairwise(bounds)]
+        pending = [actor.chat.remote(share) for actor, share in zip(self.actors, shares, strict=True) if share]
+        return [reply for replies in ray.get(pending) for reply in replies]
+
+
+def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
+    """Running engines of a judge's model (a folder or hub id), up until the outermost `cluster.keep_engines` is done.
+    Raises ConfigError when they don't start."""
+    key = f"judge-{fingerprint([model, model_key(model), settings.model_dump(mode='json')])}"
+    return JudgeEngines(cluster.kept_actors(key, lambda: _start(model, settings)))
+
+
+def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
+    wanted, found = settings.actors * settings.gpus, int(ray.available_resources().get("GPU", 0))
+    if wanted > found:
+        raise ConfigError(f"judge.engine wants {wanted} GPUs (actors x gpus), {found} of the Ray cluster are free")
+    actor = cluster.remote_actor(
+        judge_worker.JudgeWorker, settings.gpus, vllm_environment(settings.threads, settings.gpus)
+    )
+    actors = tuple(actor.remote(model, settings) for _ in range(settings.actors))
+    try:
+        ray.get([a.chat.remote([]) for a in actors])  # waits until all have started
+    except ray.exceptions.RayError as error:
+        for a in actors:
+            ray.kill(a)
+        raise ConfigError(f"the engines of judge.model={model} did not start: {cluster.cause(error)}") from error
+    return actors

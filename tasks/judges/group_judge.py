@@ -1,0 +1,63 @@
+"""A judge as a run's groups meet it: which responses it is asked about, what it reads of them, what is kept."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item, Judge
+from sgpo_core.rl.credit import Scope, must_judge
+from sgpo_core.types import Judgement, Problem, Rollout, RolloutGroup, Verdict
+
+Key = tuple[int, int]  # a response: number of its group, number in it
+
+
+class GroupJudge:
+    """What of a response goes to the judge, and to which judge. May be called from several threads."""
+
+    def __init__(self, judge: Judge, scope: Scope) -> None:
+        self._judge, self._scope = judge, scope
+        self._lock, self._busy_s = threading.Lock(), 0.0
+
+    def items(self, group: RolloutGroup) -> dict[Key, Item]:
+        """Of a graded group the responses that credit asks about, each as the judge reads it."""
+        wanted = must_judge([rollout.correct for rollout in group.rollouts], self._scope)
+        asked = [(i, rollout) for i, (rollout, want) in enumerate(zip(group.rollouts, wanted, strict=True)) if want]
+        return {(group.number, i): judged_item(group.problem, rollout) for i, rollout in asked}
+
+    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+        """Nothing to read is not an abstention: such a response has RTS 0, and nobody has to be asked."""
+        written = [item for item in items if item.steps]
+        began = time.monotonic()
+        answers = iter(self._judge(written) if written else ())
+        with self._lock:
+            self._busy_s += time.monotonic() - began
+        return [next(answers) if item.steps else Judgement(Verdict(None)) for item in items]
+
+    def take_seconds(self) -> float:
+        """That the judge was at work, all calls together, since it was last asked."""
+        with self._lock:
+            busy, self._busy_s = self._busy_s, 0.0
+        return busy
+
+    def complete(self, groups: Sequence[RolloutGroup], known: Mapping[Key, Judgement]) -> list[RolloutGroup]:
+        """The graded groups with their steps and judgements. Responses that have to be judged and are not `known` are
+        judged now; those that credit does not ask about have none."""
+        items = {key: item for group in groups for key, item in self.items(group).items()}
+        missing = {key: item for key, item in items.items() if key not in known}
+        found = {**known, **dict(zip(missing, self(list(missing.values())), strict=True))}
+
+        def judged(key: Key, rollout: Rollout) -> Rollout:
+            ends = tuple(step.end for step in segment(rollout.text))
+            return replace(rollout, step_ends=ends, judgement=found[key] if key in items else None)
+
+        return [g.with_rollouts([judged((g.number, i), r) for i, r in enumerate(g.rollouts)]) for g in groups]
+
+
+def judged_item(problem: Problem, rollout: Rollout) -> Item:
+    """What the judge reads of a response: its whole steps, which of a truncated one are all but the last."""
+    steps = segment(rollout.text)
+    return Item(problem, tuple(steps[:-1] if rollout.truncated else steps))

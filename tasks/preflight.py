@@ -1,0 +1,108 @@
+"""What a run needs, against what is there: seconds, before any engine starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.evaluation import EvaluationConfig
+from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.config.training import ClusterSettings
+from sgpo_core.storage.weights import missing_model
+from tasks.judges.kinds import kind_of
+from tasks.paths import home
+from tasks.tracking.tracker import check_reachable, tracking_uri
+
+_FREE_DISK_MIB = 512
+
+
+def check_resources(config: TrainingConfig) -> None:
+    """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server."""
+    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, config.judge)]
+    problems += [*kind_of(config.judge).missing(config.judge), *_disk_problems()]
+    if problems:
+        raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
+    check_reachable(tracking_uri())
+
+
+def check_parallel(runs: int, cluster: ClusterSettings, judge: JudgeSettings) -> None:
+    """Raises ConfigError when the machine has no room for that many runs side by side."""
+    if runs == 1 or os.environ.get("RAY_ADDRESS"):
+        return
+    gpus = cluster.gpus + kind_of(judge).gpus(judge)
+    each = gpus or max(
+        cluster.rollout_actors * cluster.rollout_threads, cluster.trainer_ranks * cluster.trainer_threads
+    )
+    there, unit = (count_gpus(), "GPUs") if gpus else (os.cpu_count() or 1, "CPU cores")
+    if runs * each > there:
+        lower = "the GPUs of a run (cluster=..., judge.engine)" if gpus else "cluster.rollout_actors, cluster.*_threads"
+        wanted = f"parallel={runs} runs with {each} {unit} each need {runs * each} (found {there})"
+        raise ConfigError(f"{wanted}: lower parallel, or {lower}")
+
+
+def check_evaluation(config: EvaluationConfig) -> None:
+    """Raises ConfigError that names every missing resource of an evaluation, whatever its policy."""
+    problems = [*_cluster_problems(config.cluster, None), *_disk_problems()]
+    if problems:
+        raise ConfigError("the evaluation needs " + "; ".join(problems))
+    check_reachable(tracking_uri())
+
+
+def _disk_problems() -> list[str]:
+    free = shutil.disk_usage(_existing(home())).free // 2**20
+    if free >= _FREE_DISK_MIB:
+        return []
+    return [f"{_FREE_DISK_MIB} MiB of free disk in {home()} (found {free}); SGPO_HOME names another folder"]
+
+
+def _model_problems(model: ModelSettings) -> list[str]:
+    if (model.path is None) == (model.warm_start is None):
+        return ["a policy to start from: set just one of model.path and model.warm_start"]
+    if model.path is None:
+        return []
+    return missing_model("model.path", model.path)
+
+
+def check_judge(judge: JudgeSettings) -> None:
+    """The same for a judge by itself."""
+    problems = kind_of(judge).missing(judge)
+    if not os.environ.get("RAY_ADDRESS") and (wanted := kind_of(judge).gpus(judge)) > (gpus := count_gpus()):
+        problems.append(f"{wanted} GPUs: {judge.engine.actors} engines x {judge.engine.gpus} (found {gpus})")
+    if problems:
+        raise ConfigError(f"judge {judge.name} needs " + "; ".join(problems))
+    check_reachable(tracking_uri())
+
+
+def _cluster_problems(cluster: ClusterSettings, judge: JudgeSettings | None) -> list[str]:
+    """Of a run with this judge; None: of an evaluation, which has neither judge nor trainers."""
+    problems = []
+    judges = kind_of(judge).gpus(judge) if judge else 0
+    wanted = cluster.gpus + judges if judge else cluster.rollout_actors * cluster.rollout_gpus
+    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (gpus := count_gpus()):
+        ranks = f" and {cluster.trainer_ranks} trainer ranks x {cluster.trainer_gpus}" if judge else ""
+        problems.append(
+            f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus}{ranks}"
+            f"{f', {judges} for the judge' if judges else ''} (found {gpus}); RAY_ADDRESS names a cluster that has "
+            "them, cluster=... another layout"
+        )
+    sync_dir = Path(cluster.sync_dir)
+    if not sync_dir.is_dir() or not os.access(sync_dir, os.W_OK):
+        problems.append(f"a writable folder at cluster.sync_dir={cluster.sync_dir}")
+    return problems
+
+
+def count_gpus() -> int:
+    """GPUs that CUDA shows to this process."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path

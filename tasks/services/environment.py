@@ -1,0 +1,68 @@
+"""What a process that runs flows needs: where the services are, and Prefect's and MLflow's settings."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from tasks.paths import REPOSITORY, home
+from tasks.services.processes import Record
+
+NAMES = ("prefect", "mlflow", "worker")
+
+
+def prepare_process() -> None:
+    """Makes this process, which runs flows, keep all state below `home()` and find the services that are up. Called
+    once, before the first flow; Prefect, which has read its settings when it was imported, reads them again."""
+    from prefect.context import refresh_global_settings_context
+    from prefect.logging.configuration import setup_logging
+
+    os.environ.update(service_environment())
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    refresh_global_settings_context()
+    setup_logging()
+
+
+def pid_file(name: str) -> Path:
+    """Where a service's process is recorded."""
+    return home() / "services" / f"{name}.json"
+
+
+def addresses() -> dict[str, str]:
+    """Where the services that are alive are found, by name."""
+    records = {name: Record.read(pid_file(name)) for name in NAMES}
+    return {name: record.url for name, record in records.items() if record and record.process()}
+
+
+def service_environment() -> dict[str, str]:
+    """The variables that a process which runs flows needs; what the user has set stays.
+
+    Without a server of ours PREFECT_API_URL stays unset, and Prefect starts one of its own for that process.
+    """
+    prefect_home = os.environ.get("PREFECT_HOME") or f"{home()}/prefect"
+    wanted = {
+        "SGPO_HOME": str(home()),
+        "PREFECT_HOME": prefect_home,
+        "PREFECT_PROFILES_PATH": f"{prefect_home}/profiles.toml",  # not that of `_publish`: its server may have died
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few on a busy machine
+        "MLFLOW_TRACKING_URI": f"sqlite:///{home()}/mlflow.db",
+        "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{home()}/mlartifacts",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        # A line an iteration is news, one for each task's state is not.
+        "PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+        "TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions",
+    }
+    if server := addresses().get("prefect"):
+        wanted["PREFECT_API_URL"] = f"{server}/api"
+    variables = {name: os.environ.get(name) or value for name, value in wanted.items()}
+    return variables | {
+        "PATH": _prepend(f"{sys.prefix}/bin", os.environ.get("PATH") or os.defpath),
+        "PYTHONPATH": _prepend(str(REPOSITORY), os.environ.get("PYTHONPATH", "")),
+    }
+
+
+def _prepend(entry: str, path: str) -> str:
+    return os.pathsep.join([entry, *(part for part in path.split(os.pathsep) if part not in ("", entry))])

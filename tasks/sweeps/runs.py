@@ -1,0 +1,150 @@
+"""The runs of a sweep, one after the other on one set of engines, or in several processes that share the work; what
+fails is tried again and reported, and the rest goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.sweep import SweepConfig, SweepRun
+from tasks.engines.cluster import stop_engines
+from tasks.paths import home
+from tasks.preflight import check_parallel
+from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over
+
+Result = dict[str, Any]
+Results = dict[tuple[str, int], Result]  # by arm and seed
+Failures = dict[tuple[str, int], str]  # what a run failed of
+
+
+class Progress:
+    """How far a sweep is, as Prefect artifacts that its page shows while it runs, and as lines of the log."""
+
+    def __init__(self, config: SweepConfig, total: int) -> None:
+        self.config, self.total, self.started, self.fresh = config, total, time.monotonic(), 0
+        self.done: dict[tuple[str, int], float] = {}  # (arm, seed) -> final accuracy
+        self.failed: Failures = {}
+        self.bar: UUID | None = None
+        self._show(0.0)
+
+    def add(self, run: SweepRun, outcome: Result | Exception, ran: bool) -> None:
+        """A run has ended; `ran`: in this very sweep (a complete one takes no time, and would spoil the forecast)."""
+        if (run.arm, run.seed) in self.done:
+            return
+        self.fresh += ran
+        if isinstance(outcome, Exception):
+            self.failed[run.arm, run.seed] = (str(outcome).strip().splitlines() or [type(outcome).__name__])[-1]
+        else:
+            self.done[run.arm, run.seed] = outcome["final_metrics"][f"eval/{self.config.benchmark}/avg_at_k"]
+        ended = len(self.done) + len(self.failed)
+        self._show(100.0 * ended / self.total)
+        get_run_logger().info(self.line())
+
+    def _show(self, percent: float) -> None:
+        try:
+            if self.bar is None:
+                bar = create_progress_artifact(percent, key=_key(self.config.tag), description=self.line())
+                assert isinstance(bar, UUID)  # a coroutine only in asynchronous callers
+                self.bar = bar
+            else:
+                update_progress_artifact(self.bar, percent, description=self.line())
+        except Exception as error:  # whatever keeps Prefect from showing it, the sweep goes on
+            get_run_logger().warning(f"the sweep's progress could not be shown: {error}")
+
+    def line(self) -> str:
+        """done / failed / left, the best so far, and the time that is left."""
+        left = self.total - len(self.done) - len(self.failed)
+        parts = [f"{len(self.done)} of {self.total} runs done", f"{len(self.failed)} failed"]
+        if self.done:
+            (arm, seed), best = max(self.done.items(), key=lambda item: item[1])
+            parts.append(f"best so far {arm} (seed {seed}) {best:.3f}")
+        if self.fresh and left:
+            each = (time.monotonic() - self.started) / self.fresh
+            parts.append(f"about {timedelta(seconds=round(each * left))} left")
+        return " | ".join(parts)
+
+
+def run_all(
+    config: SweepConfig, runs: Sequence[SweepRun], online: Callable[..., Result], progress: Progress, fresh: bool
+) -> Results:
+    """Results of the runs that are complete, by arm and seed; `progress` has what the others failed of. `online` is the
+    flow of one run; a run that is complete already costs nothing."""
+    results = {}
+    for run in runs:
+        ran = fresh or finished_result(run_paths(run.config), getattr(run.config, "iterations", 0)) is None
+        try:
+            outcome = _attempt(run, config, online, fresh)
+        except RunInProgress as elsewhere:
+            get_run_logger().info(str(elsewhere))
+            continue
+        progress.add(run, outcome, ran)
+        if not isinstance(outcome, Exception):
+            results[run.arm, run.seed] = outcome
+    return results
+
+
+def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], fresh: bool) -> Result | Exception:
+    for attempt in range(1, config.attempts + 1):
+        try:
+            return online(config.run_preset, list(run.overrides), fresh=fresh)
+        except RunInProgress:
+            raise
+        except ConfigError as error:  # trying again would change nothing
+            return error
+        except Exception as error:
+            get_run_logger().error(f"{run.arm}, seed {run.seed}: try {attempt} of {config.attempts} failed: {error}")
+            stop_engines()
+            failure = error
+    return failure
+
+
+def as_result(config: SweepConfig, results: Results, failed: Failures) -> dict[str, Any]:
+    """What the flow hands back of its runs."""
+    named = {f"{arm}/s{seed}": result for (arm, seed), result in results.items()}
+    metric = f"eval/{config.benchmark}/avg_at_k"
+    return {
+        "run_id": config.tag,
+        "mlflow_run_id": next((result["mlflow_run_id"] for result in named.values()), None),
+        "run_dir": str(home() / config.experiment),
+        "failed": {f"{arm}/s{seed}": reason for (arm, seed), reason in failed.items()},
+        "final_metrics": {name: result["final_metrics"][metric] for name, result in named.items()},
+        "runs": {name: result["run_dir"] for name, result in named.items()},
+    }
+
+
+def forget(runs: Sequence[SweepRun]) -> None:
+    """Removes what is there of the runs, so that they start over."""
+    for run in runs:
+        paths = run_paths(run.config)
+        with locked(paths):
+            start_over(paths)
+
+
+def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: int = 1) -> None:
+    """Raises ConfigError when what any run needs, or `parallel` of them at a time, is missing; `check` is that of their
+    flow."""
+    seen = set()
+    for run in runs:
+        needs = str([getattr(run.config, part, None) for part in ("model", "cluster", "judge", "responses")])
+        if needs not in seen:
+            seen.add(needs)
+            check(run.config)
+            check_parallel(parallel, run.config.cluster, run.config.judge)
+
+
+def publish_table(config: SweepConfig, table: str, report: str) -> None:
+    """The report's table on the sweep's page in Prefect."""
+    markdown = f"```\n{table}\n```\nreport: `{report}`"
+    create_markdown_artifact(markdown, key=f"{_key(config.tag)}-report", description=f"sweep {config.tag}")
+
+
+def _key(tag: str) -> str:
+    """Prefect's artifact keys are lower-case letters, digits and dashes."""
+    return "sweep-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in tag.lower())

@@ -1,0 +1,65 @@
+"""POLICY on the command line: a folder, a run of ours, a registered model, or an id of the Hugging Face hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.run_dir import RunPaths, best_checkpoint
+from sgpo_core.storage.weights import is_policy, weights_hash
+from tasks.paths import home
+from tasks.tracking import registry
+from tasks.tracking.registry import Version
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Weights to evaluate: `name` as it was asked for, a local folder, its hash, and the registry's version, if any."""
+
+    name: str
+    folder: str
+    weights: str
+    version: Version | None = None
+
+
+def resolve(name: str) -> Policy:
+    """What a POLICY stands for. Raises ConfigError that says what was looked for."""
+    if name.startswith("models:/"):
+        return registered(registry.find(name))
+    for folder in _places(name):
+        if is_policy(folder):
+            return Policy(name, str(folder), weights_hash(folder))
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        folder = _from_hub(name)
+        return Policy(name, str(folder), weights_hash(folder))
+    raise ConfigError(
+        f"POLICY={name}: no folder with config.json and *.safetensors, no run below {home()}, "
+        "neither models:/NAME@ALIAS nor an id of the Hugging Face hub (ORG/NAME)"
+    )
+
+
+def registered(version: Version) -> Policy:
+    folder = version.folder()
+    return Policy(version.label, str(folder), weights_hash(folder), version)
+
+
+def _places(name: str) -> list[Path]:
+    """A folder itself, or a run's best checkpoint, by its folder or its id."""
+    folder = Path(name).expanduser()
+    runs = [folder, *(home().glob(f"*/{name}") if "/" not in name else ())]
+    best = [(paths, best_checkpoint(paths)) for paths in map(RunPaths, runs) if paths.root.is_dir()]
+    return [folder, *(paths.checkpoint(iteration) / "policy" for paths, iteration in best if iteration)]
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:
+        raise ConfigError(
+            f"POLICY={name}: can't be loaded from the Hugging Face hub ({type(error).__name__}). Without internet, "
+            "copy the model's folder here and name it"
+        ) from None

