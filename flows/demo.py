@@ -18,7 +18,7 @@ from sgpo_core.config.run import load_run
 from sgpo_core.config.sweep import load_sweep
 from tasks.engines.cluster import keep_engines
 from tasks.paths import home
-from tasks.reports.demo import colour_one, comparison_table, draw_comparison, finished_runs
+from tasks.reports.demo import color_one, comparison_table, draw_comparison, finished_runs
 
 # Setting -> the sweep that it is. The hard one has the seeds that are asked for, the mild one its own.
 SWEEPS = {"hard": "grpo-vs-sgpo-tiny", "mild": "grpo-vs-sgpo-tiny-mild"}
@@ -38,7 +38,7 @@ def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
     finished = [run for setting, result in results.items() for run in finished_runs(setting, result)]
     picture = home() / "demo" / "comparison.png"
     draw_comparison(finished, picture, TITLE)
-    return {"runs": finished, "picture": str(picture), "traces": str(colour_one(finished)), "sweeps": results}
+    return {"runs": finished, "picture": str(picture), "traces": str(color_one(finished)), "sweeps": results}
 
 
 def main() -> None:

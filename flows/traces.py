@@ -1,9 +1,9 @@
-"""traces: what the policy wrote, coloured by what the judge says of it. Pages for a browser, made from a finished or a
+"""traces: what the policy wrote, colored by what the judge says of it. Pages for a browser, made from a finished or a
 running run's own records.
 
 RUN_DIR/iterations/*/rollouts.parquet ──▶ RUN_DIR/traces/index.html, and pages of at most 50 groups each
 
-Right steps are green, the first wrong one red, what comes after it grey. Open the index in any browser: nothing is
+Right steps are green, the first wrong one red, what comes after it gray. Open the index in any browser: nothing is
 loaded from the network.
 """
 
@@ -32,10 +32,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pages go [RUN_DIR/traces]")
     options = parser.parse_args()
-    cli.run_and_report(lambda: coloured(options.run_dir, options.iterations, options.out))
+    cli.run_and_report(lambda: colored(options.run_dir, options.iterations, options.out))
 
 
-def coloured(run_dir: Path, iterations: Sequence[int] | None, out: Path | None) -> str:
+def colored(run_dir: Path, iterations: Sequence[int] | None, out: Path | None) -> str:
     """Path of the index of the pages."""
     there = iterations_with_rollouts(run_dir)
     if not there:

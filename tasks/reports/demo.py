@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from sgpo_core.analysis.curves import Curve, over_seeds, read_curve
-from sgpo_core.storage.atomic import write_atomically
+from tasks.reports.plotting import color_of, plt, save, tidy
+from tasks.reports.text_table import text_table
 from tasks.reports.traces import iterations_with_rollouts, write_traces
 
 ACCURACY, ALL_NEGATIVE = "eval/chains/avg_at_k", "group/all_negative_frac"
-_COLOURS = {"sgpo": "#0b6e4f", "grpo": "#c1440e"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def finished_runs(setting: str, result: Mapping[str, Any]) -> list[FinishedRun]:
     return [FinishedRun(setting, arm, int(seed), run_dir) for (arm, _, seed), run_dir in named.items()]
 
 
-def colour_one(runs: Sequence[FinishedRun]) -> Path:
-    """The responses of the first SGPO run, or of the first at all, in colours along its way; the index of the pages."""
+def color_one(runs: Sequence[FinishedRun]) -> Path:
+    """The responses of the first SGPO run, or of the first at all, in colors along its way; the index of the pages."""
     run_dir = min(runs, key=lambda run: run.algorithm != "sgpo").run_dir
     there = iterations_with_rollouts(run_dir)
     return write_traces(run_dir, there[:: max(1, len(there) // 3)], run_dir / "traces")
@@ -53,19 +53,12 @@ def comparison_table(runs: Sequence[FinishedRun], iterations: Sequence[int]) -> 
                 f"{statistics[i][0]:.3f} ± {statistics[i][1]:.3f}" if i in statistics else "-" for i in iterations
             ]
         rows.append(cells)
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(rows)
 
 
 def draw_comparison(runs: Sequence[FinishedRun], path: Path, title: str) -> None:
     """Accuracy (left) and all-negative groups (right), a row a setting; mean over seeds, its std as a band, each run
     thin."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     settings = list(dict.fromkeys(run.setting for run in runs))
     figure, axes = plt.subplots(len(settings), 2, figsize=(10, 3.4 * len(settings)), squeeze=False, sharex=True)
     for row, setting in enumerate(settings):
@@ -74,31 +67,27 @@ def draw_comparison(runs: Sequence[FinishedRun], path: Path, title: str) -> None
         ):
             _draw(axes[row][column], [r for r in runs if r.setting == setting], metric)
             axes[row][column].set(title=f"{setting}: {label}", ylim=(-0.02, 1.04))
-            axes[row][column].title.set_size(10)
-            axes[row][column].grid(alpha=0.25)
-            axes[row][column].spines[["top", "right"]].set_visible(False)
         axes[row][0].legend(frameon=False, loc="upper left")
     for axis in axes[-1]:
         axis.set_xlabel("iteration")
+    tidy(axes.flat)
     figure.suptitle(title)
-    figure.tight_layout()
-    write_atomically(path, lambda p: figure.savefig(p, dpi=150, format="png"))
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw(axis: Any, runs: Sequence[FinishedRun], metric: str) -> None:
     for (_, algorithm), members in _grouped(runs).items():
-        curves, colour = [run.curve(metric) for run in members], _COLOURS.get(algorithm)
+        curves, color = [run.curve(metric) for run in members], color_of(algorithm)
         for curve in curves:
-            axis.plot(*zip(*curve.values.items(), strict=True), color=colour, alpha=0.3, linewidth=0.8)
+            axis.plot(*zip(*curve.values.items(), strict=True), color=color, alpha=0.3, linewidth=0.8)
         statistics = over_seeds(curves)
         x = list(statistics)
         mean, std = ([statistics[i][part] for i in x] for part in (0, 1))
         plural = "s" if len(members) > 1 else ""
-        axis.plot(x, mean, color=colour, linewidth=2, label=f"{algorithm.upper()} ({len(members)} seed{plural})")
+        axis.plot(x, mean, color=color, linewidth=2, label=f"{algorithm.upper()} ({len(members)} seed{plural})")
         if len(members) > 1:
             low, high = ([m + sign * s for m, s in zip(mean, std, strict=True)] for sign in (-1, 1))
-            axis.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.fill_between(x, low, high, color=color, alpha=0.15, linewidth=0)
 
 
 def _grouped(runs: Sequence[FinishedRun]) -> Mapping[tuple[str, str], list[FinishedRun]]:

@@ -1,4 +1,4 @@
-"""What the exact dynamics (`sgpo_core.theory`) say, as tables and a picture."""
+"""What the exact dynamics (`sgpo_core.analysis.theory`) say, as tables and a picture."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from sgpo_core.analysis.theory import Array, Rule, all_negative_fraction, even_start, learn, rules, speed_up, steps_to
-from sgpo_core.storage.atomic import write_atomically
+from tasks.reports.plotting import GRAY, GREEN, LIGHT_GREEN, RED, plt, save, tidy
+from tasks.reports.text_table import text_table
 
 EVEN = [[p] * steps for steps, p in [(2, 0.2), (2, 0.1), (2, 0.05), (2, 0.02), (2, 0.01), (3, 0.1), (6, 0.3), (6, 0.2)]]
 NO_HELP = [[0.5] * 2, [0.7] * 6, [0.5] * 6, *([0.99] * 5 + [last] for last in (0.1, 0.01, 0.001)), [0.001] + [0.99] * 5]
 HARD = [0.2] * 6
 MAX_STEPS = 100_000
-_COLOURS = {"GRPO": "#c1440e", "SGPO": "#0b6e4f", "SGPO masked": "#5aa9a0", "SGPO all_incorrect": "#8d99ae"}
-_SHADES = {2: "#94c9a9", 3: "#3a9d78", 6: "#0b6e4f"}
+_COLORS = {"GRPO": RED, "SGPO": GREEN, "SGPO masked": LIGHT_GREEN, "SGPO all_incorrect": GRAY}
+_SHADES = {2: "#94c9a9", 3: "#3a9d78", 6: GREEN}
 _TICKS = (0.1, 0.3, 0.5, 0.7, 0.9, 0.97, 0.99, 0.997, 0.999)
 
 
@@ -45,11 +46,7 @@ def steps_table(starts: Sequence[Sequence[float]], group_size: int) -> str:
                 f"{grpo / sgpo:.2f}" if grpo and sgpo else "-",
             ]
         )
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = [
-        "  ".join([r[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(r[1:], widths[1:], strict=True))]) for r in rows
-    ]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(rows, right=True)
 
 
 def start_label(p: Sequence[float]) -> str:
@@ -60,32 +57,23 @@ def start_label(p: Sequence[float]) -> str:
 def draw_theory(path: Path, group_size: int) -> None:
     """Speed-up against the share of all-negative groups at the start (left), success over updates of one hard problem
     (right)."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4))
     _draw_phase(left, group_size)
     _draw_learning(right, group_size)
+    tidy((left, right))
     for axis in (left, right):
-        axis.title.set_size(11)
-        axis.grid(alpha=0.25)
         axis.minorticks_off()
-        axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, loc="upper left", fontsize=9)
-    figure.tight_layout()
-    write_atomically(path, lambda p: figure.savefig(p, dpi=130, format="png"))
-    plt.close(figure)
+    save(figure, path)
 
 
 def _draw_phase(axis: Any, group_size: int) -> None:
     rule = Rule(group_size)
     odds = np.linspace(-2.5, 7.5, 41)  # log odds of an all-negative group
     shares = 1.0 / (1.0 + np.exp(-odds))
-    for steps, colour in _SHADES.items():
+    for steps, color in _SHADES.items():
         ratios = [speed_up(even_start(steps, share, group_size), rule, MAX_STEPS) for share in shares]
-        axis.plot(odds, _numbers(ratios), color=colour, linewidth=2, label=f"{steps} steps, equally hard")
+        axis.plot(odds, _numbers(ratios), color=color, linewidth=2, label=f"{steps} steps, equally hard")
     ratios = [speed_up(late_bottleneck(share, group_size), rule, MAX_STEPS) for share in shares[::4]]
     axis.plot(
         odds[::4], _numbers(ratios), color="#555555", linewidth=1.5, linestyle="--", label="6 steps, only the last hard"
@@ -114,7 +102,7 @@ def _draw_learning(axis: Any, group_size: int) -> None:
     for name, rule in compared.items():
         success = [float(np.prod(p)) for p in islice(learn(HARD, rule), count + 1)]
         style = {"linewidth": 2} if name in ("GRPO", "SGPO") else {"linewidth": 1.2, "linestyle": "--"}
-        axis.plot(range(1, count + 1), success[1:], color=_COLOURS[name], label=name, **style)
+        axis.plot(range(1, count + 1), success[1:], color=_COLORS[name], label=name, **style)
     all_negative = all_negative_fraction(HARD, group_size)
     axis.set_xscale("log")
     axis.set_xticks([1, 10, 100, 1000, 10_000], ["1", "10", "100", "1,000", "10,000"])

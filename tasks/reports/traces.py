@@ -1,4 +1,4 @@
-"""Coloured traces: what a run's policy wrote, and what the judge says of each step, as pages for a browser.
+"""Colored traces: what a run's policy wrote, and what the judge says of each step, as pages for a browser.
 
 Two passes over each rollouts.parquet, so that every page can link to the next one of its kind: the first counts, the
 second writes. Both read a few rows at a time and keep a page's at most.
@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.atomic import atomic_directory, write_text
 from sgpo_core.storage.run_dir import RunPaths
-from tasks.reports.trace_html import template
-from tasks.reports.trace_text import LIMIT, SHORT_LIMIT, coloured, first_error, plain
+from tasks.reports.trace_pieces import LIMIT, SHORT_LIMIT, colored, first_error, plain, template
 
 KINDS = ("all-negative", "mixed", "all-positive", "abstained", "ungraded")  # of groups; one can be of two
 PAGE_CHARACTERS = 6_000_000  # of responses; closes a page early, for a browser is slow with more
@@ -37,8 +36,8 @@ _SHOWN = (
         "verdict_votes",
         "rts",
         "shaped_reward",
-        "neutral",
-        "left_out",
+        "excluded",
+        "filtered",
         "advantage",
     ),
 )
@@ -244,7 +243,7 @@ def _problem(row: Row) -> Row:
 
 def _response(row: Row, correct: bool | None) -> Row:
     """What is shown of a response."""
-    same = ("sample", "truncated", "neutral", "left_out", "verdict_status", "first_error_step")
+    same = ("sample", "truncated", "excluded", "filtered", "verdict_status", "first_error_step")
     return {
         **{name: row.get(name) for name in same},
         **{name: plain(row.get(name), SHORT_LIMIT) for name in ("grade", "extracted_answer", "verdict_reason")},
@@ -252,7 +251,7 @@ def _response(row: Row, correct: bool | None) -> Row:
         "error": first_error(row),
         "votes": [{0: "none", -1: "abstained"}.get(vote, vote) for vote in row.get("verdict_votes") or ()],
         "numbers": {label: row.get(name) for label, name in _NUMBERS.items()},
-        "text": coloured(row, correct),
+        "text": colored(row, correct),
     }
 
 

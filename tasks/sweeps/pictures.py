@@ -6,22 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.ticker import EngFormatter
 
 from sgpo_core.analysis.comparison import AXES, Comparison, RunRecord
-from sgpo_core.storage.atomic import write_atomically
+from tasks.reports.plotting import OUTCOMES, color_of, plt, save, tidy
 
-_FIXED = {
-    "sgpo": "#0b6e4f",
-    "grpo": "#c1440e",
-    "sgpo-masked": "#52b788",
-}  # the pair that most sweeps are about looks the same everywhere
-_SHARES = {"all_negative": "#c1440e", "mixed": "#e9c46a", "all_positive": "#0b6e4f"}
 _LABELS = {"iteration": "iteration", "tokens": "sampled tokens (policy and judge)", "seconds": "seconds of iterations"}
 
 _MEASURES = {
@@ -72,7 +62,7 @@ def _accuracy(records: Sequence[RunRecord], arms: Sequence[str], comparison: Com
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes[0].set_ylabel(comparison.metric)
     _legend(figure, axes[0], arms)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _rewards(records: Sequence[RunRecord], arms: Sequence[str], path: Path) -> Path:
@@ -85,7 +75,7 @@ def _rewards(records: Sequence[RunRecord], arms: Sequence[str], path: Path) -> P
         axis.set_xlabel(_LABELS[name])
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
     _legend(figure, axes[0][0], arms)
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _shares(records: Sequence[RunRecord], arms: Sequence[str], path: Path) -> Path:
@@ -100,16 +90,17 @@ def _shares(records: Sequence[RunRecord], arms: Sequence[str], path: Path) -> Pa
         members = [r for r in records if r.arm == arm]
         x: list[float] = []
         stacks = []
-        for share in _SHARES:
-            x, mean = _mean([r.against(f"group/{share}_frac", "iteration") for r in members])
+        for share in OUTCOMES:
+            metric = f"group/{share.replace('-', '_')}_frac"
+            x, mean = _mean([r.against(metric, "iteration") for r in members])
             stacks.append(mean)
-        axis.stackplot(x, *stacks, colors=list(_SHARES.values()), labels=[s.replace("_", "-") for s in _SHARES])
+        axis.stackplot(x, *stacks, colors=list(OUTCOMES.values()), labels=list(OUTCOMES))
         axis.set_title(arm, fontsize=9)
         axis.set(ylim=(0, 1), xlabel="iteration" if rows == 1 else None)
         axis.margins(x=0)
     handles, labels = axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def _lines(
@@ -119,12 +110,11 @@ def _lines(
         curves = [c for r in records if r.arm == arm and (c := curve(r))]
         if not curves:
             continue
-        colour = _colour(arm, number)
+        color = color_of(arm, number)
         for one in curves if len(curves) > 1 else []:
-            axis.plot(list(one), list(one.values()), color=colour, alpha=0.25, linewidth=0.7)
-        axis.plot(*_mean(curves), color=colour, linewidth=1.8, label=arm, linestyle=("-", "--")[number // 10 % 2])
-    axis.grid(alpha=0.25)
-    axis.spines[["top", "right"]].set_visible(False)
+            axis.plot(list(one), list(one.values()), color=color, alpha=0.25, linewidth=0.7)
+        axis.plot(*_mean(curves), color=color, linewidth=1.8, label=arm, linestyle=("-", "--")[number // 10 % 2])
+    tidy([axis])
 
 
 def _mean(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float]]:
@@ -135,18 +125,7 @@ def _mean(curves: Sequence[dict[float, float]]) -> tuple[list[float], list[float
     return x, np.mean(values, axis=0).tolist()
 
 
-def _colour(arm: str, number: int) -> Any:
-    return _FIXED.get(arm) or plt.get_cmap("tab10")(number % 10)
-
-
 def _legend(figure: Any, axis: Any, arms: Sequence[str]) -> None:
     handles, labels = axis.get_legend_handles_labels()
     columns = 1 if len(arms) <= 20 else 2
     figure.legend(handles, labels, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), ncols=columns)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    figure.tight_layout()
-    write_atomically(path, lambda p: figure.savefig(p, dpi=120, format="png", bbox_inches="tight"))
-    plt.close(figure)
-    return path

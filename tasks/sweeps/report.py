@@ -21,6 +21,7 @@ from sgpo_core.analysis.statistics import Interval, Paired
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import SweepConfig, SweepRun, arms
 from sgpo_core.storage.atomic import write_text
+from tasks.reports.text_table import text_table
 from tasks.sweeps import pictures as sweep_pictures
 from tasks.sweeps import tracking as sweep_tracking
 from tasks.tracking import tracker as tracking
@@ -141,9 +142,7 @@ def table_row(row: ArmSummary, comparison: Comparison) -> list[str]:
 def as_text(comparison: Comparison) -> str:
     """The table for a terminal: the first columns."""
     rows = [COLUMNS[:9], *(table_row(row, comparison)[:9] for row in comparison.arms)]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+    return text_table(rows)
 
 
 def _interval(value: Interval | Paired | None, sign: str = "") -> str:

@@ -1,10 +1,20 @@
-"""A response as coloured pieces of text: what the judge says of each step, cut to a length that a browser can show."""
+"""What a page of traces shows: responses as colored pieces of text, cut to a length that a browser can show, and the
+templates that make HTML of them. Everything is escaped, invisible characters are named, and no script but ours can run.
+"""
 
 from __future__ import annotations
 
+import re
+from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup, escape
 
 LIMIT = 20_000  # characters of a text that are shown
 SHORT_LIMIT = 200  # of one that stands in a line: an answer, a reason, a name
@@ -14,7 +24,7 @@ Span = tuple[int, int, str, int | None]  # first character, end, kind, number of
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of a text, of one colour. A `cut` one stands for that many characters that are not shown."""
+    """A stretch of a text, of one color. A `cut` one stands for that many characters that are not shown."""
 
     kind: str  # right, wrong, after, unjudged, cut
     text: str = ""
@@ -27,7 +37,7 @@ def plain(text: str | None, limit: int = LIMIT) -> list[Piece]:
     return list(_shown(text, [(0, len(text), "unjudged", None)], limit)) if text else []
 
 
-def coloured(row: Mapping[str, Any], correct: bool | None) -> list[Piece]:
+def colored(row: Mapping[str, Any], correct: bool | None) -> list[Piece]:
     """The response of a row. Correct: all right. Wrong: right up to the first wrong step, and what comes after that was
     not looked at; a judge that finds no wrong step says that all are right. Unjudged where nobody said anything."""
     text, ends = row.get("response") or "", row.get("step_ends") or []
@@ -87,3 +97,58 @@ def _kept(length: int, limit: int, centre: int | None) -> list[tuple[int, int]]:
     if window[1] == tail:
         return [(0, head), (window[0], length)]
     return [(0, head), window, (tail, length)]
+
+
+_TEMPLATES = Path(__file__).with_name("templates") / "traces"
+
+# Characters that a reader can't see, or that change what others look like: controls (but for newline and tab), soft
+# hyphens, zero-width and bidirectional marks, unusual line ends, lone surrogates and invisible tags.
+_INVISIBLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]+"
+)
+
+
+def template(name: str) -> Template:
+    """A template of the traces, with everything that it takes but its data."""
+    return _environment().get_template(name)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        loader=FileSystemLoader(_TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style, script = ((_TEMPLATES / name).read_text(encoding="utf-8").strip() for name in ("style.css", "script.js"))
+    environment.filters.update(visible=visible, number=number)
+    environment.globals.update(
+        style=Markup(style),
+        script=Markup(script),
+        # Even a hole in the escaping runs nothing: what isn't exactly our script and style is refused by the browser.
+        policy=f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; base-uri 'none'; "
+        "form-action 'none'",
+    )
+    return environment
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'"
+
+
+def number(value: float) -> str:
+    """Three digits, and a minus sign that is as wide as a digit."""
+    return f"{value:.3g}".replace("-", "−")
+
+
+def visible(text: str) -> Markup:
+    """The text as HTML: nothing in it is markup, and invisible characters are named."""
+    parts, position = [], 0
+    for match in _INVISIBLE.finditer(text):
+        names = " ".join(f"U+{ord(character):04X}" for character in match.group())
+        parts += [escape(text[position : match.start()]), Markup("<b class=control>{}</b>").format(names)]
+        position = match.end()
+    return Markup().join([*parts, escape(text[position:])])

@@ -1,0 +1,42 @@
+"""One way to plot: no display, one look, one color for each thing, files that appear whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from sgpo_core.storage.atomic import write_atomically
+
+GREEN, RED, YELLOW = "#0b6e4f", "#c1440e", "#e9c46a"
+LIGHT_GREEN, BLUE, GRAY = "#52b788", "#577590", "#8d99ae"
+# The algorithms that most pictures are about look the same everywhere.
+ALGORITHMS = {"sgpo": GREEN, "grpo": RED, "sgpo-masked": LIGHT_GREEN}
+OUTCOMES = {"all-negative": RED, "mixed": YELLOW, "all-positive": GREEN}  # groups
+
+
+def color_of(name: str, number: int = 0) -> Any:
+    """The color of an algorithm, or of the `number`-th thing that is compared."""
+    return ALGORITHMS.get(name) or plt.get_cmap("tab10")(number % 10)
+
+
+def tidy(axes: Iterable[Any], grid: bool = True) -> None:
+    """The look of all axes."""
+    for axis in axes:
+        axis.title.set_size(10.5)
+        if grid:
+            axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+
+
+def save(figure: Any, path: Path) -> Path:
+    """The figure as PNG, closed; whatever hangs over its edge (a legend beside it) is on the picture."""
+    figure.tight_layout()
+    write_atomically(path, lambda p: figure.savefig(p, dpi=130, format="png", bbox_inches="tight"))
+    plt.close(figure)
+    return path
