@@ -23,7 +23,6 @@ from flows.starting import initial_policy, named_by, start_or_resume
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
-from tasks.credit import assign_credit
 from tasks.data import ProblemSets, load_benchmarks
 from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
@@ -37,6 +36,7 @@ from tasks.offline.prepare import (
 )
 from tasks.offline.training_set import TrainingSet, check_offline, log_statistics, look_at, take_batch
 from tasks.progress import finish
+from tasks.rewards import assign_credit
 from tasks.rollout import sync_weights
 from tasks.run import Run, begin_or_resume, finished_result, locked, open_run, run_paths, say_complete
 from tasks.training import recompute_logprobs, update

@@ -20,15 +20,14 @@ from flows.starting import initial_policy, named_by, start_or_resume
 from sgpo_core.config.offline import offline_first
 from sgpo_core.config.run import RunConfig, load_run
 from tasks.checkpointing import save_checkpoint
-from tasks.credit import assign_credit
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
-from tasks.grading import grade
 from tasks.judging import check_judge, judge
 from tasks.offline.training_set import tokens_spent, trained_policy
 from tasks.preflight import check_resources
 from tasks.progress import finish
+from tasks.rewards import assign_credit, grade
 from tasks.rollout import generate, sampling_rounds, sync_weights
 from tasks.run import Run, begin_or_resume, finished_result, locked, open_run, run_paths, say_complete
 from tasks.training import recompute_logprobs, update

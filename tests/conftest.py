@@ -32,6 +32,9 @@ def session_home() -> Path:
 def engines(session_home: Path) -> Iterator[None]:
     """Engines started by any test stay up for the others."""
     from tasks.engines.cluster import keep_engines
+    from tasks.services.environment import prepare_process
+
+    prepare_process()
 
     with keep_engines():
         yield

@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sgpo_core.storage.rollout_table import SCHEMA
+from sgpo_core.types import Grade, Outcome, Problem, Rollout, RolloutGroup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -30,10 +39,46 @@ def quick_judge(policy: str) -> list[str]:
     return [f"base={policy}", f"policy={policy}", "steps=250", "gate_samples=32", "gate_accuracy=0"]
 
 
-def environment(home: Path, **more: str) -> dict[str, str]:
+def shell_environment(home: Path, **more: str) -> dict[str, str]:
     """That of a fresh shell: nothing of what this process's own flows have set."""
     ours = ("SGPO_", "PREFECT_", "MLFLOW_", "RAY_")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"SGPO_HOME": str(home)} | more
+
+
+def columns(rollouts: Path) -> dict[str, list[Any]]:
+    """A rollouts.parquet as Python lists, column by column."""
+    return pq.read_table(rollouts).to_pydict()
+
+
+def write_columns(rollouts: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """A rollouts.parquet with some of its columns, as somebody else may have written it."""
+    rollouts.parent.mkdir(parents=True, exist_ok=True)
+    schema = pa.schema([field for field in SCHEMA if field.name in columns])
+    assert set(schema.names) == set(columns)
+    pq.write_table(pa.table({name: columns[name] for name in schema.names}, schema), rollouts)
+
+
+def group_slices(groups: Sequence[int]) -> list[slice]:
+    """The rows of each group, in order."""
+    starts = [i for i, g in enumerate(groups) if i == 0 or g != groups[i - 1]]
+    return [slice(a, b) for a, b in zip(starts, [*starts, len(groups)][1:], strict=True)]
+
+
+def rollout(text: str = "", truncated: bool = False, grade: Outcome | None = None, sample: int = 0) -> Rollout:
+    """A response as far as its text and its grade go."""
+    nothing = np.zeros(0)
+    return Rollout(
+        sample,
+        text,
+        truncated,
+        nothing.astype(np.int32),
+        nothing.astype(np.float32),
+        grade=Grade(grade) if grade else None,
+    )
+
+
+def rollout_group(number: int, problem: Problem, rollouts: Sequence[Rollout]) -> RolloutGroup:
+    return RolloutGroup(number, problem, np.zeros(0, np.int32), tuple(rollouts))
 
 
 def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:
@@ -41,7 +86,7 @@ def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -
     return subprocess.run(
         [sys.executable, "-m", *arguments],
         cwd=REPOSITORY,
-        env=environment(home, **more),
+        env=shell_environment(home, **more),
         capture_output=True,
         text=True,
         timeout=timeout,

@@ -70,13 +70,113 @@ def test_flows_are_wiring(trees: Trees) -> None:
     for name, tree in trees.items():
         if name.startswith("flows/"):
             others = {x for x in imported(tree) if x.partition(".")[0] not in allowed}
-            homes = ("benchmarks", "config", "judge_eval", "judge_training", "offline", "sweep")
-            settings = tuple(f"sgpo_core.{home}." for home in homes)
-            assert [x for x in others if not x.startswith(settings)] == [], name
+            assert [x for x in others if not x.startswith("sgpo_core.config.")] == [], name
 
 
 def test_mlflow_is_imported_in_one_place(trees: Trees) -> None:
-    assert [name for name, tree in trees.items() if "mlflow" in tops(tree)] == ["tasks/tracking.py"]
+    assert [name for name, tree in trees.items() if "mlflow" in tops(tree)] == ["tasks/tracking/tracker.py"]
+
+
+def room(module: str) -> str:
+    """The package or file that a module belongs to, as docs/layout.md names them: sgpo_core.rl, tasks.run."""
+    return ".".join(module.split(".")[:2])
+
+
+def imports_between_modules(trees: Trees) -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports, wherever in the file."""
+    modules = {
+        name.removesuffix(".py").removesuffix("/__init__").replace("/", "."): tree for name, tree in trees.items()
+    }
+    return {
+        name: {other for other in imported(tree) for other in (other, other.rpartition(".")[0]) if other in modules}
+        for name, tree in modules.items()
+    }
+
+
+# Package -> those of the same level that it may import. What is not named imports none.
+ROOMS = {
+    "sgpo_core.storage": {"config", "types"},
+    "sgpo_core.grading": {"types"},
+    "sgpo_core.chains": {"config", "types"},
+    "sgpo_core.data": {"chains", "config", "grading", "types"},
+    "sgpo_core.rl": {"config", "data", "types"},
+    "sgpo_core.analysis": {"rl", "storage", "types"},
+    "sgpo_core.judges": {"chains", "config", "data", "rl", "storage", "types"},
+    "sgpo_core.offline": {"config", "data", "rl", "storage", "types"},
+    "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},
+    "tasks.services": {"paths"},
+    "tasks.tracking": {"paths"},
+    "tasks.data": {"paths"},
+    "tasks.engines": {"data", "paths", "workers"},
+    "tasks.judges": {"engines", "paths", "tracking", "reports"},
+    "tasks.preflight": {"judges", "paths", "tracking"},
+    "tasks.run": {"data", "engines", "judges", "paths", "tracking"},
+    "tasks.rollout": {"data", "engines", "run", "stage", "workers"},
+    "tasks.judging": {"judges", "run", "stage"},
+    "tasks.rewards": {"run", "stage"},
+    "tasks.training": {"engines", "run", "stage", "workers"},
+    "tasks.evaluation": {"data", "engines", "run", "stage", "workers"},
+    "tasks.checkpointing": {"data", "engines", "run", "stage", "tracking"},
+    "tasks.progress": {"checkpointing", "run", "stage"},
+    "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
+    "tasks.benchmarks": {"data", "engines", "paths", "run", "tracking", "workers"},
+    "tasks.sweeps": {"engines", "paths", "preflight", "reports", "run", "tracking"},
+    "tasks.offline": {
+        *("data", "engines", "judges", "judging", "paths", "preflight"),
+        *("reports", "rollout", "run", "stage", "training", "workers"),
+    },
+}
+
+
+def test_packages_import_only_those_below_them(trees: Trees) -> None:
+    forbidden = {}
+    for module, others in imports_between_modules(trees).items():
+        level = module.split(".")[0]
+        allowed = {f"{level}.{name}" for name in ROOMS.get(room(module), set())} | {room(module), level}
+        if level != "flows" and (bad := {o for o in others if o.split(".")[0] == level and room(o) not in allowed}):
+            forbidden[module] = bad
+    assert forbidden == {}
+
+
+def cycles(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import themselves by way of others."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = list(imports[start])
+        while waiting:
+            if (module := waiting.pop()) not in found:
+                found.add(module)
+                waiting += imports[module]
+        return found
+
+    return [module for module in imports if module in reached(module)]
+
+
+def test_no_import_cycle_not_even_a_hidden_one(trees: Trees) -> None:
+    """A package's own __init__ holds no code and imports nothing."""
+    assert cycles(imports_between_modules(trees)) == []
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c"], "the search itself"
+
+
+def test_every_folder_says_what_lives_there_and_what_may_not(trees: Trees) -> None:
+    folders = {name.rpartition("/")[0] for name in trees}
+    for folder in folders:
+        tree = trees[f"{folder}/__init__.py"]
+        assert ast.get_docstring(tree) and len(tree.body) == 1, f"{folder}/__init__.py is a docstring and nothing else"
+
+
+def test_functions_import_ours_only_at_the_top(trees: Trees) -> None:
+    """A local import of our own modules would hide a cycle; slow libraries may be imported where they are used."""
+    hidden = [
+        (name, inner)
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef)
+        for inner in imported(node)
+        if inner.split(".")[0] in PACKAGES
+    ]
+    assert hidden == []
 
 
 def forbidden_in(tree: ast.AST) -> Iterator[str]:
@@ -124,16 +224,21 @@ def test_the_search_itself(code: str, found: bool) -> None:
     assert bool(list(forbidden_in(ast.parse(code)))) is found
 
 
-def test_the_layout_page_names_every_file() -> None:
-    text = (ROOT / "docs/layout.md").read_text(encoding="utf-8")
-    sections = {name: text.split(f"\n{name}/ ")[1] for name in ("flows", "tasks", "tasks/workers", "sgpo_core")}
-    ends = {
-        "flows": "\ntasks/ ",
-        "tasks": "\ntasks/workers/ ",
-        "tasks/workers": "\nsgpo_core/ ",
-        "sgpo_core": "\nconf/ ",
+def test_the_layout_page_names_every_folder_and_file() -> None:
+    """A folder of the page is a line `name/`, its files stand behind it, without their ending."""
+    text = (ROOT / "docs/layout.md").read_text(encoding="utf-8").split("```")[1]
+    listed: dict[str, set[str]] = {}
+    folder = top = ""
+    for line in text.splitlines():
+        if opening := re.match(r"( *)([a-z_]+)/ ", line):
+            top = top if opening[1] else opening[2]
+            folder = f"{top}/{opening[2]}" if opening[1] else top
+        if folder and folder.split("/")[0] in PACKAGES:
+            listed.setdefault(folder, set()).update(re.findall(r"`([a-z_]+)`", line))
+    there = {
+        path.relative_to(ROOT).as_posix(): {file.stem for file in path.glob("*.py")} - {"__init__"}
+        for package in PACKAGES
+        for path in [ROOT / package, *sorted((ROOT / package).iterdir())]
+        if path.is_dir() and list(path.glob("*.py"))
     }
-    for folder, section in sections.items():
-        listed = re.findall(r"\b[a-z_]+\.py\b", section.split(ends[folder])[0])
-        there = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
-        assert sorted(listed) == sorted(there), folder
+    assert listed == there

@@ -1,4 +1,4 @@
-"""Runs made by hand, and the parsed pages of their coloured traces."""
+"""Runs made by hand, and the parsed pages of their colored traces."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from sgpo_core.storage import rollout_table
 from tasks.reports.traces import write_traces
+from tests.helpers import write_columns
 
 TEXT = "Step 1: a\nStep 2: b\nStep 3: c\n"  # three steps of ten characters
 Row = dict[str, Any]
@@ -62,8 +62,8 @@ def response(group: int = 0, correct: bool = False, **changes: Any) -> Row:
         "verdict_reason": None,
         "rts": None,
         "shaped_reward": float(correct),
-        "neutral": False,
-        "left_out": False,
+        "excluded": False,
+        "filtered": False,
         "advantage": 0.0,
     } | changes
 
@@ -73,13 +73,12 @@ def judged(error: int | None, **changes: Any) -> Row:
 
 
 def abstained(reason: str = "timeout", **changes: Any) -> Row:
-    return response(verdict_status="abstained", verdict_reason=reason, neutral=True, **changes)
+    return response(verdict_status="abstained", verdict_reason=reason, excluded=True, **changes)
 
 
 def made_run(run: Path, rows: Sequence[Row], iteration: int = 1) -> Path:
     path = run / f"iterations/{iteration:06d}/rollouts.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rollout_table.write(path, {name: [row[name] for row in rows] for name in rows[0]})
+    write_columns(path, {name: [row[name] for row in rows] for name in rows[0]})
     return run
 
 

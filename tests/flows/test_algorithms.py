@@ -1,4 +1,4 @@
-"""What algorithms ask of the real pipeline beyond advantages: more rounds, the trainer's own scores."""
+"""What algorithms ask of the real pipeline beyond advantages: more rounds, the trainer's own log-probabilities."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgpo_core.storage.rollout_table import group_slices, read
-from tests.helpers import SMALL, start_from
+from tests.helpers import SMALL, columns, group_slices, start_from
 
 
 def run(policy: str, *overrides: str) -> Path:
@@ -22,7 +21,7 @@ def run(policy: str, *overrides: str) -> Path:
 
 def iteration(folder: Path, number: int) -> tuple[dict[str, list[Any]], dict[str, float]]:
     path = folder / f"iterations/{number:06d}"
-    return read(path / "rollouts.parquet"), json.loads((path / "metrics.json").read_text())["metrics"]
+    return columns(path / "rollouts.parquet"), json.loads((path / "metrics.json").read_text())["metrics"]
 
 
 def correct(table: dict[str, list[Any]]) -> list[list[bool]]:
@@ -41,18 +40,18 @@ def test_dynamic_sampling_adds_rounds_within_a_bound_and_trains_on_mixed_groups(
         assert len(groups) == 4 * rounds and 1 <= rounds <= 3
         assert sum(mixed) >= 4 or rounds == 3
         assert sum(mixed[: 4 * (int(rounds) - 1)]) < 4  # else the last round was for nothing
-        kept = [not all(table["left_out"][rows]) for rows in group_slices(table["group"])]
+        kept = [not all(table["filtered"][rows]) for rows in group_slices(table["group"])]
         assert sum(kept) == min(4, sum(mixed)) and all(m for m, k in zip(mixed, kept, strict=True) if k)
-        assert all(a == 0 for a, out in zip(table["advantage"], table["left_out"], strict=True) if out)
+        assert all(a == 0 for a, out in zip(table["advantage"], table["filtered"], strict=True) if out)
         assert len(set(table["seed"])) == len(table["seed"])
         assert metrics["group/mixed_frac"] == pytest.approx(sum(mixed) / len(groups))  # of all that was sampled
         sampled += len(groups)
     assert sampled > 16 and rounds_seen != {1.0}
 
 
-def test_the_trainer_scores_what_was_sampled(policy: str) -> None:
+def test_the_trainer_recomputes_what_was_sampled(policy: str) -> None:
     folder = run(policy, "algorithm=rl-zvp", "algorithm.loss={old_logprobs: trainer, tis_cap: 2}", "train.epochs=2")
-    silent = 0
+    no_signal = 0
     for number in (1, 2, 3, 4):
         table, metrics = iteration(folder, number)
         assert 0 < metrics["policy/sampler_logprob_diff"] < 1e-4 and metrics["policy/mismatch_alarm"] == 0.0
@@ -63,10 +62,10 @@ def test_the_trainer_scores_what_was_sampled(policy: str) -> None:
                 if not any(group):
                     assert table["advantage"][i] == -0.1
                     np.testing.assert_allclose(given, entropies.max() - entropies, atol=1e-3)
-                    silent += 1
+                    no_signal += 1
                 elif any(group) and not all(group):
                     np.testing.assert_allclose(given, 1.0, atol=1e-4)  # truncated importance, of equal engines
-    assert silent > 0
+    assert no_signal > 0
 
 
 def test_a_mismatch_over_the_threshold_is_told(policy: str) -> None:

@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from tasks.services import stack as services
 from tasks.tracking import registry
 from tasks.tracking.tracker import Tracker, new_attempt
-from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
+from tests.helpers import REPOSITORY, SMALL, run_module, shell_environment, start_from
 
 PREFECT = Path(sys.executable).parent / "prefect"
 
@@ -60,11 +60,11 @@ def webhook() -> Iterator[tuple[str, list[str]]]:
 def up(tmp_path_factory: pytest.TempPathFactory, webhook: tuple[str, list[str]]) -> dict[str, str]:  # type: ignore[misc]
     """Server, worker and MLflow of their own, on free ports; the environment of a shell that uses them."""
     home, ports = tmp_path_factory.mktemp("services"), (free_port(), free_port())
-    shell = environment(home, SGPO_PREFECT_PORT=str(ports[0]), SGPO_MLFLOW_PORT=str(ports[1]))
+    shell = shell_environment(home, SGPO_PREFECT_PORT=str(ports[0]), SGPO_MLFLOW_PORT=str(ports[1]))
     shell["SGPO_ALARM_URL"] = webhook[0]
     if services.POINTER.exists():  # somebody works with services of their own from this checkout
         shell["PREFECT_API_URL"] = f"http://127.0.0.1:{ports[0]}/api"
-    command = [sys.executable, "-m", "tasks.services"]
+    command = [sys.executable, "-m", "tasks.services.stack"]
     started = subprocess.run([*command, "up"], cwd=REPOSITORY, env=shell, capture_output=True, text=True, timeout=300)
     try:
         assert started.returncode == 0, started.stdout + started.stderr

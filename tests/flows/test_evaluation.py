@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers import REPOSITORY, environment, run_module
+from tests.helpers import REPOSITORY, run_module, shell_environment
 
 # Without carries, so that a policy that forgets them gets some right.
 SETTINGS = [
@@ -75,7 +75,7 @@ def kill_when_generating(policy: str, home: Path) -> Path:
     """Kills the evaluation once its first part is written; returns that part."""
     command = [sys.executable, "-m", "flows.evaluation", policy, *SETTINGS]
     with subprocess.Popen(
-        command, cwd=REPOSITORY, env=environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=REPOSITORY, env=shell_environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as running:
         deadline = time.monotonic() + 300
         while not (parts := list(home.glob("evaluations/*/chains-*/generations/0*.parquet"))):

@@ -10,8 +10,9 @@ import pytest
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
-from sgpo_core.judges.base import RandomJudge, rule
+from sgpo_core.judges.base import RandomJudge
 from sgpo_core.judges.processbench import generated, write
+from sgpo_core.judges.rule import rule
 from tests.helpers import run_module
 
 

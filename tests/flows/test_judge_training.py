@@ -13,12 +13,11 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge_training import load_judge_training
 from sgpo_core.judges.training_examples import chains_label
-from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json
 from tasks.paths import home
 from tasks.supervised.judge_training import load_rollouts
 from tasks.tracking.tracker import tracking_uri
-from tests.helpers import quick_judge
+from tests.helpers import quick_judge, write_columns
 
 
 def rollouts(path: Path, problems: int, **changes: list[Any]) -> str:
@@ -36,7 +35,7 @@ def rollouts(path: Path, problems: int, **changes: list[Any]) -> str:
         "first_error_step": [e.first_error_step for e in examples],
         "verdict_status": ["ok"] * problems,
     }
-    rollout_table.write(path, columns | changes)
+    write_columns(path, columns | changes)
     return str(path)
 
 

@@ -13,15 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tasks.judges.open import open_judge
 
 from sgpo_core.config.judge import EndpointSettings, JudgeEngineSettings, JudgeSettings
 from sgpo_core.judges.processbench import generated
-from sgpo_core.judges.scores import Scores, score
+from sgpo_core.judges.scores import JudgeScores, score
 from sgpo_core.storage.atomic import read_json
-from sgpo_core.storage.rollout_table import read
 from sgpo_core.types import Judgement
-from tests.helpers import SMALL, start_from
+from tasks.judges.kinds import open_judge
+from tests.helpers import SMALL, columns, start_from
 
 EXAMPLES = generated(60, seed=7)
 MARKER = {"prompt": "marker-v1", "reference": False, "cache": False}
@@ -61,7 +60,7 @@ def server(trained_judge: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         process.wait(60)
 
 
-def measured(settings: JudgeSettings) -> tuple[list[Judgement], Scores]:
+def measured(settings: JudgeSettings) -> tuple[list[Judgement], JudgeScores]:
     with open_judge(settings) as judge:
         judgements = judge([example.item() for example in EXAMPLES])
     labels, subsets = [e.label for e in EXAMPLES], [e.subset for e in EXAMPLES]
@@ -93,18 +92,19 @@ def test_a_run_with_a_trained_judge_keeps_its_verdicts_and_watches_it(policy: st
 
     settings = ["judge=trained", f"judge.model={trained_judge}", "judge.drift_sample=1", "iterations=2"]
     result = online("tiny", [*SMALL, *start_from(policy), *settings, "experiment=judges-test"])
-    table = read(Path(result["run_dir"]) / "iterations/000001/rollouts.parquet")
+    table = columns(Path(result["run_dir"]) / "iterations/000001/rollouts.parquet")
     judged = [i for i, status in enumerate(table["verdict_status"]) if status]
-    asked = [i for i in judged if table["verdict_tokens"][i]]  # not copies of these, nor empty ones
+    asked = [i for i in judged if table["verdict_prompt_tokens"][i]]  # not copies of these, nor empty ones
     assert asked and not any(table["verdict_cached"][i] for i in asked)
     again = online("tiny", [*SMALL, *start_from(policy), *settings, "experiment=judges-test-again"])
     first, second = (
         read_json(Path(r["run_dir"]) / "iterations/000001/metrics.json")["metrics"] for r in (result, again)
     )
-    assert first["judge/tokens"] == sum(table["verdict_tokens"][i] for i in asked) > 20 * len(asked)
+    spent = sum(table[f"verdict_{kind}_tokens"][i] for i in asked for kind in ("prompt", "completion"))
+    assert first["judge/tokens"] == spent > 20 * len(asked)
     assert first["judge/wait_s"] >= 0 and 0 <= first["judge/drift_agreement"] <= 1
     assert first["judge/cached_frac"] < 1 and second["judge/tokens"] == 0
-    later = read(Path(again["run_dir"]) / "iterations/000001/rollouts.parquet")
+    later = columns(Path(again["run_dir"]) / "iterations/000001/rollouts.parquet")
     assert later["first_error_step"] == table["first_error_step"] and all(later["verdict_cached"][i] for i in asked)
     for name in ("reward/rts_mean", "policy/loss", "judge/calls"):
         assert first.get(name) == second.get(name)

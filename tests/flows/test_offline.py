@@ -14,8 +14,7 @@ from sgpo_core.config import offline as settings
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import load_offline
 from sgpo_core.offline.statistics import Statistics
-from sgpo_core.storage.rollout_table import read
-from tests.helpers import run_module, start_from
+from tests.helpers import columns, run_module, start_from
 
 SMALL = [
     "data.count=12",
@@ -41,7 +40,7 @@ def result(policy: str) -> dict[str, Any]:
 
 
 def iterations(result: dict[str, Any]) -> list[dict[str, list[Any]]]:
-    return [read(path) for path in sorted(Path(result["run_dir"]).glob("iterations/*/rollouts.parquet"))]
+    return [columns(path) for path in sorted(Path(result["run_dir"]).glob("iterations/*/rollouts.parquet"))]
 
 
 def data_set(home: Path) -> Path:
@@ -58,7 +57,7 @@ def test_every_response_is_trained_on_once_an_epoch(result: dict[str, Any]) -> N
     assert any(any(table["advantage"]) for table in tables) and result["final_metrics"]["policy/steps"] >= 0
 
 
-def test_the_start_policy_wrote_them_with_these_log_probabilities(result: dict[str, Any]) -> None:
+def test_the_initial_policy_wrote_them_with_these_log_probabilities(result: dict[str, Any]) -> None:
     """Before its first step the trainer is the sampler: what was recorded is what it computes (float32)."""
     record = json.loads((Path(result["run_dir"]) / "iterations/000001/metrics.json").read_text())["metrics"]
     assert record["policy/steps"] > 0 and record["policy/sampler_logprob_diff"] < 1e-4
@@ -120,7 +119,7 @@ def test_recorded_grades_and_verdicts_stand(policy: str, result: dict[str, Any],
         assert set(table["grade"]) == {"wrong"} and set(table["first_error_step"]) == {1} and set(table["rts"]) == {0.0}
 
 
-def test_missing_log_probabilities_are_the_start_policys(policy: str, result: dict[str, Any], tmp_path: Path) -> None:
+def test_missing_log_probabilities_are_the_initial_policys(policy: str, result: dict[str, Any], tmp_path: Path) -> None:
     sampled = rows_of(result, "problem_id", "response", "rollout_logprobs")
     recorded = {(row["problem_id"], row["response"]): row["rollout_logprobs"] for row in sampled}
     done = run(policy, jsonl(tmp_path / "texts.jsonl", rows_of(result, *TEXTS)), "algorithm=dr-grpo")

@@ -15,7 +15,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from tasks.engines.guard import TOKEN, alive, family
-from tests.helpers import REPOSITORY, SMALL, environment, run_module, start_from
+from tests.helpers import REPOSITORY, SMALL, run_module, shell_environment, start_from
 
 ITERATIONS = 4
 CLOCKS = ("judge/seconds", "judge/wait_s")
@@ -92,7 +92,7 @@ def kill_when_there(overrides: list[str], home: Path, file: str, flow: str = "on
     process = subprocess.Popen(
         [sys.executable, "-m", f"flows.{flow}", "tiny", *overrides],
         cwd=REPOSITORY,
-        env=environment(home),
+        env=shell_environment(home),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -10,8 +10,7 @@ import pytest
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import load_sweep
-from sgpo_core.storage.rollout_table import read
-from tests.helpers import SMALL, run_module, start_from
+from tests.helpers import SMALL, columns, run_module, start_from
 
 GRID = ["grid.algorithm=[grpo,sgpo]", "seeds=[0,1]", "experiment=sweep-test", "attempts=1"]
 
@@ -41,7 +40,7 @@ def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
     assert len(records) == 4 and all(r.finished for r in records.values())
     for seed in (0, 1):
         first = [Path(result["runs"][f"{arm}/s{seed}"]) / "iterations/000001" for arm in ("grpo", "sgpo")]
-        tables = [read(p / "rollouts.parquet") for p in first]
+        tables = [columns(p / "rollouts.parquet") for p in first]
         for column in ("problem_id", "seed", "token_ids"):  # the same problems, seeds and first policy
             assert tables[0][column] == tables[1][column]
     html = Path(result["report"]).read_text()
@@ -93,7 +92,7 @@ def test_several_processes_share_the_runs(policy: str, result: dict[str, Any], s
         took = [log for log in logs if f"'{Path(folder).name}'" in log and "iteration 2/2" in log]
         assert took, "the parent ran it itself"
     for name in shared["runs"]:  # the first policy is the same, whoever samples from it
-        tables = [read(Path(r["runs"][name]) / "iterations/000001/rollouts.parquet") for r in (shared, result)]
+        tables = [columns(Path(r["runs"][name]) / "iterations/000001/rollouts.parquet") for r in (shared, result)]
         assert tables[0]["token_ids"] == tables[1]["token_ids"]
     assert "missing" not in Path(shared["report"]).read_text().split("</style>")[1]
 

@@ -13,10 +13,11 @@ from transformers import AutoTokenizer
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeEngineSettings, JudgeSettings
-from sgpo_core.judges.base import Item, rule
+from sgpo_core.judges.base import Item
 from sgpo_core.judges.chat import ChatReply, ChatRequest, Message
 from sgpo_core.judges.prompted import PromptedJudge
 from sgpo_core.judges.prompts import PROMPTS, choices
+from sgpo_core.judges.rule import rule
 from sgpo_core.judges.training_examples import chains_label
 from tasks.engines.judge_engines import JudgeEngines, judge_engines
 

@@ -18,11 +18,15 @@ from sgpo_core.config.run import load_run
 from sgpo_core.data.problems import load_problems, problems_of_iteration
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.run_dir import RunPaths
-from tasks import rollout
+from sgpo_core.types import Outcome, Problem, Rollout
+from tasks import rollout as rollouts
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
-from tasks.workers.rollout_worker import Request, Sampling
+from tasks.engines.generation import generate_groups
+from tasks.engines.sync import sync_engines
+from tasks.workers.rollout_worker import Completion, Request, Sampling
 from tasks.workers.weight_sync import checksum, write_weights
+from tests.helpers import rollout, rollout_group
 
 CONFIG = load_run("tiny")
 
@@ -43,11 +47,17 @@ def sampling(policy: str, temperature: float = 1.0) -> Sampling:
     return Sampling(temperature, 64, stop_ids(load_tokenizer(policy)))
 
 
+def generated(engines: Engines, policy: str, groups: list[list[Request]], temperature: float = 1.0) -> list[Completion]:
+    how, tokenizer = sampling(policy, temperature), load_tokenizer(policy)
+    return [response.completion for group in generate_groups(engines, tokenizer, groups, how) for response in group]
+
+
 def test_seed_alone_decides_a_response(running: Engines, policy: str, prompts: list[list[int]]) -> None:
-    rollout.sync_engines(running, 1, prompts[0], 1e-4)
+    sync_engines(running, 1, prompts[0], 1e-4)
     requests = [Request(prompts[i % 6], seed=i) for i in range(24)]
-    together = rollout.sample(running, requests, sampling(policy), group_size=4)
-    backwards = rollout.sample(running, requests[::-1], sampling(policy), group_size=1)[::-1]
+    together = generated(running, policy, [requests[i : i + 4] for i in range(0, 24, 4)])
+    backwards = generated(running, policy, [[request] for request in reversed(requests)])[::-1]
+    assert len(together) == 24
     for a, b in zip(together, backwards, strict=True):
         np.testing.assert_array_equal(a.token_ids, b.token_ids)
         np.testing.assert_array_equal(a.logprobs, b.logprobs)
@@ -60,8 +70,8 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    rollout.sync_engines(running, 1, prompts[0], 1e-4)
-    [completion] = rollout.sample(running, [Request(prompts[1], 3)], sampling(policy, temperature), 1)
+    sync_engines(running, 1, prompts[0], 1e-4)
+    [completion] = generated(running, policy, [[Request(prompts[1], 3)]], temperature)
     model = AutoModelForCausalLM.from_pretrained(policy, dtype=torch.float32)
     ids = torch.tensor([[*prompts[1], *completion.token_ids]])
     with torch.no_grad():
@@ -95,8 +105,8 @@ def test_engine_with_other_weights_is_noticed(running: Engines, prompts: list[li
 
     stale = Engines((Deaf(),), running.trainers, running.sync_dir)
     with pytest.raises(RuntimeError, match="does not hold the trainer's weights"):
-        rollout.sync_engines(stale, 7, prompts[0], 1e-4)
-    rollout.sync_engines(running, 8, prompts[0], 1e-4)  # and a real sync repairs it
+        sync_engines(stale, 7, prompts[0], 1e-4)
+    sync_engines(running, 8, prompts[0], 1e-4)  # and a real sync repairs it
 
 
 def test_checksum_sees_swapped_rows_and_swapped_tensors() -> None:
@@ -107,23 +117,20 @@ def test_checksum_sees_swapped_rows_and_swapped_tensors() -> None:
 
 def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:
     config = load_run("tiny", ["algorithm=srpo", "data.count=8", "sampling.problems=4"])
-    run: Any = SimpleNamespace(
-        config=config, problems=load_problems(config.data), paths=RunPaths(tmp_path), all_correct={}
-    )
+    run: Any = SimpleNamespace(config=config, problems=load_problems(config.data), paths=RunPaths(tmp_path))
     solved = set()
     for iteration in (1, 2):  # the first pass
-        chosen = rollout._problems(run, iteration, 0)
+        chosen = rollouts._problems(run, iteration, 0)
         assert chosen == problems_of_iteration(run.problems, 4, config.seed, iteration)
         solved |= {p.id for p in chosen[:2]}
         rollout_table.write(
             run.paths.rollouts(iteration),
-            {
-                "problem_id": [p.id for p in chosen for _ in range(2)],
-                "group": [g for g in range(4) for _ in range(2)],
-                "outcome_reward": [float(p.id in solved or sample) for p in chosen for sample in range(2)],
-            },
+            [
+                rollout_group(g, p, [graded(p.id in solved or sample == 1) for sample in range(2)])
+                for g, p in enumerate(chosen)
+            ],
         )
-    again = rollout._problems(run, 3, 0)
+    again = rollouts._problems(run, 3, 0)
     assert len(again) == 4 and not solved & {p.id for p in again}
 
 
@@ -134,13 +141,14 @@ def test_a_resumed_iteration_counts_its_rounds_as_the_first_time(
     """All rounds are in the saved table from the start; the count goes by what each of them had found."""
     config = load_run("tiny", ["algorithm=dapo", "sampling.problems=4"])
     run: Any = SimpleNamespace(config=config, paths=RunPaths(tmp_path))
-    groups = [(0.0, 1.0) if g < found else (0.0, 0.0) for found in mixed for g in range(4)]
+    groups = [(False, True) if g < found else (False, False) for found in mixed for g in range(4)]
+    problem = Problem("p", "", "")
     rollout_table.write(
         run.paths.rollouts(1),
-        {
-            "group": [g for g in range(len(groups)) for _ in range(2)],
-            "outcome_reward": [r for g in groups for r in g],
-            "grade": ["wrong"] * 2 * len(groups),
-        },
+        [rollout_group(number, problem, [graded(c) for c in correct]) for number, correct in enumerate(groups)],
     )
-    assert list(rollout.sampling_rounds(run, 1)) == rounds
+    assert list(rollouts.sampling_rounds(run, 1)) == rounds
+
+
+def graded(correct: bool) -> Rollout:
+    return rollout(grade=Outcome.CORRECT if correct else Outcome.WRONG)

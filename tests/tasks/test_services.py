@@ -13,8 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tasks.paths import REPOSITORY
 from tasks.services import processes
 from tasks.services import stack as services
+from tasks.services.environment import addresses, service_environment
 
 USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
 
@@ -71,7 +73,7 @@ def test_a_port_of_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_down_ends_the_process_of_a_pid_file(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
     pid_file = write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time())
-    assert services.addresses() == {"mlflow": "http://127.0.0.1:4299"}
+    assert addresses() == {"mlflow": "http://127.0.0.1:4299"}
     assert services.main(["down"]) == 0
     assert sleeper.wait(timeout=5) != 0
     assert not pid_file.exists()
@@ -80,7 +82,7 @@ def test_down_ends_the_process_of_a_pid_file(home: Path, sleeper: subprocess.Pop
 def test_down_spares_a_process_that_got_the_pid_later(home: Path, sleeper: subprocess.Popen[bytes]) -> None:
     started = psutil.Process(sleeper.pid).create_time() - 60
     pid_file = write_record(home, "mlflow", sleeper.pid, started)
-    assert services.addresses() == {}
+    assert addresses() == {}
     assert services.main(["down"]) == 0
     assert sleeper.poll() is None
     assert not pid_file.exists()
@@ -99,19 +101,19 @@ def test_stop_ends_orphans_by_their_mark_and_no_others(home: Path, sleeper: subp
 
 
 def test_environment_keeps_everything_below_home(home: Path) -> None:
-    variables = services.environment()
+    variables = service_environment()
     assert variables["PREFECT_HOME"] == f"{home}/prefect"
     assert variables["MLFLOW_TRACKING_URI"] == f"sqlite:///{home}/mlflow.db"
     assert "PREFECT_API_URL" not in variables
-    assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(services.REPO)
+    assert variables["PYTHONPATH"].split(os.pathsep)[0] == str(REPOSITORY)
     assert variables["PATH"].split(os.pathsep)[0] == f"{sys.prefix}/bin"
 
 
 def test_environment_points_to_the_server_while_it_lives(home: Path) -> None:
     write_record(home, "prefect", os.getpid(), psutil.Process().create_time())
-    assert services.environment()["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
+    assert service_environment()["PREFECT_API_URL"] == "http://127.0.0.1:4299/api"
     write_record(home, "prefect", os.getpid(), 0.0)
-    assert "PREFECT_API_URL" not in services.environment()
+    assert "PREFECT_API_URL" not in service_environment()
 
 
 def test_environment_leaves_what_the_user_has_set(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,7 +121,7 @@ def test_environment_leaves_what_the_user_has_set(home: Path, monkeypatch: pytes
     chosen = {name: f"http://chosen/{name}" for name in USER_VARIABLES}
     for name, value in chosen.items():
         monkeypatch.setenv(name, value)
-    assert chosen.items() <= services.environment().items()
+    assert chosen.items() <= service_environment().items()
 
 
 def test_servers_that_the_user_names_are_not_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,5 +153,5 @@ def test_the_prefect_command_finds_the_server_until_it_goes_down(home: Path) -> 
 
 def test_importing_is_light() -> None:
     code = "import sys, tasks.services; print([m for m in ('prefect', 'mlflow', 'torch', 'ray') if m in sys.modules])"
-    printed = subprocess.run([sys.executable, "-c", code], cwd=services.REPO, capture_output=True, check=True).stdout
+    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, check=True).stdout
     assert printed.decode().strip() == "[]"

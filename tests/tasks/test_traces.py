@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.reports import traces
-from tasks.reports.trace_text import LIMIT, coloured, plain
+from tasks.reports.trace_pieces import LIMIT, colored, plain
 from tasks.reports.traces import TraceError, iterations_with_rollouts, write_traces
 from tests.helpers import run_module
 from tests.trace_pages import Page, Row, abstained, judged, made_run, page_of, response
@@ -36,7 +36,7 @@ from tests.trace_pages import Page, Row, abstained, judged, made_run, page_of, r
     ],
 )
 def test_colours(row: Row, correct: bool, kinds: list[str]) -> None:
-    pieces = coloured(row, correct)
+    pieces = colored(row, correct)
     assert [piece.kind for piece in pieces] == kinds
     assert "".join(piece.text for piece in pieces) == row["response"]
 
@@ -51,9 +51,9 @@ def test_colours_on_the_page(tmp_path: Path) -> None:
 
 def test_what_a_response_says_of_itself(tmp_path: Path) -> None:
     scores = {"rts": 1 / 7, "shaped_reward": 0.0273468, "advantage": -0.25}
-    page = page_of(tmp_path, [judged(2, **scores, left_out=True, truncated=True), abstained("no answer in time")])
+    page = page_of(tmp_path, [judged(2, **scores, filtered=True, truncated=True), abstained("no answer in time")])
     text = " ".join(page.text.split())
-    assert "wrong 3 ≠ 2 truncated left out RTS 0.143 outcome 0 shaped 0.0273 advantage −0.25" in text
+    assert "wrong 3 ≠ 2 truncated filtered RTS 0.143 outcome 0 shaped 0.0273 advantage −0.25" in text
     assert "judge: first wrong step 2" in text
     assert "judge: abstained no answer in time" in text and "votes" not in text
     assert "0 of 2 correct 2 judged, 1 without a verdict all-negative abstained" in text
@@ -61,7 +61,7 @@ def test_what_a_response_says_of_itself(tmp_path: Path) -> None:
 
 def test_a_long_text_keeps_head_and_tail_and_the_wrong_step() -> None:
     text = "a" * 500_000 + "b" * 100 + "c" * 499_900
-    pieces = coloured(judged(2, response=text, step_ends=[500_000, 500_100, 1_000_000]), False)
+    pieces = colored(judged(2, response=text, step_ends=[500_000, 500_100, 1_000_000]), False)
     assert [piece.kind for piece in pieces] == ["right", "cut", "right", "wrong", "after", "cut", "after"]
     assert sum(len(p.text) for p in pieces) == LIMIT
     assert sum(len(p.text) + p.cut for p in pieces) == len(text)
@@ -76,7 +76,7 @@ def test_no_character_is_lost_or_doubled(length: int, share: float | None) -> No
     ends = [length] if share is None else [e for e in (start, start + 1, length) if e]
     row = judged(None if share is None else len(ends) - 1 or 1, response=text, step_ends=sorted(set(ends)))
     position = 0
-    for piece in coloured(row, None if share is None else False):
+    for piece in colored(row, None if share is None else False):
         assert text[position : position + len(piece.text)] == piece.text
         position += len(piece.text) + piece.cut
     assert position == length
@@ -177,7 +177,7 @@ def test_missing_columns(tmp_path: Path, columns: list[str], kinds: str, groups:
 
 
 def test_an_unfinished_and_an_empty_table(tmp_path: Path) -> None:
-    late = dict.fromkeys(("grade", "outcome_reward", "step_ends", "advantage", "neutral", "left_out", "response"))
+    late = dict.fromkeys(("grade", "outcome_reward", "step_ends", "advantage", "excluded", "filtered", "response"))
     assert page_of(tmp_path / "unfinished", [response() | late]).classes("section") == ["group filtered ungraded"]
     run = made_run(tmp_path / "empty", [response()])
     path = run / "iterations/000001/rollouts.parquet"

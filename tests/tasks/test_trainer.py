@@ -19,9 +19,10 @@ from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
 from sgpo_core.config.warm_start import load_warm_start
-from sgpo_core.rl.training_samples import TrainingSample, collate, policy_rows
+from sgpo_core.rl.training_samples import TrainingSample, collate, policy_samples
+from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, start_trainers
-from tasks.training import score_rows, train_on
+from tasks.training import token_logprobs, train_on
 
 MODEL = ModelSettings(max_length=64)
 LOSS = LossSettings(kl_coef=0.01)
@@ -43,26 +44,29 @@ def ranks(policy: str) -> Iterator[dict[int, Engines]]:
         ray.kill(actor)
 
 
-def rows(count: int, seed: int) -> list[TrainingSample]:
+def samples(count: int, seed: int) -> list[TrainingSample]:
     """Responses of very different lengths, so that two ranks get unequal numbers of micro-batches."""
     rng = random.Random(seed)
     lengths = [rng.choice([3, 5, 40]) for _ in range(count)]
-    return policy_rows(
-        prompt_ids=[[rng.randrange(2, 20) for _ in range(4)] for _ in lengths],
-        token_ids=[[rng.randrange(2, 20) for _ in range(n)] for n in lengths],
-        old_logprobs=[[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths],
-        advantages=[rng.uniform(-2, 2) for _ in lengths],
-        token_credits=[[float(rng.random() > 0.1) for _ in range(n)] for n in lengths],
-        mean="sequence",
-        max_length=40,
-    )
+    prompts = [[rng.randrange(2, 20) for _ in range(4)] for _ in lengths]
+    tokens = [[rng.randrange(2, 20) for _ in range(n)] for n in lengths]
+    logprobs = [[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths]
+    advantages = [rng.uniform(-2, 2) for _ in lengths]
+    shares = [[float(rng.random() > 0.1) for _ in range(n)] for n in lengths]
+    members = []
+    for prompt, ids, old, advantage, share in zip(prompts, tokens, logprobs, advantages, shares, strict=True):
+        credit = Credit(0.0, advantage=advantage, token_credit=np.asarray(share, np.float32))
+        response = Rollout(0, "", False, np.asarray(ids, np.int32), np.asarray(old, np.float32), credit=credit)
+        group = RolloutGroup(0, Problem("", "", ""), np.asarray(prompt, np.int32), (response,))
+        members.append((group, response))
+    return policy_samples(members, LossSettings(mean="sequence"), max_length=40)
 
 
 def train(engines: Engines, start: str, tmp_path: Path, budget: int, stage: int, clip: float = 1.0) -> dict[str, Any]:
-    """Two optimizer steps from the start policy; the weights and the stats."""
+    """Two optimizer steps from the initial policy; the weights and the stats."""
     settings = TrainSettings(lr=1e-3, grad_clip=clip)
     engines.on_all_ranks("setup", start, MODEL, settings, DeepSpeedSettings(zero_stage=stage), True)
-    stats = train_on(engines, [rows(5, 1), rows(8, 2)], budget, LOSS, temperature=0.9)
+    stats = train_on(engines, [samples(5, 1), samples(8, 2)], budget, LOSS, temperature=0.9)
     path = tmp_path / f"{len(engines.trainers)}-{budget}-{stage}-{clip}.safetensors"
     engines.on_all_ranks("export", str(path))
     return {"weights": load_file(path), "stats": stats}
@@ -82,7 +86,7 @@ def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: st
     policy, reference = models
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     norms = []
-    for step in (rows(5, 1), rows(8, 2)):
+    for step in (samples(5, 1), samples(8, 2)):
         batch = collate(step)
         logprobs, _ = policy(batch, 0.9)
         with torch.no_grad():
@@ -130,7 +134,7 @@ def test_saved_and_loaded_it_goes_on_the_same(
     plain = LossSettings()
 
     def step(seed: int) -> None:
-        train_on(engines, [rows(6, seed)], 60, plain, 1.0)
+        train_on(engines, [samples(6, seed)], 60, plain, 1.0)
 
     def export(name: str) -> bytes:
         engines.on_all_ranks("export", str(tmp_path / name))
@@ -148,7 +152,7 @@ def test_saved_and_loaded_it_goes_on_the_same(
 
 
 @pytest.mark.parametrize(("world", "budget"), [(1, 10_000), (2, 50)])
-def test_scores_are_the_model_s_own_in_the_order_of_the_rows(
+def test_scores_are_the_model_s_own_in_the_order_of_the_samples(
     ranks: dict[int, Engines], start: str, world: int, budget: int
 ) -> None:
     from transformers import AutoModelForCausalLM
@@ -156,13 +160,13 @@ def test_scores_are_the_model_s_own_in_the_order_of_the_rows(
     from tasks.workers.trainer_worker import PolicyModel
 
     ranks[world].on_all_ranks("setup", start, MODEL, TrainSettings(), DeepSpeedSettings(zero_stage=world - 1), False)
-    asked = rows(9, 4)
-    scores = score_rows(ranks[world], asked, budget, temperature=0.8)
+    asked = samples(9, 4)
+    scores = token_logprobs(ranks[world], asked, budget, temperature=0.8)
     model = PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32))
-    for row, (logprobs, entropies) in zip(asked, scores, strict=True):
-        expected = model(collate([row]), 0.8)
-        np.testing.assert_allclose(logprobs, expected[0].detach().numpy(), atol=2e-6)
-        np.testing.assert_allclose(entropies, expected[1].numpy(), atol=2e-6)
+    for sample, found in zip(asked, scores, strict=True):
+        expected = model(collate([sample]), 0.8)
+        np.testing.assert_allclose(found.logprobs, expected[0].detach().numpy(), atol=2e-6)
+        np.testing.assert_allclose(found.entropies, expected[1].numpy(), atol=2e-6)
 
 
 def test_gradients_do_not_see_padding(start: str) -> None:
@@ -171,6 +175,6 @@ def test_gradients_do_not_see_padding(start: str) -> None:
     from tasks.workers.trainer_worker import PolicyModel
 
     model = PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float64))
-    together = model(collate(rows(6, 3)))[0]
-    alone: Sequence[Any] = [model(collate([row]))[0] for row in rows(6, 3)]
+    together = model(collate(samples(6, 3)))[0]
+    alone: Sequence[Any] = [model(collate([row]))[0] for row in samples(6, 3)]
     np.testing.assert_allclose(together.detach().numpy(), torch.cat(list(alone)).detach().numpy(), atol=2e-6)

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.reports.trace_html import visible
-from tasks.reports.trace_text import LIMIT
+from tasks.reports.trace_pieces import LIMIT, visible
 from tasks.reports.traces import write_traces
 from tests.trace_pages import Page, abstained, made_run, page_of, response
 
