@@ -50,7 +50,7 @@ IN_VENV := --python $(VENV)/bin/python
 LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
 
-.PHONY: help setup demo test test-peers lint up down status bench screenshots lock clean
+.PHONY: help setup demo test test-fast test-peers lint up down status bench screenshots lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -101,6 +101,9 @@ demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
 test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
+test-fast: setup ## Run the tests that start no engine and no server (under a minute)
+	@$(VENV)/bin/python -m pytest tests/core tests/test_structure.py $(ARGS)
+
 test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
 	@PYTHONPATH=$(PEERS) $(VENV)/bin/python -m pytest tests/peers $(ARGS)
 
@@ -111,18 +114,19 @@ $(PEERS_STAMP): $(STAMP)
 	@rm -rf $(PEERS)/tests $(PEERS)/scripts
 	@touch $@
 
-lint: setup ## Check style and types
+lint: setup ## Check style, formatting and types
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 
 up: setup ## Start Prefect (server, worker) and MLflow, deploy the flows (SGPO_PREFECT_PORT=, SGPO_MLFLOW_PORT=, SGPO_ALARM_URL=)
-	@$(VENV)/bin/python -m tasks.services up
+	@$(VENV)/bin/python -m tasks.services.stack up
 
 down: ## Stop what `make up` started
-	@$(VENV)/bin/python -m tasks.services down
+	@$(VENV)/bin/python -m tasks.services.stack down
 
 status: ## Show what runs where
-	@$(VENV)/bin/python -m tasks.services status || true
+	@$(VENV)/bin/python -m tasks.services.stack status || true
 
 bench: $(BENCH_STAMP) ## Measure speed and memory against peers and limits (ARGS="...")
 	@$(VENV)/bin/python -m bench.run $(ARGS)

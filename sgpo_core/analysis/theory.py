@@ -61,7 +61,8 @@ def rules(group_size: int = 8) -> dict[str, Rule]:
 def level_probabilities(p: Array) -> Array:
     """Q_0 .. Q_K, float64 [K + 1], of the steps' probabilities [K]."""
     reached = np.concatenate([[1.0], np.cumprod(p)])
-    return reached * np.concatenate([1.0 - p, [1.0]])
+    probabilities: Array = reached * np.concatenate([1.0 - p, [1.0]])
+    return probabilities
 
 
 def all_negative_fraction(p: Sequence[float] | Array, group_size: int) -> float:
@@ -88,7 +89,8 @@ def grpo_update(p: Sequence[float] | Array, group_size: int) -> Array:
     m = np.arange(group_size + 1)
     log_choose = _log_factorial(group_size) - _log_factorial(m) - _log_factorial(group_size - m)
     chance = np.exp(log_choose + m * log_success + (group_size - m) * math.log(failure))
-    return (1.0 - p) / failure * (chance @ np.sqrt(m * (group_size - m))) / group_size
+    update: Array = (1.0 - p) / failure * (chance @ np.sqrt(m * (group_size - m))) / group_size
+    return update
 
 
 def enumerated_update(p: Sequence[float] | Array, rule: Rule) -> Array:
@@ -100,7 +102,8 @@ def enumerated_update(p: Sequence[float] | Array, rule: Rule) -> Array:
     reward, blame = chance @ table.reward, chance @ table.blame  # [K + 1]: mean of n_c / G * A_c, its two signs
     right = np.tri(len(p) + 1, len(p), -1) * (1.0 - p)  # h_ck of the right steps, [K + 1, K]
     wrong = np.eye(len(p) + 1, len(p)) * -p  # of the first wrong one; the last row, correct, has none
-    return (reward + blame) @ right + (blame if rule.mask_after_error else reward + blame) @ wrong
+    update: Array = (reward + blame) @ right + (blame if rule.mask_after_error else reward + blame) @ wrong
+    return update
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +147,8 @@ def _advantages(counts: Array, credit: CreditRule) -> Array:
     low = np.where(counts > 0, rewards, np.inf).min(1, keepdims=True)
     high = np.where(counts > 0, rewards, -np.inf).max(1, keepdims=True)
     # Not `std > 0`: rounding in the mean would make a signal of none.
-    return np.divide(rewards - mean, std, out=np.zeros_like(counts), where=high > low)
+    advantages: Array = np.divide(rewards - mean, std, out=np.zeros_like(counts), where=high > low)
+    return advantages
 
 
 def learn(p0: Sequence[float] | Array, rule: Rule, step_size: float = 0.5) -> Iterator[Array]:
@@ -226,4 +230,5 @@ def _checked(p: Sequence[float] | Array) -> Array:
 
 def _log_factorial(n: int | Array | NDArray[np.int64]) -> Array:
     table = np.array([math.lgamma(i + 1) for i in range(int(np.max(n)) + 1)])
-    return table[np.asarray(n, dtype=int)]
+    values: Array = table[np.asarray(n, dtype=int)]
+    return values

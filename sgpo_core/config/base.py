@@ -31,10 +31,18 @@ class Settings(BaseModel):
         """The settings that decide a result, nested, as JSON has them: all but the `Operational` ones."""
         values = self.model_dump(mode="json")
         return {
-            name: value.deciding() if isinstance(value := getattr(self, name), Settings) else values[name]
+            name: _deciding(getattr(self, name), values[name])
             for name, field in type(self).model_fields.items()
             if OPERATIONAL not in field.metadata
         }
+
+
+def _deciding(value: Any, as_json: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.deciding()
+    if isinstance(value, dict):
+        return {name: _deciding(inner, as_json[name]) for name, inner in value.items()}
+    return as_json
 
 
 def fingerprint(value: Any) -> str:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -57,8 +57,16 @@ def describe(model: type[Settings], prefix: str = "", decides: bool = True) -> I
         deciding = decides and OPERATIONAL not in field.metadata
         if isinstance(default, Settings):
             yield from describe(type(default), f"{prefix}{name}.", deciding)
+        elif named := _named_settings(field.annotation):
+            yield from describe(named, f"{prefix}{name}.<name>.", deciding)
         else:
             yield Setting(f"{prefix}{name}", default, field.description or "", deciding)
+
+
+def _named_settings(annotation: Any) -> type[Settings] | None:
+    """The settings of a dictionary of them, name -> settings; None for anything else."""
+    kinds = get_args(annotation) if get_origin(annotation) is dict else ()
+    return kinds[1] if kinds and isinstance(kinds[1], type) and issubclass(kinds[1], Settings) else None
 
 
 def load_preset(model: type[Config], group: str, preset: str, overrides: Sequence[str]) -> Config:

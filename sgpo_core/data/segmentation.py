@@ -1,5 +1,5 @@
 """Cutting a response into steps. [ours] The paper leaves "a step" open; docs/steps.md shows what this makes of
-solutions in several styles, beside simpler ways (`python -m sgpo_core.segmentation` prints that table).
+solutions in several styles, beside simpler ways (`python -m sgpo_core.data.segmentation` prints that table).
 
 Segmenter `lines-v2`, in this order: numbered lines ("Step 3:", "3.", "3)", "### Step 3:", "**Step 3:**", "步骤 3：",
 "第三步：", "3、") where the response has at least two of them, or one and an answer line, else paragraphs (blank lines

@@ -2,8 +2,8 @@
 
 Both answers pass through `canonical` before they are compared; `decided` compares those that are words, letters of a
 multiple choice, or equations between plain numbers, where a maths library would read letters as factors of a product.
-Every rule is linear in the length of the text, which `answers.py` bounds. Rules belong here only with a line in
-grader_cases.yaml that fails without them.
+Every rule is linear in the length of the text, which grader.py bounds. Rules belong here only with a line in
+cases.yaml that fails without them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The grader's hard cases (grader_cases.yaml): what has to come out, why, and what comes out today where that differs.
+"""The grader's hard cases (cases.yaml): what has to come out, why, and what comes out today where that differs.
 
-`python -m sgpo_core.grader_cases` grades them all and prints the table that docs/benchmarks.md holds.
+`python -m sgpo_core.grading.cases` grades them all and prints the table that docs/benchmarks.md holds.
 """
 
 from __future__ import annotations

@@ -55,11 +55,11 @@ def _read(text: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
     if percentage := _PERCENTAGE.fullmatch(text):
-        return parse(f"${percentage[1]}$%", [LatexExtractionConfig()], parsing_timeout=None)
+        return list(parse(f"${percentage[1]}$%", [LatexExtractionConfig()], parsing_timeout=None))
     whole = LatexExtractionConfig(boxed_match_priority=0, try_extract_without_anchor=False)
-    found = parse(f"\\boxed{{{text}}}", [whole], parsing_timeout=None)
+    found: list[Any] = parse(f"\\boxed{{{text}}}", [whole], parsing_timeout=None)
     if not _is_expression(found) and _ARITHMETIC.fullmatch(text):
-        plain = parse(text, [ExprExtractionConfig()], extraction_mode="first_match", parsing_timeout=None)
+        plain: list[Any] = parse(text, [ExprExtractionConfig()], extraction_mode="first_match", parsing_timeout=None)
         return plain if plain and plain[-1] == text else found
     return found
 

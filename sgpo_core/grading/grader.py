@@ -114,7 +114,7 @@ class _Child:
 
     def starts(self) -> bool:
         """Whether the child became ready in time; if not, it has ended."""
-        return self._reply(START_DEADLINE_S).get("ready", False)
+        return bool(self._reply(START_DEADLINE_S).get("ready", False))
 
     def ask(self, gold: str, answer: str, deadline_s: float) -> Outcome | None:
         """The child's outcome; None where it is dead or dies. After TIMEOUT and None it has ended."""
@@ -141,7 +141,8 @@ class _Child:
                 self.end()
                 return {} if in_time else {"outcome": Outcome.TIMEOUT}
             line += chunk
-        return json.loads(line)
+        reply: dict[str, Any] = json.loads(line)
+        return reply
 
     def kill(self) -> None:
         self._process.kill()

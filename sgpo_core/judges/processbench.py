@@ -2,7 +2,7 @@
 
 A row: id ("gsm8k-0": its subset, a number), generator (who wrote the solution), problem, steps (a list of texts),
 final_answer_correct, label (0-based index of the first wrong step, -1 for none); here also reference, a worked
-solution, where there is one. `python -m sgpo_core.processbench --out FILE.jsonl --count N` writes a generated set.
+solution, where there is one. `python -m sgpo_core.judges.processbench --out FILE.jsonl --count N` writes a generated set.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def write(path: Path, examples: Sequence[Example]) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Writes a generated set to a file."""
     parser = argparse.ArgumentParser(
-        prog="python -m sgpo_core.processbench",
+        prog="python -m sgpo_core.judges.processbench",
         description="Writes solutions of chains problems with known first errors, in ProcessBench's format.",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="the file to write")

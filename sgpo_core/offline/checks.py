@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ResponsesSettings
 from sgpo_core.data.problems import MAX_NAMED
+from sgpo_core.types import IntArray
+
+BoolArray = npt.NDArray[np.bool_]
 
 _POSITIVE = 1e-3  # nats by which rounding may lift a log-probability over 0
 
@@ -39,7 +43,7 @@ class BadRows:
             )
 
 
-def faults(table: pa.Table, settings: ResponsesSettings) -> Iterator[tuple[np.ndarray, str]]:
+def faults(table: pa.Table, settings: ResponsesSettings) -> Iterator[tuple[BoolArray, str]]:
     """(bool [rows], what is wrong with these rows), the worst first."""
     columns = settings.columns
     for name in ("problem_id", "prompt", "answer"):
@@ -63,14 +67,16 @@ def faults(table: pa.Table, settings: ResponsesSettings) -> Iterator[tuple[np.nd
     yield _any(row[values > _POSITIVE], table), f"column {columns.logprobs!r} holds log-probabilities above 0"
 
 
-def _blank(table: pa.Table, name: str) -> np.ndarray:
+def _blank(table: pa.Table, name: str) -> BoolArray:
     stripped = pc.utf8_trim_whitespace(table.column(name))
-    return pc.fill_null(pc.equal(stripped, ""), True).to_numpy()
+    blank: BoolArray = pc.fill_null(pc.equal(stripped, ""), True).to_numpy()
+    return blank
 
 
-def lengths(column: pa.ChunkedArray) -> np.ndarray:
+def lengths(column: pa.ChunkedArray) -> IntArray:
     """Of lists; -1 where there is none."""
-    return pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+    counts: IntArray = pc.fill_null(pc.list_value_length(column), -1).to_numpy()
+    return counts
 
 
 def flat_values(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +85,7 @@ def flat_values(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return pc.list_flatten(column).to_numpy(), np.repeat(np.arange(len(counts)), counts)
 
 
-def _any(rows: np.ndarray, table: pa.Table) -> np.ndarray:
+def _any(rows: npt.NDArray[np.int64], table: pa.Table) -> BoolArray:
     result = np.zeros(table.num_rows, bool)
     result[rows] = True
     return result

@@ -184,7 +184,7 @@ def _holds_numbers(kind: pa.DataType, wanted: pa.DataType) -> bool:
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     whole = pa.types.is_integer(kind.value_type) or pa.types.is_null(kind.value_type)
-    return whole or (pa.types.is_floating(kind.value_type) and pa.types.is_floating(wanted.value_type))
+    return bool(whole) or bool(pa.types.is_floating(kind.value_type) and pa.types.is_floating(wanted.value_type))
 
 
 def _column_names(columns: ColumnSettings) -> dict[str, str]:
@@ -255,7 +255,7 @@ def _strictly(values: list[Any], kind: pa.DataType) -> pa.Array:
 
 def _text_or_number(value: Any) -> str | None:
     if value is None or isinstance(value, str):
-        return value
+        return None if value is None else str(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError("neither text nor a number")
     return str(value)
@@ -284,7 +284,7 @@ def _step(value: Any) -> int | None:
 def _status(value: Any) -> str | None:
     if value not in (None, "ok", "abstained"):
         raise ValueError("no status")
-    return value
+    return None if value is None else str(value)
 
 
 # Columns whose cells are looked at one by one.

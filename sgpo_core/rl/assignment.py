@@ -70,8 +70,8 @@ class CreditAssignment:
         """A response as the credit rule needs it, its lengths in the unit of `credit.rts_unit`."""
         grade, judgement, truncated = rollout.grade, rollout.judgement, rollout.truncated
         assert grade is not None, "credit comes after grading"
-        if judgement is None:
-            return Judged(grade.correct, grade.known)
+        if judgement is None:  # its length is told, so that one in the judge's scope is not taken for an empty response
+            return Judged(grade.correct, grade.known, own_length=len(rollout.token_ids))
         verdict, ends = judgement.verdict, rollout.step_ends or ()
         whole = max(0, len(ends) - truncated)
         prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
@@ -81,7 +81,8 @@ class CreditAssignment:
             before_last = self._tokens_of_steps(rollout, len(ends) - 1)
             own = len(rollout.token_ids) - (not truncated)  # without end-of-sequence
             known = len(self.encode(problem.reference or "")) if reference else None
-            lengths = (self._tokens_of_steps(rollout, prefix), own, known, own - before_last)
+            before = min(own, self._tokens_of_steps(rollout, prefix))  # all of them: end-of-sequence is in no step
+            lengths = (before, own, known, own - before_last)
         parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
         formed = well_formed(rollout.text, truncated)
         return Judged(grade.correct, grade.known, parsable, formed, truncated, verdict, *lengths)

@@ -15,7 +15,7 @@ float32 copy of it that is larger than what is saved.
 Why our own: Liger-Kernel's linear losses are Triton (no CPU) or take the whole policy loss inside; torchtune's takes
 cross-entropy inside; verl's tiles tokens, adds W's gradient up in the weights' dtype and keeps several float32 copies
 of a tile; TRL's tiles are like these but run in Triton or, on the CPU, with half a dozen copies of a tile, and come
-with all of TRL. Here the loss stays outside, in `sgpo_core.losses`, and the tensor library is all that is needed.
+with all of TRL. Here the loss stays outside, in `sgpo_core.rl.losses`, and the tensor library is all that is needed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def linear_token_logprobs(
     # A small batch takes the plain path, which multiplies once; it would make float32 of float64.
     if len(hidden) * len(weight) <= max_logits and weight.dtype != torch.float64:
         return token_logprobs(nn.functional.linear(hidden.to(weight.dtype), weight), targets, temperature)
-    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, targets, temperature, max_logits)
+    logprobs, entropies = _LinearLogprobs.apply(hidden, weight, targets, temperature, max_logits)  # type: ignore[no-untyped-call]
     return logprobs, entropies
 
 

@@ -14,7 +14,7 @@ k3 is Schulman's unbiased, non-negative estimator of KL(pi || ref).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,13 +46,13 @@ def token_weights(lengths: Sequence[int], mean: LossMean, max_length: int) -> li
     some of the tokens.
     """
     n, total = len(lengths), sum(lengths)
-    weight = {
+    weight: dict[LossMean, Callable[[int], float]] = {
         "sequence": lambda length: 1.0 / (n * length),
         "token": lambda _: 1.0 / total,
         "sum": lambda _: 1.0 / n,
         "max_length": lambda _: 1.0 / (n * max_length),
-    }[mean]
-    return [weight(length) if length else 0.0 for length in lengths]
+    }
+    return [weight[mean](length) if length else 0.0 for length in lengths]
 
 
 def policy_loss(

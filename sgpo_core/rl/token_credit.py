@@ -8,12 +8,17 @@ w min(rho A, clip(rho) A) for w >= 0, so that a weight on A is a weight on the t
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
-Array = np.ndarray
+from sgpo_core.types import FloatArray
+
+Array = npt.NDArray[np.floating[Any]]
 
 
-def entropy_share(entropies: Array, all_correct: bool) -> Array:
+def entropy_share(entropies: Array, all_correct: bool) -> FloatArray:
     """RL-ZVP (arXiv 2509.21880) for groups without signal: a correct response is rewarded where the policy was unsure,
     H_t; a wrong one is punished least there, max_k H_k - H_t (maximum over the response). Float32 [tokens], nats."""
     if not len(entropies):
@@ -22,8 +27,9 @@ def entropy_share(entropies: Array, all_correct: bool) -> Array:
     return share.astype(np.float32)
 
 
-def truncated_importance(trainer_logprobs: Array, sampler_logprobs: Array, cap: float) -> Array:
+def truncated_importance(trainer_logprobs: Array, sampler_logprobs: Array, cap: float) -> FloatArray:
     """TIS: min(exp(trainer - sampler), cap), float32 [tokens]. It corrects that the engine that samples computes other
     probabilities than the trainer (kernels, bfloat16); the cap bounds the variance."""
     difference = np.asarray(trainer_logprobs, np.float64) - np.asarray(sampler_logprobs, np.float64)
-    return np.minimum(np.exp(np.minimum(difference, 20.0)), cap).astype(np.float32)
+    weights: FloatArray = np.minimum(np.exp(np.minimum(difference, 20.0)), cap).astype(np.float32)
+    return weights

@@ -181,7 +181,7 @@ def from_table(table: pa.Table) -> list[RolloutGroup]:
 def _values(column: pa.ChunkedArray) -> list[Any]:
     """Python values; a list of numbers as a numpy array, a view of the column."""
     if not pa.types.is_list(column.type):
-        return column.to_pylist()
+        return list(column.to_pylist())
     found: list[Any] = []
     for chunk in column.chunks:
         flat, offsets = chunk.values.to_numpy(zero_copy_only=False), chunk.offsets.to_numpy()
