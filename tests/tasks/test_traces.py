@@ -225,7 +225,7 @@ def test_the_command(tmp_path: Path) -> None:
 PEAK = """
 import sys
 from pathlib import Path
-from tasks.traces import write_traces
+from tasks.reports.traces import write_traces
 def peak():
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024
 run, out = map(Path, sys.argv[1:])

@@ -27,7 +27,10 @@ def open_tracker(folder: Path) -> Tracker:
 
 
 def record(tracker: Tracker, step: int, value: float) -> dict[str, float]:
-    return tracker.record(tracker.folder / f"iterations/{step:06d}/metrics.json", step, {"a": value, "b": 2 * value})
+    """The metrics that stand."""
+    path = tracker.folder / f"iterations/{step:06d}/metrics.json"
+    tracker.record(path, step, {"a": value, "b": 2 * value})
+    return dict(json.loads(path.read_text())["metrics"])
 
 
 def points(tracker: Tracker) -> dict[str, list[tuple[int, float]]]:

@@ -17,6 +17,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import EndpointSettings, JudgeSettings
 from sgpo_core.judges.base import Item
 from sgpo_core.types import Judgement, Problem, Step, Verdict
+from tasks.judges.kinds import kind_of
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity, verdict_key
 from tests.helpers import REPOSITORY
 
@@ -118,9 +119,14 @@ def test_another_judge_has_another_identity() -> None:
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1")},
         )
     ]
-    assert len({judge_identity(each, "m") for each in [base, *others]} | {judge_identity(base, "n")}) == 11
+    other_model = base.model_copy(update={"model": "n"})
+    assert len({identity(each) for each in [base, *others, other_model]}) == 11
     same = base.model_copy(update={"noise": 0.3, "patience": 9, "min_f1": 0.1})  # what happens to verdicts later
-    assert judge_identity(same, "m") == judge_identity(base, "m")
+    assert identity(same) == identity(base)
+
+
+def identity(settings: JudgeSettings) -> str:
+    return judge_identity(settings, kind_of(settings).model(settings))
 
 
 def test_the_first_to_write_decides(path: Path) -> None:
@@ -139,9 +145,9 @@ def test_the_first_to_write_decides(path: Path) -> None:
 WRITER = """
 import json, sys
 from pathlib import Path
-from sgpo_core.judge import Judgement
+from sgpo_core.types import Judgement
 from sgpo_core.types import Verdict
-from tasks.verdict_cache import VerdictCache
+from tasks.judges.verdict_cache import VerdictCache
 
 me, cache, seen = int(sys.argv[1]), VerdictCache(Path(sys.argv[2])), {}
 print("ready", flush=True)
