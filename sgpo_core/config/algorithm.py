@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sgpo_core.config.base import Fraction, Operational, Positive, Settings
+from sgpo_core.config.base import Fraction, Positive, Settings
 
 AdvantageBaseline = Literal["group", "leave_one_out", "batch", "none"]
 AdvantageStd = Literal["group", "floor", "batch", "none"]
@@ -187,7 +187,6 @@ class LossSettings(Settings):
 
 class AlgorithmSettings(Settings):
     name: str = Field("sgpo", description="what the run is called and grouped by")
-    paper: Operational[str] = Field("arXiv 2505.11595", description="where the algorithm comes from")
     resampling: ResamplingSettings = ResamplingSettings()
     credit: CreditSettings = CreditSettings()
     filter: GroupFilter = Field(
