@@ -1,4 +1,4 @@
-"""trace_page: 10,000 coloured responses, opened in headless Chromium, painted.
+"""trace_page: 10,000 colored responses, opened in headless Chromium, painted.
 
 Twice: all on one page (which the pipeline never writes: it pages), and the first page of as many as it is shipped. The
 peer is an empty page: starting Chromium is most of it.

@@ -35,7 +35,7 @@ _WARM_START = [
     "carry_rate=0.9",
     "noise=0",
     "train={lr: 1.4e-3, weight_decay: 0.01, warmup_steps: 30}",
-    "gate_agreement=0",  # what it has learnt matters little; that it is the same every time does
+    "gate_agreement=0",  # what it has learned matters little; that it is the same every time does
 ]
 
 

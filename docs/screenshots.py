@@ -3,7 +3,7 @@
     make demo && make up && make screenshots
 
 needs Chromium (`apt install chromium`); the target installs Playwright, which drives it, into a folder of its own.
-Pages: the report of a sweep, a coloured trace of one of its SGPO runs, MLflow's chart view grouped by algorithm, the
+Pages: the report of a sweep, a colored trace of one of its SGPO runs, MLflow's chart view grouped by algorithm, the
 sweep's run in Prefect.
 """
 

@@ -24,7 +24,7 @@ class Metric:
 
 _SHARE = "share, 0..1"
 METRICS: dict[str, Metric] = {
-    "group/all_negative_frac": Metric(_SHARE, "groups without a correct response, by outcome", "near 1 under GRPO: nothing is learnt; use algorithm=sgpo, easier problems, or a larger sampling.group_size"),
+    "group/all_negative_frac": Metric(_SHARE, "groups without a correct response, by outcome", "near 1 under GRPO: nothing is learned; use algorithm=sgpo, easier problems, or a larger sampling.group_size"),
     "group/all_positive_frac": Metric(_SHARE, "groups with only correct responses", "near 1: the problems are too easy to teach anything"),
     "group/mixed_frac": Metric(_SHARE, "groups with both", "near 0: GRPO has no signal"),
     "group/zero_signal_frac": Metric(_SHARE, "groups whose advantages are all 0; they are not trained on", "near 1: no update happens; look at the two above and at judge/abstained_frac"),

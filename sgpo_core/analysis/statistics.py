@@ -9,7 +9,7 @@ so counting each as a sample would claim a certainty about training that few run
     many tests   Holm's step-down                                 Holm 1979, Scand. J. Statist. 6
 
 Few seeds say little, whatever the method. No p below 2 / 2^n exists: .5 for 2 seeds, .25 for 3, .0625 for 5; six are
-needed for one below .05. The 95 % interval of 2 or 3 seeds is just their range, which holds the centre of a symmetric
+needed for one below .05. The 95 % interval of 2 or 3 seeds is just their range, which holds the center of a symmetric
 distribution in 1 - 2 / 2^n of all cases: 50 % and 75 %, not 95 %; later it closes in on its nominal coverage slowly.
 """
 

@@ -78,7 +78,7 @@ def arms(config: SweepConfig) -> dict[str, list[str]]:
 
 def sweep_runs(config: SweepConfig) -> list[SweepRun]:
     """Every run, all arms of a seed before the next seed, so that a sweep that is stopped has pairs. Runs that can
-    share engines are neighbours. Raises ConfigError for any run that can't be, before one is started."""
+    share engines are neighbors. Raises ConfigError for any run that can't be, before one is started."""
     if not config.seeds or not all(config.grid.values()):
         raise ConfigError("a sweep without seeds, or with a setting without values, has no runs: see grid and seeds")
     if len(set(config.seeds)) < len(config.seeds) or "seed" in config.grid:

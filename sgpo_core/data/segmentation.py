@@ -96,7 +96,7 @@ def _outside(blocks: Sequence[tuple[int, int]], cuts: Sequence[int]) -> list[int
 
 def _spans(text: str, starts: Sequence[int]) -> list[Step]:
     """Touching spans from cut points. An opening remark before the first cut point is a step of its own; a blank piece
-    is joined to its neighbour."""
+    is joined to its neighbor."""
     cuts = sorted({0, *starts} - {len(text)})
     spans: list[tuple[int, int]] = []
     for start, end in zip(cuts, [*cuts[1:], len(text)], strict=True):
@@ -129,7 +129,7 @@ def well_formed(text: str, truncated: bool = False) -> bool:
 def tokens_before(token_ids: Sequence[int], character: int, decode: Callable[[Sequence[int]], str]) -> int:
     """How many leading tokens lie wholly before a character offset of the decoded text.
 
-    Found by decoding prefixes of the sampled ids (never by tokenising the text again, which may cut it differently).
+    Found by decoding prefixes of the sampled ids (never by tokenizing the text again, which may cut it differently).
     A token that straddles the offset does not count: of a wrong step, it is already wrong. O(log n) decodings.
     """
     counts = range(len(token_ids) + 1)

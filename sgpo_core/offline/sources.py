@@ -47,7 +47,7 @@ _REQUIRED = ("problem_id", "prompt", "answer", "response")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Neighbouring rows of a file. `table` has the columns of RESPONSE; `places` int64 [rows], each row's number in its
+    """Neighboring rows of a file. `table` has the columns of RESPONSE; `places` int64 [rows], each row's number in its
     file, from 1; `unit` says of what ("row", "line"); `errors` row of the batch -> what is wrong with it."""
 
     file: str

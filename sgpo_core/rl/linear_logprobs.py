@@ -117,25 +117,25 @@ class _LinearLogprobs(torch.autograd.Function):
             e = torch.sub(logits, largest.unsqueeze(-1), out=tiles.view(exponentials, piece)).exp_()
             total = total * shrink + e.sum(-1)
             weighted = weighted * shrink + e.mul_(logits).sum(-1)
-        normaliser = largest + torch.log(total)
-        entropies = normaliser - weighted / total
+        normalizer = largest + torch.log(total)
+        entropies = normalizer - weighted / total
         # The weight itself and no copy: under ZeRO-3 its data leaves after forward and is back before backward.
-        ctx.save_for_backward(hidden, weight, targets, normaliser)
+        ctx.save_for_backward(hidden, weight, targets, normalizer)
         ctx.temperature, ctx.max_logits = temperature, max_logits
         ctx.mark_non_differentiable(entropies)
-        return chosen - normaliser, entropies
+        return chosen - normalizer, entropies
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        hidden, weight, targets, normaliser = ctx.saved_tensors
+        hidden, weight, targets, normalizer = ctx.saved_tensors
         tiles = _Tiles(hidden.to(weight.dtype), weight, targets, ctx.temperature, ctx.max_logits)
         wants_hidden, wants_weight = ctx.needs_input_grad[:2]
         grad_hidden = torch.zeros_like(hidden, dtype=tiles.precise) if wants_hidden else None
         grad_weight = torch.empty_like(weight) if wants_weight else None
         slope = grad / ctx.temperature
         for piece, logits in tiles:
-            probabilities = logits.sub_(normaliser.unsqueeze(-1)).exp_()
+            probabilities = logits.sub_(normalizer.unsqueeze(-1)).exp_()
             grad_logits = probabilities.mul_(-slope.unsqueeze(-1))
             index, inside = tiles.chosen(piece)
             grad_logits[index] += torch.where(inside, slope, 0)

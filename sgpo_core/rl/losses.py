@@ -123,8 +123,8 @@ def token_logprobs(logits: Tensor, targets: Tensor, temperature: float = 1.0) ->
     softmax(logits / temperature), the one that was sampled from.
     """
     scaled = logits.float() / temperature
-    normaliser = torch.logsumexp(scaled, dim=-1)
-    chosen = scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - normaliser
+    normalizer = torch.logsumexp(scaled, dim=-1)
+    chosen = scaled.gather(-1, targets.unsqueeze(-1)).squeeze(-1) - normalizer
     with torch.no_grad():
-        entropy = normaliser - (torch.softmax(scaled, dim=-1) * scaled).sum(-1)
+        entropy = normalizer - (torch.softmax(scaled, dim=-1) * scaled).sum(-1)
     return chosen, entropy

@@ -1,6 +1,6 @@
 """rollouts.parquet: everything one iteration saw, one row a response.
 
-It is the audit trail, the resume point, the offline data set and the source of coloured traces. A stage reads all
+It is the audit trail, the resume point, the offline data set and the source of colored traces. A stage reads all
 records, adds its own, and writes the file anew, whole or not at all. The names of the columns stand here once, with the
 place of each in the records of `sgpo_core/types.py`; their types follow from the annotations there.
 """

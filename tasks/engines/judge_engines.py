@@ -26,7 +26,7 @@ class JudgeEngines:
     actors: tuple[Any, ...]
 
     def __call__(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        # Neighbours, which share a problem, stay together: its prefix is then computed once.
+        # Neighbors, which share a problem, stay together: its prefix is then computed once.
         bounds = [len(requests) * i // len(self.actors) for i in range(len(self.actors) + 1)]
         shares = [requests[a:b] for a, b in pairwise(bounds)]
         pending = [actor.chat.remote(share) for actor, share in zip(self.actors, shares, strict=True) if share]

@@ -140,7 +140,7 @@ class EndpointChat:
             return ChatReply("", error=failed.reason)
 
     async def _understood(self, request: ChatRequest) -> ChatReply:
-        """One try, in the server's dialect; what is learnt of it is kept once it has led to a reply."""
+        """One try, in the server's dialect; what is learned of it is kept once it has led to a reply."""
         if request.choices and not self._asked_for_vllm:
             await self._introduce()
         dialect = self._dialect

@@ -83,14 +83,14 @@ def _shown(text: str, spans: Sequence[Span], limit: int = LIMIT) -> Iterator[Pie
         behind = last
 
 
-def _kept(length: int, limit: int, centre: int | None) -> list[tuple[int, int]]:
+def _kept(length: int, limit: int, center: int | None) -> list[tuple[int, int]]:
     """Which characters of a text are shown, at most `limit` of them."""
     if length <= limit:
         return [(0, length)]
     head, tail, around = limit * 6 // 10, length - limit * 3 // 10, limit // 10
-    if centre is None:
+    if center is None:
         return [(0, head + around), (tail, length)]
-    start = min(max(centre - around // 4, head), tail - around)
+    start = min(max(center - around // 4, head), tail - around)
     window = (start, start + around)
     if window[0] == head:  # touches the head: no cut in between
         return [(0, window[1]), (tail, length)]

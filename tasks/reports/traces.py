@@ -214,7 +214,7 @@ def _after(offers: Sequence[Links]) -> list[Links]:
 
 
 def _groups(rows: Iterable[Row]) -> Iterator[Group]:
-    """Rows that are neighbours and of one group."""
+    """Rows that are neighbors and of one group."""
     group = None
     for row in rows:
         key = next((row[name] for name in _GROUP if name in row), row["row"])

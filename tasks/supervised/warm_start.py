@@ -93,7 +93,7 @@ def supervised_samples(config: WarmStartConfig, tokenizer: Any, slip_rate: float
 
 
 def _test(config: WarmStartConfig, engines: Engines, start: str, steps: int) -> Metrics:
-    """Samples held-out problems and measures what the policy has learnt."""
+    """Samples held-out problems and measures what the policy has learned."""
     problems = chains.make_problems(config.gate_samples, seed=2, columns=config.columns)
     probe = encode_prompts(start, problems[:1], MODEL, _MAX_TOKENS)[0]
     sync_engines(engines, steps, probe, config.cluster.sync_tolerance)

@@ -46,7 +46,7 @@ class PolicyModel(nn.Module):
 
     def __init__(self, lm: Any) -> None:
         super().__init__()
-        self.lm: Any = lm  # a transformers model for causal language modelling
+        self.lm: Any = lm  # a transformers model for causal language modeling
         as_logprob_head(lm.get_output_embeddings())
 
     def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
