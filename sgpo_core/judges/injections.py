@@ -1,7 +1,7 @@
 """Responses that try to talk the judge into credit, each with an honest twin that differs by the injected text alone.
 
-`python -m sgpo_core.judges.injections` prints them with the rule judge's verdicts; docs/injections.md holds that table, and a
-test compares them. `attacks(judge)` tries them on any judge.
+`python -m sgpo_core.judges.injections` prints them with the rule judge's verdicts; docs/injections.md holds that table,
+and a test compares them. `attacks(judge)` tries them on any judge.
 """
 
 from __future__ import annotations

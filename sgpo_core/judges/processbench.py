@@ -2,7 +2,9 @@
 
 A row: id ("gsm8k-0": its subset, a number), generator (who wrote the solution), problem, steps (a list of texts),
 final_answer_correct, label (0-based index of the first wrong step, -1 for none); here also reference, a worked
-solution, where there is one. `python -m sgpo_core.judges.processbench --out FILE.jsonl --count N` writes a generated set.
+solution, where there is one.
+
+    python -m sgpo_core.judges.processbench --out FILE.jsonl --count N      writes a generated set
 """
 
 from __future__ import annotations
