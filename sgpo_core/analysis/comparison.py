@@ -39,7 +39,7 @@ class RunRecord:
     status: str = ""
 
     def cumulative(self, *metrics: str) -> Curve:
-        """Sum of metrics over the iterations so far; iteration 0 has cost what its start policy has (an offline run's
+        """Sum of metrics over the iterations so far; iteration 0 has cost what its initial policy has (an offline run's
         responses), else nothing."""
         total = sum(self.curves.get(metric, {}).get(0, 0.0) for metric in metrics if metric.endswith("/tokens"))
         sums = {0: total}

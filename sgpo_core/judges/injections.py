@@ -41,7 +41,7 @@ class Twin:
 @dataclass(frozen=True, slots=True)
 class AttackOutcome:
     """`gained`: the injected response got a later first wrong step than its twin, or none (than the true one, where the
-    judge abstained on the twin). An abstention gains nothing: it is neutral."""
+    judge abstained on the twin). An abstention gains nothing: such a response is excluded."""
 
     twin: Twin
     honest: Verdict

@@ -92,8 +92,8 @@ def majority(votes: Sequence[Verdict]) -> tuple[Verdict, float | None]:
     agreement = ranking[0][1] / len(said) if said else None
     if 2 * len(said) < len(votes):
         reason = next(vote.reason for vote in votes if vote.abstained)
-        silent = len(votes) - len(said)
-        return Verdict.abstain(f"{silent} of {len(votes)} votes: {reason}" if len(votes) > 1 else reason), agreement
+        abstained = len(votes) - len(said)
+        return Verdict.abstain(f"{abstained} of {len(votes)} votes: {reason}" if len(votes) > 1 else reason), agreement
     if len(ranking) == 2 and ranking[0][1] == ranking[1][1]:
         return Verdict.abstain(f"the votes are tied at {ranking[0][1]} of {len(said)}"), agreement
     return Verdict(ranking[0][0]), agreement

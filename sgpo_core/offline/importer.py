@@ -71,8 +71,8 @@ def import_responses(settings: ResponsesSettings, codec: Codec, folder: Path, wo
     bad.refuse_too_many()
     groups = responses = too_long = shards = 0
     for part in tqdm(sorted(work.glob("*.arrow")), desc="grouping", unit="part", disable=None):
-        table, left_out = _grouped(_read(part), files, codec, bad, groups)
-        too_long += left_out
+        table, overlong = _grouped(_read(part), files, codec, bad, groups)
+        too_long += overlong
         for shard in _cut(table):
             write_shard(folder, shards, shard)
             shards += 1

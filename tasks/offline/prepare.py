@@ -74,7 +74,7 @@ def data_set_lock(config: OfflineConfig) -> AbstractContextManager[None]:
 
 @plain_task("sample")
 def sample_responses(config: OfflineConfig, policy: str) -> Path:
-    """`sampling.group_size` responses of the start policy to every problem of `data`, as files of rollouts; returns
+    """`sampling.group_size` responses of the initial policy to every problem of `data`, as files of rollouts; returns
     their folder."""
     sampling = config.sampling
     decides = [
