@@ -185,25 +185,6 @@ def test_run_id_is_decided_by_the_settings() -> None:
     assert load_run("tiny", ["seed=1"]).run_id.startswith("tiny-sgpo-s1-")
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
-        *("iterations=31", "experiment=x", "cluster.rollout_actors=1", "deepspeed.zero_stage=1", "checkpoint.every=3"),
-        *("train.micro_batch_tokens=2048", "judge.cache=false", "judge.engine.threads=2", "data.max_bad_rows=1"),
-    ],
-)
-def test_what_does_not_decide_the_result_leaves_the_run_id_as_it_is(override: str) -> None:
-    changed = load_run("tiny", [override])
-    assert difference(load_run("tiny"), changed) == {override.partition("=")[0]}
-    assert changed.run_id == load_run("tiny").run_id
-
-
-def test_a_copy_with_other_settings_has_an_id_of_its_own() -> None:
-    config = load_run("tiny")
-    assert config.run_id == load_run("tiny").run_id
-    assert config.model_copy(update={"seed": 1}).run_id == load_run("tiny", ["seed=1"]).run_id
-
-
 def test_the_key_of_a_warm_start_leaves_the_machines_out() -> None:
     def key(*overrides: str) -> str:
         return load_warm_start("tiny", overrides).key
@@ -219,13 +200,6 @@ def test_every_setting_has_an_explanation(model: type[Settings]) -> None:
     assert len({setting.key for setting in described}) == len(described)
     defaults = dict(flat(model().model_dump()))
     assert {setting.key for setting in described} >= {key for key in defaults if "sets" not in key}
-
-
-@pytest.mark.parametrize("model", [RunConfig, WarmStartConfig])
-def test_help_says_what_decides(model: type[Settings]) -> None:
-    described = {setting.key for setting in describe(model) if setting.decides}
-    assert described == {key for key, _ in flat(model().deciding())}
-    assert described < {setting.key for setting in describe(model)}
 
 
 @pytest.mark.parametrize("model", [BenchmarkSettings, LessonSettings])
