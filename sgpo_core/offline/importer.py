@@ -24,8 +24,9 @@ from tqdm import tqdm
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ResponsesSettings
 from sgpo_core.data.segmentation import SEGMENTER, segment
+from sgpo_core.offline.cells import RESPONSE
 from sgpo_core.offline.checks import BadRows, faults, flat_values, lengths
-from sgpo_core.offline.sources import RESPONSE, Batch, read_batches, source_files
+from sgpo_core.offline.sources import Batch, read_batches, source_files
 from sgpo_core.offline.store import write_shard
 from sgpo_core.storage.rollout_table import SCHEMA
 
