@@ -25,6 +25,7 @@ from sgpo_core.storage.rollout_table import vote_number
 from sgpo_core.types import Judgement
 from tasks.judges.kinds import open_judge
 from tasks.paths import home
+from tasks.reports.text_table import text_table
 from tasks.tracking.tracker import Tracker, new_attempt
 
 _HEAD = ("subset", "solutions", "acc. erroneous", "acc. correct", "F1", "early", "exact", "late", "missed", "abstained")
@@ -107,8 +108,7 @@ def check_gate(settings: JudgeSettings, judge: Judge) -> None:
 def as_table(report: Report) -> str:
     """The scores for a person to read."""
     rows = [_HEAD, *(_row(name, s) for name, s in report.subsets.items()), _row("all", report.overall)]
-    widths = [max(len(row[c]) for row in rows) for c in range(len(_HEAD))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return text_table(rows)
 
 
 def _row(name: str, s: JudgeScores) -> tuple[str, ...]:
