@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from bench.figures import Figure
-from tasks.paths import REPO
+from tasks.paths import REPOSITORY
 
 MARK = "SGPO_BENCH_RUN"  # inherited by everything the demo starts, Ray's daemons too, which lose their parent
 INTERVAL_S = 1.0
@@ -34,7 +34,7 @@ def measure() -> Iterator[Figure]:
     began = time.monotonic()
     demo = subprocess.Popen(
         [sys.executable, "-m", "flows.demo", "--fresh"],
-        cwd=REPO,
+        cwd=REPOSITORY,
         env=os.environ | {MARK: token},
         stdout=subprocess.DEVNULL,
     )
@@ -59,7 +59,7 @@ def measure() -> Iterator[Figure]:
 
 def copy_warm_starts() -> bool:
     """Into the bench's home, where the user's has some already; returns whether there were any."""
-    source, target = REPO / "runs/warm-starts", Path(os.environ["SGPO_HOME"]) / "warm-starts"
+    source, target = REPOSITORY / "runs/warm-starts", Path(os.environ["SGPO_HOME"]) / "warm-starts"
     if source.is_dir():
         shutil.copytree(source, target, dirs_exist_ok=True)
     return source.is_dir()

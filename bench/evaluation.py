@@ -1,6 +1,6 @@
-"""evaluation, evaluation_memory: a benchmark's generation (`tasks.benchmarking`: problems streamed from the engine,
-decoded, written as Parquet by parts) against `LLM.generate` alone on the same engine, all requests handed over at once
-and the outputs thrown away; and what 1,000 problems x 16 take besides the engine.
+"""evaluation, evaluation_memory: a benchmark's generation (`tasks.benchmarks.evaluate`: problems streamed from the
+engine, decoded, written as Parquet by parts) against `LLM.generate` alone on the same engine, all requests handed over
+at once and the outputs thrown away; and what 1,000 problems x 16 take besides the engine.
 
 Memory is the largest sum of PSS over all processes of `python -m flows.evaluation` but the engine's actor, looked at
 once a second: the flow, its graders, Ray's daemons and Prefect's server.
@@ -27,7 +27,7 @@ from sgpo_core.storage.atomic import remove_atomically
 from tasks.benchmarks.evaluate import Job, encoded_prompts, generate_responses, jobs, model_settings
 from tasks.data import load_tokenizer, stop_ids
 from tasks.engines.cluster import rollout_engines
-from tasks.paths import REPO
+from tasks.paths import REPOSITORY
 from tasks.tracking.policies import resolve
 from tasks.workers.rollout_worker import Request, Sampling
 
@@ -92,7 +92,7 @@ def memory(problems: int, k: int) -> Figure:
     token = uuid.uuid4().hex
     flow = subprocess.Popen(
         [sys.executable, "-m", "flows.evaluation", policy(), *overrides(problems, k)],
-        cwd=REPO,
+        cwd=REPOSITORY,
         env=os.environ | {MARK: token},
         stdout=subprocess.DEVNULL,
     )

@@ -1,5 +1,5 @@
-"""generation: sampling as a flow does it (`tasks.rollout.sample`: requests to a Ray actor, completions back) against
-`LLM.generate` alone.
+"""generation: sampling as a flow does it (`tasks.engines.generation`: requests to a Ray actor, completions back)
+against `LLM.generate` alone.
 
 The peer runs on the very same engine in the very same process, on the same requests and seeds, its prompts and
 parameters prepared before the clock starts and its outputs thrown away. It is the limit: what is missing to it is what
@@ -21,8 +21,8 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines.cluster import engines_for
-from tasks.rollout import sample
-from tasks.workers.rollout_worker import Request, Sampling
+from tasks.engines.generation import stream_groups
+from tasks.workers.rollout_worker import Completion, Request, Sampling
 
 REPEATS = 15
 MODEL = ModelSettings(max_length=128)
@@ -32,18 +32,22 @@ def measure() -> Iterator[Figure]:
     """tokens/s of both, one engine of two threads."""
     cluster = ClusterSettings(rollout_actors=1, rollout_threads=2, max_num_seqs=GROUPS * GROUP_SIZE)
     requests, sampling = work(policy())
+    groups = [requests[first : first + GROUP_SIZE] for first in range(0, len(requests), GROUP_SIZE)]
     with engines_for(policy(), MODEL, cluster) as engines:
         worker = engines.rollouts[0]
 
+        def completions() -> list[Completion]:
+            return [completion for _, group in stream_groups(engines, groups, sampling) for completion in group]
+
         def ours() -> float:
             began = time.perf_counter()
-            sample(engines, requests, sampling, GROUP_SIZE)
+            completions()
             return time.perf_counter() - began
 
         def peer() -> float:
             return float(ray.get(worker.__ray_call__.remote(bare_seconds, requests, sampling)))
 
-        tokens = sum(len(c.token_ids) for c in sample(engines, requests, sampling, GROUP_SIZE))
+        tokens = sum(len(c.token_ids) for c in completions())
         own_s, bare_s = side_by_side(ours, peer, REPEATS)
     yield Figure(
         figure="generation",

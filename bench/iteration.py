@@ -24,7 +24,7 @@ from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteratio
 ROUNDS = 2
 ITERATIONS = 14
 WARM_UP = 2
-PHASES = ("generate", "grade", "judge", "credit", "update", "sync", "record")
+STAGES = ("generate", "grade", "judge", "credit", "update", "sync", "record")
 
 Record = dict[str, float]
 
@@ -57,7 +57,7 @@ def measure() -> Iterator[Figure]:
         unit="share of the iteration",
         goal=("<=", 0.15),
         how="neither generate nor update; medians in ms: "
-        + ", ".join(f"{name} {1000 * median(own, f'time/{name}_s'):.0f}" for name in PHASES),
+        + ", ".join(f"{name} {1000 * median(own, f'time/{name}_s'):.0f}" for name in STAGES),
     )
 
 

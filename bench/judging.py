@@ -14,7 +14,7 @@ from bench.figures import Figure
 from bench.workload import iteration_records, run_module
 
 MEASURED = (1, 2)  # seeds
-PHASES = ("generate", "grade", "judge", "score", "credit", "update", "sync")
+STAGES = ("generate", "grade", "judge", "recompute_logprobs", "credit", "update", "sync")
 
 
 def measure() -> Iterator[Figure]:
@@ -24,16 +24,16 @@ def measure() -> Iterator[Figure]:
         [record for seed in MEASURED for record in iteration_records(runs[f"judge={name}/s{seed}"])]
         for name in ("rule", "trained")
     )
-    silent = [statistics.median(_seconds(run, only_all_negative=True)) for run in (rule, trained)]
+    at_start = [statistics.median(_seconds(run, only_all_negative=True)) for run in (rule, trained)]
     whole = [sum(_seconds(run)) for run in (rule, trained)]
     waited = sum(record.get("judge/wait_s", 0.0) for record in trained)
     yield Figure(
         figure="judging_start",
-        value=silent[1],
+        value=at_start[1],
         unit="s",
         goal=(">=", 1 / 1.25),
-        peer=silent[0],
-        ratio=silent[0] / silent[1],
+        peer=at_start[0],
+        ratio=at_start[0] / at_start[1],
         how="median iteration while every group is all-negative, 128 verdicts each; peer: the rule judge",
     )
     yield Figure(
@@ -49,4 +49,4 @@ def measure() -> Iterator[Figure]:
 
 def _seconds(run: list[dict[str, float]], only_all_negative: bool = False) -> list[float]:
     chosen = [m for m in run if not only_all_negative or m["group/all_negative_frac"] == 1.0]
-    return [sum(m.get(f"time/{phase}_s", 0.0) for phase in PHASES) for m in chosen]
+    return [sum(m.get(f"time/{stage}_s", 0.0) for stage in STAGES) for m in chosen]

@@ -1,5 +1,5 @@
 """logprobs_memory, logprobs_time: log-probabilities of sampled tokens and their gradients from hidden states
-(`sgpo_core.linear_logprobs`) against what one writes: logits, log-softmax in float32, gather, `backward`.
+(`sgpo_core.rl.linear_logprobs`) against what one writes: logits, log-softmax in float32, gather, `backward`.
 
 Memory is the peak above hidden states, weights and their gradients, each side in a process of its own. Ours also
 measures the entropy, as the trainer has it; the peer does not. Ours multiplies four times (it makes the logits again in

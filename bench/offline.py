@@ -11,6 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -29,7 +30,9 @@ from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainS
 from sgpo_core.config.warm_start import WarmStartConfig
 from sgpo_core.offline.batches import OfflineBatches
 from sgpo_core.offline.store import Groups, Responses
-from sgpo_core.rl.training_samples import TrainingSample, policy_rows
+from sgpo_core.rl.training_samples import TrainingSample, policy_samples
+from sgpo_core.storage.rollout_table import from_table
+from sgpo_core.types import Credit
 from tasks.data import load_tokenizer
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
 from tasks.engines.guard import start_guard
@@ -79,7 +82,7 @@ def write_responses(path: Path, policy: str) -> int:
 def _read(policy: str, shards: Path) -> Figure:
     groups = Groups(Responses(shards))
     batches = OfflineBatches(groups, list(range(len(groups))), GROUPS, seed=0)
-    held = [training_rows(batches, iteration) for iteration in range(1, REPEATS + 3)]
+    held = [training_samples(batches, iteration) for iteration in range(1, REPEATS + 3)]
     turns = {"ours": iter(range(REPEATS + 3, 2 * REPEATS + 5)), "peer": iter(held)}  # ours: batches not seen before
     with keep_engines():
         start_guard()
@@ -90,13 +93,13 @@ def _read(policy: str, shards: Path) -> Figure:
 
         def ours() -> float:
             began = time.perf_counter()
-            train(engines, [training_rows(batches, next(turns["ours"]))])
+            train(engines, [training_samples(batches, next(turns["ours"]))])
             return time.perf_counter() - began
 
         def peer() -> float:
-            rows = next(turns["peer"])
+            samples = next(turns["peer"])
             began = time.perf_counter()
-            train(engines, [rows])
+            train(engines, [samples])
             return time.perf_counter() - began
 
         read_s, held_s = side_by_side(ours, peer, REPEATS)
@@ -108,14 +111,16 @@ def _read(policy: str, shards: Path) -> Figure:
         peer=held_s,
         ratio=held_s / read_s,
         how=f"batches of {GROUPS} x {GROUP_SIZE} responses of {len(groups):,} groups, read and trained on (2.4M "
-        f"parameters, 2 threads); peer: held in memory as the trainer's rows; medians of {REPEATS} in turn",
+        f"parameters, 2 threads); peer: held in memory as the trainer's samples; medians of {REPEATS} in turn",
     )
 
 
-def training_rows(batches: OfflineBatches, iteration: int) -> list[TrainingSample]:
+def training_samples(batches: OfflineBatches, iteration: int) -> list[TrainingSample]:
     """An iteration's responses as the trainer takes them; advantages are made up."""
-    table = batches.table(iteration).select(["prompt_ids", "token_ids", "rollout_logprobs"]).to_pydict()
-    tokens = table["token_ids"]
-    advantages = [1.0 if i % 2 else -1.0 for i in range(len(tokens))]
-    credits = [[1.0] * len(ids) for ids in tokens]
-    return policy_rows(table["prompt_ids"], tokens, table["rollout_logprobs"], advantages, credits, LOSS.mean, 96)
+    columns = ["group", "sample", "prompt_ids", "token_ids", "rollout_logprobs"]
+    members = []
+    for group in from_table(batches.table(iteration).select(columns)):
+        for rollout in group.rollouts:
+            advantage, share = (1.0 if rollout.sample % 2 else -1.0), np.ones(len(rollout.token_ids), np.float32)
+            members.append((group, replace(rollout, credit=Credit(0.0, advantage=advantage, token_credit=share))))
+    return policy_samples(members, LOSS, 96)

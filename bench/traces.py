@@ -15,12 +15,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from bench.figures import Figure
 from sgpo_core.chains import problems as chains
 from sgpo_core.data.segmentation import segment
-from sgpo_core.judges.base import Item, rule
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.rule import rule
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.run_dir import RunPaths
+from sgpo_core.types import Credit, Grade, Outcome, Problem, Rollout, RolloutGroup
 from tasks.reports.traces import write_traces
 
 GROUPS, SIZE, TRIES = 1250, 8, 5
@@ -71,41 +75,29 @@ def open_page(browser: str, page: str, profile: Path) -> float:
 def write_run(run: Path) -> None:
     """One iteration of a policy that forgets carries, judged by the rule judge."""
     rng = random.Random(0)
-    columns: dict[str, list[object]] = {}
-    for group, problem in enumerate(chains.make_problems(GROUPS, seed=0)):
-        a, b = chains.operands(problem.prompt) or (0, 0)
-        for sample in range(SIZE):
-            text = chains.solve(a, b, rng, slip_rate=0.5).text
-            steps = segment(text)
-            verdict = rule([Item(problem, tuple(steps))])[0].verdict
-            correct = verdict.first_error_step is None
-            row = {
-                "problem_id": problem.id,
-                "group": group,
-                "sample": sample,
-                "prompt": problem.prompt,
-                "answer": problem.answer,
-                "reference": problem.reference,
-                "response": text,
-                "truncated": False,
-                "grade": "correct" if correct else "wrong",
-                "extracted_answer": text[text.rindex("{") + 1 : -1],
-                "outcome_reward": float(correct),
-                "step_ends": [step.end for step in steps],
-                "first_error_step": verdict.first_error_step,
-                "verdict_status": verdict.status.value,
-                "verdict_reason": verdict.reason,
-                "rts": rng.random(),
-                "shaped_reward": rng.random(),
-                "neutral": False,
-                "left_out": False,
-                "advantage": rng.gauss(0, 1),
-            }
-            for name, value in row.items():
-                columns.setdefault(name, []).append(value)
-    path = RunPaths(run).rollouts(1)
-    path.parent.mkdir(parents=True)
-    rollout_table.write(path, columns)
+    groups = [
+        RolloutGroup(number, problem, np.zeros(0, np.int32), tuple(_response(problem, s, rng) for s in range(SIZE)))
+        for number, problem in enumerate(chains.make_problems(GROUPS, seed=0))
+    ]
+    rollout_table.write(RunPaths(run).rollouts(1), groups)
+
+
+def _response(problem: Problem, sample: int, rng: random.Random) -> Rollout:
+    text = chains.solve(*chains.operands(problem.prompt) or (0, 0), rng, slip_rate=0.5).text
+    steps = tuple(segment(text))
+    [judgement] = rule([Item(problem, steps)])
+    correct = judgement.verdict.first_error_step is None
+    return Rollout(
+        sample=sample,
+        text=text,
+        truncated=False,
+        token_ids=np.zeros(0, np.int32),
+        rollout_logprobs=np.zeros(0, np.float32),
+        grade=Grade(Outcome.CORRECT if correct else Outcome.WRONG, text[text.rindex("{") + 1 : -1]),
+        step_ends=tuple(step.end for step in steps),
+        judgement=judgement,
+        credit=Credit(rng.random(), rts=rng.random(), correct=correct, advantage=rng.gauss(0, 1)),
+    )
 
 
 def _page(index: Path) -> str:

@@ -1,10 +1,10 @@
-"""update: one optimizer step through the trainer (`tasks.training.train_on`: rows to a DeepSpeed rank in a Ray actor)
-against a bare torch loop.
+"""update: one optimizer step through the trainer (`tasks.training.train_on`: samples to a DeepSpeed rank in a Ray
+actor) against a bare torch loop.
 
 The peer is what one writes without a framework: transformers model, log-softmax, clipped loss, `backward`, gradient
 clipping, `torch.optim.AdamW`. It has the same threads and the same tokens in the same micro-batches, whose tensors are
-made before its clock starts; ours makes them, measures entropy, clip share and distance to the sampler, and sends rows
-and results through Ray. It is the limit: nobody computes these gradients on this machine with less.
+made before its clock starts; ours makes them, measures entropy, clip share and distance to the sampler, and sends
+samples and results through Ray. It is the limit: nobody computes these gradients on this machine with less.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import ray
 import torch
 
@@ -23,13 +26,14 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
-from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, deal, policy_rows
+from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, policy_samples, split_over_ranks
+from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.data import load_tokenizer
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
 from tasks.engines.guard import start_guard
 from tasks.paths import REPOSITORY
 from tasks.training import train_on
-from tasks.workers.trainer_worker import environment
+from tasks.workers.trainer_worker import trainer_environment
 
 REPEATS = 15
 TRAIN = TrainSettings(lr=1e-6)  # small, so that the policy is about the same at the last repeat as at the first
@@ -38,19 +42,19 @@ LOSS = LossSettings()
 
 def measure() -> Iterator[Figure]:
     """Seconds of one step on 128 responses, one rank of two threads."""
-    rows = training_rows(policy())
+    samples = training_samples(policy())
     with keep_engines():
         start_guard()
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
         engines = Engines((), start_trainers(ClusterSettings(trainer_threads=2)), Path())
         engines.on_all_ranks("setup", policy(), ModelSettings(), TRAIN, DeepSpeedSettings(), False)
-        variables = {"PYTHONPATH": str(REPOSITORY), **environment(2, on_gpu=False)}
-        plain = ray.remote(PlainLoop).options(num_cpus=0, runtime_env={"env_vars": variables}).remote(policy(), rows)
+        variables = {"PYTHONPATH": str(REPOSITORY), **trainer_environment(2, on_gpu=False)}
+        plain = ray.remote(PlainLoop).options(num_cpus=0, runtime_env={"env_vars": variables}).remote(policy(), samples)
 
         def ours() -> float:
             time.sleep(0.3)  # the other process's OpenMP threads spin for a moment after their work
             began = time.perf_counter()
-            train_on(engines, [rows], TRAIN.micro_batch_tokens, LOSS, temperature=1.0)
+            train_on(engines, [samples], TRAIN.micro_batch_tokens, LOSS, temperature=1.0)
             return time.perf_counter() - began
 
         def peer() -> float:
@@ -58,7 +62,7 @@ def measure() -> Iterator[Figure]:
             return float(ray.get(plain.step.remote()))
 
         own_s, bare_s = side_by_side(ours, peer, REPEATS)
-    tokens = sum(len(row.input_ids) for row in rows)
+    tokens = sum(len(sample.input_ids) for sample in samples)
     yield Figure(
         figure="update",
         value=own_s,
@@ -66,40 +70,45 @@ def measure() -> Iterator[Figure]:
         goal=(">=", 0.85),
         peer=bare_s,
         ratio=bare_s / own_s,
-        how=f"peer: plain torch loop, same micro-batches; {len(rows)} responses, {tokens} tokens with prompts, "
+        how=f"peer: plain torch loop, same micro-batches; {len(samples)} responses, {tokens} tokens with prompts, "
         f"2 threads; medians of {REPEATS} in turn",
     )
 
 
-def training_rows(folder: str) -> list[TrainingSample]:
+def training_samples(folder: str) -> list[TrainingSample]:
     """Worked solutions with slips, as long as real responses; advantages and old log-probabilities are made up."""
     rng, tokenizer = random.Random(0), load_tokenizer(folder)
-    prompts, texts = [], []
-    for _ in range(GROUPS * GROUP_SIZE):
-        a, b = chains.sample_operands(rng, COLUMNS, 0.9)
-        prompts.append(tokenizer(chains.prompt(a, b))["input_ids"])
-        texts.append([*tokenizer(chains.solve(a, b, rng, slip_rate=0.3).text)["input_ids"], tokenizer.eos_token_id])
-    return policy_rows(
-        prompt_ids=prompts,
-        token_ids=texts,
-        old_logprobs=[[-0.2] * len(ids) for ids in texts],
-        advantages=[rng.choice([-1.0, 1.0]) for _ in texts],
-        token_credits=[[1.0] * len(ids) for ids in texts],
-        mean=LOSS.mean,
-        max_length=MAX_TOKENS,
-    )
+    groups = [_group(number, rng, tokenizer) for number in range(GROUPS * GROUP_SIZE)]
+    signs = [rng.choice([-1.0, 1.0]) for _ in groups]
+    members = [(group, _credited(group.rollouts[0], sign)) for group, sign in zip(groups, signs, strict=True)]
+    return policy_samples(members, LOSS, MAX_TOKENS)
+
+
+def _group(number: int, rng: random.Random, tokenizer: Any) -> RolloutGroup:
+    """A problem of its own, and one response to it."""
+    a, b = chains.sample_operands(rng, COLUMNS, 0.9)
+    problem = Problem(f"chains-{a}+{b}", chains.prompt(a, b), str(a + b))
+    text = chains.solve(a, b, rng, slip_rate=0.3).text
+    tokens = np.array([*tokenizer(text)["input_ids"], tokenizer.eos_token_id], np.int32)
+    response = Rollout(0, text, False, tokens, np.full(len(tokens), -0.2, np.float32))
+    return RolloutGroup(number, problem, np.array(tokenizer(problem.prompt)["input_ids"], np.int32), (response,))
+
+
+def _credited(response: Rollout, advantage: float) -> Rollout:
+    share = np.ones(len(response.token_ids), np.float32)
+    return replace(response, credit=Credit(0.0, advantage=advantage, token_credit=share))
 
 
 class PlainLoop:
     """The peer, in a process of its own."""
 
-    def __init__(self, folder: str, rows: Sequence[TrainingSample]) -> None:
+    def __init__(self, folder: str, samples: Sequence[TrainingSample]) -> None:
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         self.model = model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN.lr, betas=TRAIN.betas, weight_decay=0.0)
-        [micro_batches] = deal(rows, TRAIN.micro_batch_tokens, world_size=1)
+        [micro_batches] = split_over_ranks(samples, TRAIN.micro_batch_tokens, world_size=1)
         self.batches = [collate(batch) for batch in micro_batches]
 
     def step(self) -> float:

@@ -15,7 +15,8 @@ from pathlib import Path
 from bench.figures import Figure, rounded, side_by_side
 from sgpo_core.chains import problems as chains
 from sgpo_core.data.segmentation import segment
-from sgpo_core.judges.base import Item, rule
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.rule import rule
 from sgpo_core.types import Judgement
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache
 from tasks.paths import home

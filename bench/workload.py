@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.paths import REPO
+from tasks.paths import REPOSITORY
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, sampling_parameters
 
 COLUMNS = 4
@@ -49,7 +49,7 @@ def run_module(*command: str, **variables: str) -> dict[str, Any]:
     """`python -m COMMAND`, in a process of its own, to its end; the JSON object on its last line of output."""
     done = subprocess.run(
         [sys.executable, "-m", *command],
-        cwd=REPO,
+        cwd=REPOSITORY,
         env=os.environ | variables,
         stdout=subprocess.PIPE,
         text=True,

@@ -22,7 +22,7 @@ from torch import Tensor
 from sgpo_core.config.algorithm import AdvantageBaseline, AdvantageSettings, LossMean
 from sgpo_core.rl.advantages import batch_advantages
 from sgpo_core.rl.losses import LossTerms, k3, policy_loss, token_weights
-from sgpo_core.rl.shaping import overlong_fine
+from sgpo_core.rl.shaping import overlong_penalty
 from sgpo_core.rl.token_credit import truncated_importance
 from sgpo_core.types import Credit
 
@@ -133,10 +133,10 @@ def test_gpg_advantages_are_verls_up_to_alpha(verl: Any) -> None:
     same(groups.ours(AdvantageSettings(std="none")), theirs / (14 / 4))
 
 
-def over_tokens(ours: np.ndarray, centred: np.ndarray, length: int, eps: float) -> np.ndarray:
+def over_tokens(ours: np.ndarray, centered: np.ndarray, length: int, eps: float) -> np.ndarray:
     """Ours, divided by verl's std instead. verl whitens over tokens, we over responses: where all N have L tokens, the
     mean is the same and verl's variance is s² (N - 1) L / (N L - 1), s our std. It adds 1e-8 to that, we eps to s."""
-    n, s = len(centred), np.std(centred, ddof=1)
+    n, s = len(centered), np.std(centered, ddof=1)
     return ours * (s + eps) / math.sqrt(s**2 * (n - 1) * length / (n * length - 1) + 1e-8)
 
 
@@ -146,14 +146,14 @@ def test_batch_whitening_is_verls_over_equal_lengths(verl: Any, baseline: Advant
     # verl compute_reinforce_plus_plus_outcome_advantage (baseline: batch), ..._plus_plus_baseline_... (group)
     groups = Groups(1, length=length)
     if baseline == "batch":
-        centred = groups.flat - groups.flat.mean()
+        centered = groups.flat - groups.flat.mean()
         config = importlib.import_module("verl.trainer.config").AlgoConfig(gamma=1.0)
         theirs = groups.verl(verl.compute_reinforce_plus_plus_outcome_advantage, config=config)
     else:
-        centred = np.concatenate([g - g.mean() for g in groups.rewards])
+        centered = np.concatenate([g - g.mean() for g in groups.rewards])
         theirs = groups.verl(verl.compute_reinforce_plus_plus_baseline_outcome_advantage, index=groups.index)
     ours = groups.ours(AdvantageSettings(baseline=baseline, std="batch", eps=1e-6))
-    same(over_tokens(ours, centred, length, 1e-6), theirs, VERL)
+    same(over_tokens(ours, centered, length, 1e-6), theirs, VERL)
 
 
 def test_separate_rewards_are_verls_gdpo_over_equal_lengths(verl: Any) -> None:
@@ -543,9 +543,9 @@ def test_gradient_without_a_ratio_is_trls_rloo(trl: Any, on_policy: bool) -> Non
 
 
 @pytest.mark.parametrize(("longest", "cache"), [(100, 20), (1024, 256), (50, 50)])
-def test_overlong_fine_is_trls_punishment(trl: Any, longest: int, cache: int) -> None:
+def test_overlong_penalty_is_trls_punishment(trl: Any, longest: int, cache: int) -> None:
     # trl.rewards.get_soft_overlong_punishment, of every length up to the limit and beyond
     punish = importlib.import_module("trl.rewards").get_soft_overlong_punishment(longest, cache)
     lengths = range(longest + 5)
     theirs = punish(completion_ids=[[0] * n for n in lengths])
-    same([-overlong_fine(n, longest, cache / longest) for n in lengths], theirs)
+    same([-overlong_penalty(n, longest, cache / longest) for n in lengths], theirs)
