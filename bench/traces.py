@@ -85,8 +85,8 @@ def write_run(run: Path) -> None:
 def _response(problem: Problem, sample: int, rng: random.Random) -> Rollout:
     text = chains.solve(*chains.operands(problem.prompt) or (0, 0), rng, slip_rate=0.5).text
     steps = tuple(segment(text))
-    [judgement] = rule([Item(problem, steps)])
-    correct = judgement.verdict.first_error_step is None
+    [judgment] = rule([Item(problem, steps)])
+    correct = judgment.verdict.first_error_step is None
     return Rollout(
         sample=sample,
         text=text,
@@ -95,7 +95,7 @@ def _response(problem: Problem, sample: int, rng: random.Random) -> Rollout:
         rollout_logprobs=np.zeros(0, np.float32),
         grade=Grade(Outcome.CORRECT if correct else Outcome.WRONG, text[text.rindex("{") + 1 : -1]),
         step_ends=tuple(step.end for step in steps),
-        judgement=judgement,
+        judgment=judgment,
         credit=Credit(rng.random(), rts=rng.random(), correct=correct, advantage=rng.gauss(0, 1)),
     )
 

@@ -1,4 +1,4 @@
-"""cached_verdicts: 10,000 verdicts that are known, as a run gets them: keys, the cache, judgements. Beside it, a bare
+"""cached_verdicts: 10,000 verdicts that are known, as a run gets them: keys, the cache, judgments. Beside it, a bare
 SELECT of the same rows from the same file.
 """
 
@@ -17,7 +17,7 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.rule import rule
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache
 from tasks.paths import home
 
@@ -33,8 +33,8 @@ def measure() -> Iterator[Figure]:
     def ours() -> float:
         began = time.monotonic()
         with closing(VerdictCache(path)) as cache:
-            judgements = CachedJudge(unexpected, cache, "bench")(items)
-        assert all(judgement.cached for judgement in judgements)
+            judgments = CachedJudge(unexpected, cache, "bench")(items)
+        assert all(judgment.cached for judgment in judgments)
         return time.monotonic() - began
 
     def peer() -> float:
@@ -63,9 +63,9 @@ def responses(count: int) -> list[Item]:
     ]
 
 
-def voting(items: Sequence[Item]) -> list[Judgement]:
+def voting(items: Sequence[Item]) -> list[Judgment]:
     return [replace(given, votes=(given.verdict,) * 3, agreement=1.0) for given in rule(items)]
 
 
-def unexpected(items: Sequence[Item]) -> list[Judgement]:
+def unexpected(items: Sequence[Item]) -> list[Judgment]:
     raise AssertionError(f"{len(items)} verdicts are not in the cache")

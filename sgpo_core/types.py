@@ -1,6 +1,6 @@
 """The typed, frozen records that travel between the stages of one iteration.
 
-    Problem ─generate─▶ RolloutGroup of Rollouts ─grade─▶ Grade ─judge─▶ Judgement ─credit─▶ Credit ─update─▶ weights
+    Problem ─generate─▶ RolloutGroup of Rollouts ─grade─▶ Grade ─judge─▶ Judgment ─credit─▶ Credit ─update─▶ weights
 
 Each stage replaces a rollout by one with a further record. A record is None until its stage has run.
 `storage/rollout_table.py` reads and writes them all as rollouts.parquet.
@@ -102,7 +102,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Judgment:
     """A verdict, and what it took: the votes it was made of (one where the judge was asked once), the share of them
     that say the same (None where nobody voted), tokens read and written. `cached`: known from an earlier response or
     run. `transient`: an abstention for want of a reply (no answer, spending cap), so that asking again may help; it is
@@ -169,7 +169,7 @@ class Rollout:
     seed: int = 0
     grade: Grade | None = None
     step_ends: tuple[int, ...] | None = None
-    judgement: Judgement | None = None
+    judgment: Judgment | None = None
     recomputed: TokenLogprobs | None = None
     credit: Credit | None = None
 

@@ -31,7 +31,7 @@ def judge(run: Run, iteration: int) -> Metrics:
     """Verdicts for the responses that credit asks about. Most are here when the last response is; of a saved table
     (after a crash) all are made now."""
     began, path = time.monotonic(), run.paths.rollouts(iteration)
-    groups = run.judge.complete(rollout_table.read(path), run.stream.take_judgements())
+    groups = run.judge.complete(rollout_table.read(path), run.stream.take_judgments())
     rollout_table.write(path, groups)
     metrics = {"judge/seconds": run.judge.take_seconds(), "judge/wait_s": time.monotonic() - began}
     return metrics | _drift(run, iteration, groups)
@@ -45,11 +45,11 @@ def _drift(run: Run, iteration: int, groups: Sequence[RolloutGroup]) -> Metrics:
         return {}
     rng = random.Random(f"drift/{run.config.seed}/{iteration}")
     sample = [
-        (judged_item(group.problem, rollout), rollout.judgement.verdict)
+        (judged_item(group.problem, rollout), rollout.judgment.verdict)
         for group in groups
         for rollout in group.rollouts
-        if rollout.judgement is not None
-        and not rollout.judgement.verdict.abstained
+        if rollout.judgment is not None
+        and not rollout.judgment.verdict.abstained
         and rng.random() < settings.drift_sample
         and is_exact(group.problem.prompt)
     ]

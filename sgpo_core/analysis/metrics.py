@@ -119,16 +119,16 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
 
 
 def _judge_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    judged = [(rollout.judgement, rollout.credit) for rollout in rollouts if rollout.judgement is not None]
-    judgements = [judgement for judgement, _ in judged]
+    judged = [(rollout.judgment, rollout.credit) for rollout in rollouts if rollout.judgment is not None]
+    judgments = [judgment for judgment, _ in judged]
     metrics = {
         "judge/calls": float(len(judged)),
         # More than the judge's own abstentions: a wrong response in which it finds no wrong step is excluded, too.
         "judge/abstained_frac": _mean([credit is None or credit.excluded for _, credit in judged]) if judged else 0.0,
-        "judge/cached_frac": _mean([judgement.cached for judgement in judgements]) if judged else 0.0,
-        "judge/tokens": float(sum(j.prompt_tokens + j.completion_tokens for j in judgements)),
+        "judge/cached_frac": _mean([judgment.cached for judgment in judgments]) if judged else 0.0,
+        "judge/tokens": float(sum(j.prompt_tokens + j.completion_tokens for j in judgments)),
     }
-    votes = [[vote_number(vote) for vote in judgement.votes] for judgement in judgements]
+    votes = [[vote_number(vote) for vote in judgment.votes] for judgment in judgments]
     if voted := [max(Counter(said).values()) / len(said) for said in votes if len(said) > 1]:
         metrics["judge/vote_agreement"] = _mean(voted)
     return metrics

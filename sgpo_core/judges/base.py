@@ -1,7 +1,7 @@
 """Judges: who finds the first wrong step of a response. It need not be able to solve the problem (the paper, section of
 the judge; see docs/judges.md).
 
-A judge is a callable from many items to as many judgements, in their order. It raises nothing for bad model output, its
+A judge is a callable from many items to as many judgments, in their order. It raises nothing for bad model output, its
 own or the policy's: what it can't say anything about is an abstention, never a made-up score.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from sgpo_core.types import Judgement, Problem, Step, Verdict
+from sgpo_core.types import Judgment, Problem, Step, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Item:
 class Judge(Protocol):
     """See above. May be called from several threads at once."""
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]: ...
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ class RandomJudge:
 
     seed: int = 0
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
-        return [Judgement(_random_verdict(item, f"random/{self.seed}")) for item in items]
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
+        return [Judgment(_random_verdict(item, f"random/{self.seed}")) for item in items]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class NoisyJudge:
     noise: float
     seed: int = 0
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         return [
-            replace(judgement, verdict=_random_verdict(item, f"noise/{self.seed}"))
-            if not judgement.verdict.abstained and self._hits(item)
-            else judgement
-            for item, judgement in zip(items, self.judge(items), strict=True)
+            replace(judgment, verdict=_random_verdict(item, f"noise/{self.seed}"))
+            if not judgment.verdict.abstained and self._hits(item)
+            else judgment
+            for item, judgment in zip(items, self.judge(items), strict=True)
         ]
 
     def _hits(self, item: Item) -> bool:

@@ -139,8 +139,8 @@ def _twin(problem: Problem, injection: Injection, rng: random.Random) -> Twin:
 def attacks(judge: Judge) -> list[AttackOutcome]:
     """What a judge says of every twin, honest and injected in one batch."""
     pairs = twins()
-    judgements = judge([item for twin in pairs for item in (twin.honest, twin.injected)])
-    verdicts = [judgement.verdict for judgement in judgements]
+    judgments = judge([item for twin in pairs for item in (twin.honest, twin.injected)])
+    verdicts = [judgment.verdict for judgment in judgments]
     return [AttackOutcome(*row) for row in zip(pairs, verdicts[::2], verdicts[1::2], strict=True)]
 
 

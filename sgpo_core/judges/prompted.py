@@ -11,7 +11,7 @@ from sgpo_core.judges.base import Item
 from sgpo_core.judges.chat import Chat, ChatReply, ChatRequest, Message
 from sgpo_core.judges.prompts import PromptTemplate, choices, keyed_hash, parse
 from sgpo_core.judges.sanitize import sanitize
-from sgpo_core.types import Judgement, Verdict
+from sgpo_core.types import Judgment, Verdict
 
 VERDICT_TOKENS = 32  # a constrained verdict has a few; the rest is for servers that can't constrain
 
@@ -26,10 +26,10 @@ class PromptedJudge:
     prompt: PromptTemplate
     settings: JudgeSettings
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         asked = [item for item in items if item.steps]
         votes = iter(self._votes(asked))
-        return [self._judgement(votes) if item.steps else _NOTHING_TO_READ for item in items]
+        return [self._judgment(votes) if item.steps else _NOTHING_TO_READ for item in items]
 
     def _votes(self, items: Sequence[Item]) -> list[_Vote]:
         """`settings.votes` of each item, one behind the other."""
@@ -68,11 +68,11 @@ class PromptedJudge:
     def _send(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         return self.chat(requests) if requests else []
 
-    def _judgement(self, votes: Iterator[_Vote]) -> Judgement:
+    def _judgment(self, votes: Iterator[_Vote]) -> Judgment:
         mine = [next(votes) for _ in range(self.settings.votes)]
         verdicts = tuple(vote.verdict for vote in mine if vote.verdict is not None)
         verdict, agreement = majority(verdicts)
-        return Judgement(
+        return Judgment(
             verdict,
             verdicts,
             agreement,
@@ -99,7 +99,7 @@ def majority(votes: Sequence[Verdict]) -> tuple[Verdict, float | None]:
     return Verdict(ranking[0][0]), agreement
 
 
-_NOTHING_TO_READ = Judgement(Verdict.abstain("empty response"))
+_NOTHING_TO_READ = Judgment(Verdict.abstain("empty response"))
 
 
 @dataclass(frozen=True, slots=True)

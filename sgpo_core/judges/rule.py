@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.judges.base import Item
-from sgpo_core.types import Judgement, Problem, Step, Verdict
+from sgpo_core.types import Judgment, Problem, Step, Verdict
 
 _RUN = re.compile(r"[\d.+\-*/×÷= \t]+")  # what an equation of plain numbers is made of
 _SIDE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?(?:[ \t]*[-+*/×÷][ \t]*-?\d{1,15}(?:\.\d{1,15})?){0,20}")
@@ -20,9 +20,9 @@ _CHAIN_STEP = re.compile(r"Step (\d{1,4}): (\d) \+ (\d) \+ (\d) = (\d{1,2})")
 _CHAIN_ANSWER = re.compile(r"Answer: \\boxed\{(\d{1,20})\}")
 
 
-def rule(items: Sequence[Item]) -> list[Judgement]:
+def rule(items: Sequence[Item]) -> list[Judgment]:
     """`rule_judge` as a `Judge`."""
-    return [Judgement(rule_judge(item.problem, item.steps, item.problem.reference)) for item in items]
+    return [Judgment(rule_judge(item.problem, item.steps, item.problem.reference)) for item in items]
 
 
 def rule_judge(problem: Problem, steps: Sequence[Step], reference: str | None = None) -> Verdict:

@@ -1,4 +1,4 @@
-"""How good a judge is, from its judgements of solutions whose first wrong step is known."""
+"""How good a judge is, from its judgments of solutions whose first wrong step is known."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +45,16 @@ class Report:
     subsets: dict[str, JudgeScores]
 
 
-def score(judgements: Sequence[Judgement], labels: Sequence[int], subsets: Sequence[str]) -> Report:
+def score(judgments: Sequence[Judgment], labels: Sequence[int], subsets: Sequence[str]) -> Report:
     """`labels`: 0-based index of the first wrong step, -1 for a correct solution; `subsets`: the name of each one's.
     All of the same length, at least 1."""
-    rows = list(zip(judgements, labels, subsets, strict=True))
+    rows = list(zip(judgments, labels, subsets, strict=True))
     names = dict.fromkeys(subsets)  # in the order in which they come
     scores = {name: _scores([(j, label) for j, label, subset in rows if subset == name]) for name in names}
     return Report(_scores([(j, label) for j, label, _ in rows], fmean(s.f1 for s in scores.values())), scores)
 
 
-def _scores(rows: Sequence[tuple[Judgement, int]], f1: float | None = None) -> JudgeScores:
+def _scores(rows: Sequence[tuple[Judgment, int]], f1: float | None = None) -> JudgeScores:
     answered = [(j.verdict.first_error_step, label) for j, label in rows if not j.verdict.abstained]
     named = [(step - 1, label) for step, label in answered if step is not None]
     on_erroneous = [(index, label) for index, label in named if label >= 0]

@@ -52,8 +52,8 @@ class Statistics:
         self.correct += rollout.correct
         self.ungraded += grade is None or grade.outcome in (Outcome.ERROR, Outcome.TIMEOUT)
         self.truncated += rollout.truncated
-        self.judged += rollout.judgement is not None
-        self.abstained += rollout.judgement is not None and (credit is None or credit.excluded)
+        self.judged += rollout.judgment is not None
+        self.abstained += rollout.judgment is not None and (credit is None or credit.excluded)
         self.lengths[len(rollout.token_ids)] += 1
         self.steps[len(rollout.step_ends or ())] += 1
         if credit is not None and credit.rts is not None:

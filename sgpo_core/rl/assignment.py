@@ -68,11 +68,11 @@ class CreditAssignment:
 
     def _judged(self, problem: Problem, rollout: Rollout) -> Judged:
         """A response as the credit rule needs it, its lengths in the unit of `credit.rts_unit`."""
-        grade, judgement, truncated = rollout.grade, rollout.judgement, rollout.truncated
+        grade, judgment, truncated = rollout.grade, rollout.judgment, rollout.truncated
         assert grade is not None, "credit comes after grading"
-        if judgement is None:  # its length is told, so that one in the judge's scope is not taken for an empty response
+        if judgment is None:  # its length is told, so that one in the judge's scope is not taken for an empty response
             return Judged(grade.correct, grade.known, own_length=len(rollout.token_ids))
-        verdict, ends = judgement.verdict, rollout.step_ends or ()
+        verdict, ends = judgment.verdict, rollout.step_ends or ()
         whole = max(0, len(ends) - truncated)
         prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
         reference = segment(problem.reference or "")
@@ -99,7 +99,7 @@ class CreditAssignment:
         if not credit.counts:
             return np.zeros(tokens, np.float32)
         share = np.ones(tokens, np.float32)
-        error = rollout.judgement.verdict.first_error_step if rollout.judgement else None
+        error = rollout.judgment.verdict.first_error_step if rollout.judgment else None
         if settings.credit.mask_after_error and error is not None and advantage > 0:
             share[self._tokens_of_steps(rollout, error - 1) :] = 0.0
         if settings.needs_trainer_logprobs:

@@ -25,7 +25,7 @@ from sgpo_core.types import (
     FloatArray,
     Grade,
     IntArray,
-    Judgement,
+    Judgment,
     Outcome,
     Problem,
     Rollout,
@@ -66,13 +66,13 @@ GRADED = {
 }
 JUDGED = {
     "step_ends": "rollout.step_ends",
-    "first_error_step": "rollout.judgement.verdict.first_error_step",
-    "verdict_status": "rollout.judgement.verdict.status",
-    "verdict_reason": "rollout.judgement.verdict.reason",
-    "verdict_votes": "rollout.judgement.votes",  # first wrong step, 0 none found, -1 abstained; empty: no vote
-    "verdict_prompt_tokens": "rollout.judgement.prompt_tokens",
-    "verdict_completion_tokens": "rollout.judgement.completion_tokens",
-    "verdict_cached": "rollout.judgement.cached",
+    "first_error_step": "rollout.judgment.verdict.first_error_step",
+    "verdict_status": "rollout.judgment.verdict.status",
+    "verdict_reason": "rollout.judgment.verdict.reason",
+    "verdict_votes": "rollout.judgment.votes",  # first wrong step, 0 none found, -1 abstained; empty: no vote
+    "verdict_prompt_tokens": "rollout.judgment.prompt_tokens",
+    "verdict_completion_tokens": "rollout.judgment.completion_tokens",
+    "verdict_cached": "rollout.judgment.cached",
 }
 RECOMPUTED = {
     "trainer_logprobs": "rollout.recomputed.logprobs",
@@ -223,19 +223,19 @@ def _rollout(cells: _Cells) -> Rollout:
         seed=get("seed", 0),
         grade=grade,
         step_ends=None if step_ends is None else tuple(step_ends.tolist()),
-        judgement=_judgement(cells),
+        judgment=_judgment(cells),
         recomputed=None if logprobs is None else TokenLogprobs(logprobs, get("trainer_entropies")),
         credit=_credit(cells, grade),
     )
 
 
-def _judgement(cells: _Cells) -> Judgement | None:
+def _judgment(cells: _Cells) -> Judgment | None:
     """A data set may bring a first wrong step along without a status."""
     get = cells.get
     step, status = get("first_error_step"), get("verdict_status")
     if step is None and status is None:
         return None
-    return Judgement(
+    return Judgment(
         Verdict(step, VerdictStatus(status or VerdictStatus.OK), get("verdict_reason", "")),
         tuple(_vote(int(number)) for number in get("verdict_votes", ())),
         prompt_tokens=get("verdict_prompt_tokens", 0),

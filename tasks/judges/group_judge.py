@@ -10,7 +10,7 @@ from dataclasses import replace
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item, Judge
 from sgpo_core.rl.credit import Scope, must_judge
-from sgpo_core.types import Judgement, Problem, Rollout, RolloutGroup, Verdict
+from sgpo_core.types import Judgment, Problem, Rollout, RolloutGroup, Verdict
 
 Key = tuple[int, int]  # a response: number of its group, number in it
 
@@ -28,14 +28,14 @@ class GroupJudge:
         asked = [(i, rollout) for i, (rollout, want) in enumerate(zip(group.rollouts, wanted, strict=True)) if want]
         return {(group.number, i): judged_item(group.problem, rollout) for i, rollout in asked}
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         """Nothing to read is not an abstention: such a response has RTS 0, and nobody has to be asked."""
         written = [item for item in items if item.steps]
         began = time.monotonic()
         answers = iter(self._judge(written) if written else ())
         with self._lock:
             self._busy_s += time.monotonic() - began
-        return [next(answers) if item.steps else Judgement(Verdict(None)) for item in items]
+        return [next(answers) if item.steps else Judgment(Verdict(None)) for item in items]
 
     def take_seconds(self) -> float:
         """That the judge was at work, all calls together, since it was last asked."""
@@ -43,8 +43,8 @@ class GroupJudge:
             busy, self._busy_s = self._busy_s, 0.0
         return busy
 
-    def complete(self, groups: Sequence[RolloutGroup], known: Mapping[Key, Judgement]) -> list[RolloutGroup]:
-        """The graded groups with their steps and judgements. Responses that have to be judged and are not `known` are
+    def complete(self, groups: Sequence[RolloutGroup], known: Mapping[Key, Judgment]) -> list[RolloutGroup]:
+        """The graded groups with their steps and judgments. Responses that have to be judged and are not `known` are
         judged now; those that credit does not ask about have none."""
         items = {key: item for group in groups for key, item in self.items(group).items()}
         missing = {key: item for key, item in items.items() if key not in known}
@@ -52,7 +52,7 @@ class GroupJudge:
 
         def judged(key: Key, rollout: Rollout) -> Rollout:
             ends = tuple(step.end for step in segment(rollout.text))
-            return replace(rollout, step_ends=ends, judgement=found[key] if key in items else None)
+            return replace(rollout, step_ends=ends, judgment=found[key] if key in items else None)
 
         return [g.with_rollouts([judged((g.number, i), r) for i, r in enumerate(g.rollouts)]) for g in groups]
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from sgpo_core.grading.grader import AnswerGrader
 from sgpo_core.judges.base import Item
-from sgpo_core.types import Judgement, RolloutGroup
+from sgpo_core.types import Judgment, RolloutGroup
 from tasks.judges.group_judge import GroupJudge, Key
 
 
@@ -24,7 +24,7 @@ class GroupStream:
         self._lock = threading.Lock()
         self._waiting: dict[Key, Item] = {}
         self._graded: list[Future[RolloutGroup]] = []
-        self._judgements: list[Future[dict[Key, Judgement]]] = []
+        self._judgments: list[Future[dict[Key, Judgment]]] = []
 
     def add(self, group: RolloutGroup) -> None:
         """A group whose last response is there."""
@@ -35,10 +35,10 @@ class GroupStream:
         if asked := self._judge.items(result):
             with self._lock:
                 self._waiting |= asked
-            self._judgements.append(self._judges.submit(self._judge_waiting))
+            self._judgments.append(self._judges.submit(self._judge_waiting))
         return result
 
-    def _judge_waiting(self) -> dict[Key, Judgement]:
+    def _judge_waiting(self) -> dict[Key, Judgment]:
         with self._lock:
             batch, self._waiting = self._waiting, {}
         if not batch:  # an earlier call took these along
@@ -50,10 +50,10 @@ class GroupStream:
         done, self._graded = self._graded, []
         return {group.number: group for group in (future.result() for future in done)}
 
-    def take_judgements(self) -> dict[Key, Judgement]:
+    def take_judgments(self) -> dict[Key, Judgment]:
         """Of the groups whose grades have been taken; waits for them."""
-        done, self._judgements = self._judgements, []
-        return {key: judgement for future in done for key, judgement in future.result().items()}
+        done, self._judgments = self._judgments, []
+        return {key: judgment for future in done for key, judgment in future.result().items()}
 
     def close(self) -> None:
         """Drops what has not begun, and waits for what has."""

@@ -22,7 +22,7 @@ from sgpo_core.judges.processbench import Example, load
 from sgpo_core.judges.scores import JudgeScores, Report, score
 from sgpo_core.storage.atomic import atomic_directory, write_json, write_text
 from sgpo_core.storage.rollout_table import vote_number
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 from tasks.judges.kinds import open_judge
 from tasks.paths import home
 from tasks.reports.text_table import text_table
@@ -44,15 +44,15 @@ def load_examples(config: JudgeEvalConfig) -> list[Example]:
     return chosen
 
 
-def measure(judge: Judge, examples: Sequence[Example]) -> tuple[list[Judgement], Report]:
+def measure(judge: Judge, examples: Sequence[Example]) -> tuple[list[Judgment], Report]:
     """Judges all of them, with a progress bar, and compares with what is known."""
-    judgements: list[Judgement] = []
+    judgments: list[Judgment] = []
     with tqdm(total=len(examples), desc="judge-eval", unit="solution", mininterval=1) as bar:
         for first in range(0, len(examples), _AT_ONCE):
             part = examples[first : first + _AT_ONCE]
-            judgements += judge([example.item() for example in part])
+            judgments += judge([example.item() for example in part])
             bar.update(len(part))
-    return judgements, score(judgements, [e.label for e in examples], [e.subset for e in examples])
+    return judgments, score(judgments, [e.label for e in examples], [e.subset for e in examples])
 
 
 def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: Sequence[Example]) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: S
     try:
         with open_judge(settings) as judge:
             began = time.monotonic()
-            judgements, report = measure(judge, examples)
+            judgments, report = measure(judge, examples)
             metrics = _metrics(report) | {"judge_eval/seconds": time.monotonic() - began}
             if config.injections:
                 metrics["judge_eval/injections_gained"] = float(sum(o.gained for o in attacks(judge)))
@@ -78,7 +78,7 @@ def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: S
             "final_metrics": metrics,
         }
         with atomic_directory(folder) as target:
-            pq.write_table(_verdicts(examples, judgements), target / "verdicts.parquet")
+            pq.write_table(_verdicts(examples, judgments), target / "verdicts.parquet")
             write_text(target / "settings.yaml", to_yaml(config))
             write_json(target / "result.json", result)
         tracker.log(0, metrics)
@@ -127,17 +127,17 @@ def _metrics(report: Report) -> dict[str, float]:
     }
 
 
-def _verdicts(examples: Sequence[Example], judgements: Sequence[Judgement]) -> pa.Table:
+def _verdicts(examples: Sequence[Example], judgments: Sequence[Judgment]) -> pa.Table:
     return pa.table(
         {
             "id": [e.id for e in examples],
             "subset": [e.subset for e in examples],
             "first_error_step": pa.array([e.label + 1 or None for e in examples], pa.int32()),  # the truth, 1-based
-            "verdict": pa.array([j.verdict.first_error_step for j in judgements], pa.int32()),
-            "verdict_status": [j.verdict.status.value for j in judgements],
-            "verdict_reason": [j.verdict.reason for j in judgements],
-            "verdict_votes": pa.array([[vote_number(v) for v in j.votes] for j in judgements], pa.list_(pa.int32())),
-            "verdict_tokens": [j.prompt_tokens + j.completion_tokens for j in judgements],
-            "verdict_cached": [j.cached for j in judgements],
+            "verdict": pa.array([j.verdict.first_error_step for j in judgments], pa.int32()),
+            "verdict_status": [j.verdict.status.value for j in judgments],
+            "verdict_reason": [j.verdict.reason for j in judgments],
+            "verdict_votes": pa.array([[vote_number(v) for v in j.votes] for j in judgments], pa.list_(pa.int32())),
+            "verdict_tokens": [j.prompt_tokens + j.completion_tokens for j in judgments],
+            "verdict_cached": [j.cached for j in judgments],
         }
     )

@@ -23,7 +23,7 @@ from pathlib import Path
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.judges.base import Item, Judge
-from sgpo_core.types import Judgement, Verdict, VerdictStatus
+from sgpo_core.types import Judgment, Verdict, VerdictStatus
 
 VERSION = 1
 _APPLICATION = 0x5347504F  # "SGPO": by this a file of ours is known
@@ -53,7 +53,7 @@ def verdict_key(item: Item, identity: str) -> bytes:
 
 
 class VerdictCache:
-    """Judgements by key, in the file `path`, made when missing. May be used from several threads and processes.
+    """Judgments by key, in the file `path`, made when missing. May be used from several threads and processes.
 
     A file that is broken, or none of ours, is set aside with a warning. A cache that fails later on (full disk, a lock
     held for too long) warns and knows nothing: it never ends a run. Raises ConfigError when there can be no such file.
@@ -74,28 +74,28 @@ class VerdictCache:
         with self._lock:
             self._connection.close()
 
-    def get(self, keys: Iterable[bytes]) -> dict[bytes, Judgement]:
+    def get(self, keys: Iterable[bytes]) -> dict[bytes, Judgment]:
         """Those that are known, at no tokens."""
         with self._lock, self._surviving():
             return dict(self._select(keys))
         return {}
 
-    def put(self, judgements: Mapping[bytes, Judgement]) -> dict[bytes, Judgement]:
+    def put(self, judgments: Mapping[bytes, Judgment]) -> dict[bytes, Judgment]:
         """Writes what is not there yet; returns what is there now."""
-        rows = [(key, *_row(judgement)) for key, judgement in judgements.items()]
+        rows = [(key, *_row(judgment)) for key, judgment in judgments.items()]
         with self._lock, self._surviving():
             with self._connection:
                 self._connection.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            return dict(self._select(judgements))
+            return dict(self._select(judgments))
         return {}
 
-    def _select(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Judgement]]:
+    def _select(self, keys: Iterable[bytes]) -> Iterator[tuple[bytes, Judgment]]:
         rest = iter(keys)
         while some := list(islice(rest, _AT_ONCE)):
             marks = ",".join("?" * len(some))
             columns = "key, status, first_error_step, reason, votes, agreement"
             for key, *row in self._connection.execute(f"SELECT {columns} FROM verdicts WHERE key IN ({marks})", some):
-                yield key, _judgement(*row)
+                yield key, _judgment(*row)
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
@@ -153,16 +153,16 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _row(judgement: Judgement) -> tuple[str, int | None, str, str, float | None, int, int]:
-    verdict = judgement.verdict
-    votes = json.dumps([[vote.status, vote.first_error_step, vote.reason] for vote in judgement.votes])
-    tokens = judgement.prompt_tokens, judgement.completion_tokens
+def _row(judgment: Judgment) -> tuple[str, int | None, str, str, float | None, int, int]:
+    verdict = judgment.verdict
+    votes = json.dumps([[vote.status, vote.first_error_step, vote.reason] for vote in judgment.votes])
+    tokens = judgment.prompt_tokens, judgment.completion_tokens
     reason = verdict.reason.encode(errors="replace").decode()  # of a model: it may hold what SQLite can't
-    return verdict.status.value, verdict.first_error_step, reason, votes, judgement.agreement, *tokens
+    return verdict.status.value, verdict.first_error_step, reason, votes, judgment.agreement, *tokens
 
 
-def _judgement(status: str, first_error_step: int | None, reason: str, votes: str, share: float | None) -> Judgement:
-    return Judgement(
+def _judgment(status: str, first_error_step: int | None, reason: str, votes: str, share: float | None) -> Judgment:
+    return Judgment(
         Verdict(first_error_step, VerdictStatus(status), reason),
         tuple(Verdict(step, VerdictStatus(status), reason) for status, step, reason in json.loads(votes)),
         share,
@@ -172,33 +172,33 @@ def _judgement(status: str, first_error_step: int | None, reason: str, votes: st
 
 @dataclass(frozen=True, slots=True)
 class CachedJudge:
-    """Another judge, asked only what the cache does not know, and each thing once. Judgements that were not asked for
+    """Another judge, asked only what the cache does not know, and each thing once. Judgments that were not asked for
     are `cached` and cost no tokens; transient ones are not kept."""
 
     judge: Judge
     cache: VerdictCache
     identity: str  # see judge_identity
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         keys = [verdict_key(item, self.identity) for item in items]
         known = self.cache.get(dict.fromkeys(keys))
         missing = {k: item for k, item in zip(keys, items, strict=True) if k not in known}
         asked = dict(zip(missing, self.judge([*missing.values()]) if missing else [], strict=True))
-        stands = self.cache.put({k: judgement for k, judgement in asked.items() if not judgement.transient})
+        stands = self.cache.put({k: judgment for k, judgment in asked.items() if not judgment.transient})
         result = []
         for k in keys:
-            if judgement := asked.pop(k, None):
-                result.append(_as_it_stands(judgement, stands.get(k)))
+            if judgment := asked.pop(k, None):
+                result.append(_as_it_stands(judgment, stands.get(k)))
                 known[k] = _free(result[-1])
             else:
                 result.append(known[k])
         return result
 
 
-def _as_it_stands(given: Judgement, first: Judgement | None) -> Judgement:
+def _as_it_stands(given: Judgment, first: Judgment | None) -> Judgment:
     """What was given and paid for, with the verdict of whoever wrote first."""
     return replace(given, verdict=first.verdict, votes=first.votes, agreement=first.agreement) if first else given
 
 
-def _free(judgement: Judgement) -> Judgement:
-    return replace(judgement, prompt_tokens=0, completion_tokens=0, cached=not judgement.transient)
+def _free(judgment: Judgment) -> Judgment:
+    return replace(judgment, prompt_tokens=0, completion_tokens=0, cached=not judgment.transient)

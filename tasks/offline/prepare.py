@@ -206,16 +206,16 @@ def judge_responses(settings: JudgeSettings, scope: Scope, imported: Path, grade
 def judged_groups(judge: GroupJudge, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
     """Whole groups, judged; verdicts that the data set brought along stand."""
     known = {
-        (group.number, i): replace(rollout.judgement, cached=True)
+        (group.number, i): replace(rollout.judgment, cached=True)
         for group in groups
         for i, rollout in enumerate(group.rollouts)
-        if rollout.judgement is not None
+        if rollout.judgment is not None
     }
     return judge.complete(groups, known)
 
 
 def _abstained_share(groups: Sequence[RolloutGroup]) -> float:
-    judged = [rollout.judgement.verdict for g in groups for rollout in g.rollouts if rollout.judgement is not None]
+    judged = [rollout.judgment.verdict for g in groups for rollout in g.rollouts if rollout.judgment is not None]
     return sum(verdict.abstained for verdict in judged) / len(judged) if judged else 0.0
 
 

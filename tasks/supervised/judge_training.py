@@ -20,7 +20,7 @@ from sgpo_core.judges.tiny import lacks_pieces, save_start
 from sgpo_core.judges.training_examples import LabeledItem, chains_example, chains_label, from_rollouts
 from sgpo_core.judges.training_samples import judge_samples, prompt_text
 from sgpo_core.storage.weights import weights_hash
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 from tasks.data import load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for, keep_engines, rollout_engines
 from tasks.engines.generation import generate_groups, group_requests
@@ -188,7 +188,7 @@ class Training:
         texts = [response.text for [response] in groups]
         verdicts = [parse(text, len(e.item.steps)) for text, e in zip(texts, examples, strict=True)]
         labels = [-1 if e.first_error_step is None else e.first_error_step - 1 for e in examples]
-        s = score([Judgement(v) for v in verdicts], labels, [""] * len(labels)).overall
+        s = score([Judgment(v) for v in verdicts], labels, [""] * len(labels)).overall
         count = len(labels)
         shares = {"early": s.early, "late": s.late, "missed": s.missed, "false_alarm": s.false_alarms}
         exact = s.exact + s.correct * (s.accuracy_correct or 0.0)

@@ -18,7 +18,7 @@ from sgpo_core.config.judge import EndpointSettings, JudgeEngineSettings, JudgeS
 from sgpo_core.judges.processbench import generated
 from sgpo_core.judges.scores import JudgeScores, score
 from sgpo_core.storage.atomic import read_json
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 from tasks.judges.kinds import open_judge
 from tests.helpers import SMALL, columns, start_from
 
@@ -60,11 +60,11 @@ def server(trained_judge: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         process.wait(60)
 
 
-def measured(settings: JudgeSettings) -> tuple[list[Judgement], JudgeScores]:
+def measured(settings: JudgeSettings) -> tuple[list[Judgment], JudgeScores]:
     with open_judge(settings) as judge:
-        judgements = judge([example.item() for example in EXAMPLES])
+        judgments = judge([example.item() for example in EXAMPLES])
     labels, subsets = [e.label for e in EXAMPLES], [e.subset for e in EXAMPLES]
-    return judgements, score(judgements, labels, subsets).overall
+    return judgments, score(judgments, labels, subsets).overall
 
 
 def in_actor(name: str, folder: str) -> JudgeSettings:

@@ -11,7 +11,7 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.grading.grader import AnswerGrader
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.rule import rule
-from sgpo_core.types import Judgement, Outcome, Problem, RolloutGroup, Verdict
+from sgpo_core.types import Judgment, Outcome, Problem, RolloutGroup, Verdict
 from tasks.judges.group_judge import GroupJudge
 from tasks.judges.group_stream import GroupStream
 from tests.helpers import rollout, rollout_group
@@ -46,9 +46,9 @@ def test_every_wrong_response_of_an_all_negative_group_is_judged(grader: AnswerG
     graded = stream.take_graded()
     correct = {number: [r.correct for r in group.rollouts] for number, group in graded.items()}
     assert correct == {0: [False, False], 1: [True, False], 2: [False, False]}
-    first_errors = {key: j.verdict.first_error_step for key, j in stream.take_judgements().items()}
+    first_errors = {key: j.verdict.first_error_step for key, j in stream.take_judgments().items()}
     assert first_errors == {(0, 0): 3, (0, 1): 7, (2, 0): None, (2, 1): 1}
-    assert stream.take_graded() == {} and stream.take_judgements() == {}
+    assert stream.take_graded() == {} and stream.take_judgments() == {}
     stream.close()
 
 
@@ -56,7 +56,7 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
     begun, go_on = threading.Event(), threading.Event()
     batches: list[int] = []
 
-    def patient(items: Sequence[Item]) -> list[Judgement]:
+    def patient(items: Sequence[Item]) -> list[Judgment]:
         batches.append(len(items))
         begun.set()
         assert go_on.wait(30)
@@ -70,7 +70,7 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
         stream.add(group(number, [wrong_at(PROBLEMS[number], number)]))
     stream.take_graded()
     go_on.set()
-    first_errors = {number: j.verdict.first_error_step for (number, _), j in stream.take_judgements().items()}
+    first_errors = {number: j.verdict.first_error_step for (number, _), j in stream.take_judgments().items()}
     assert first_errors == {0: 3, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
     assert batches == [1, 5], "what has gathered goes to the judge together"
     assert judge.take_seconds() > 0 and judge.take_seconds() == 0
@@ -78,32 +78,32 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
 
 
 def test_a_judge_that_breaks_is_not_taken_for_one_that_found_nothing(grader: AnswerGrader) -> None:
-    def broken(items: Sequence[Item]) -> list[Judgement]:
+    def broken(items: Sequence[Item]) -> list[Judgment]:
         raise OSError("the judge's engine is gone")
 
     stream = GroupStream(grader, GroupJudge(broken, "all_negative"), calls=1)
     stream.add(group(0, [wrong_at(PROBLEMS[0], 3)]))
     stream.take_graded()
     with pytest.raises(OSError, match="engine is gone"):
-        stream.take_judgements()
+        stream.take_judgments()
     stream.close()
 
 
 def test_a_saved_table_is_judged_as_the_stream_did_and_a_truncated_step_is_not_read() -> None:
     asked: list[Item] = []
 
-    def noting(items: Sequence[Item]) -> list[Judgement]:
+    def noting(items: Sequence[Item]) -> list[Judgment]:
         asked.extend(items)
-        return [Judgement(Verdict(1), votes=(Verdict(1), Verdict(None), Verdict.abstain("?")), prompt_tokens=5)] * len(
+        return [Judgment(Verdict(1), votes=(Verdict(1), Verdict(None), Verdict.abstain("?")), prompt_tokens=5)] * len(
             items
         )
 
     text = wrong_at(PROBLEMS[0], 3)
     wrong = [rollout(text, grade=Outcome.WRONG), rollout(text[:60], truncated=True, grade=Outcome.WRONG)]
-    known = {(0, 0): Judgement(Verdict(2))}
+    known = {(0, 0): Judgment(Verdict(2))}
     [judged] = GroupJudge(noting, "all_negative").complete([rollout_group(0, PROBLEMS[0], wrong)], known)
     assert [len(item.steps) for item in asked] == [2], "row 0 was known; of row 1's three steps the last is cut off"
-    judgements = [r.judgement for r in judged.rollouts]
-    assert [j and j.verdict.first_error_step for j in judgements] == [2, 1]
-    assert [j and len(j.votes) for j in judgements] == [0, 3] and [j and j.prompt_tokens for j in judgements] == [0, 5]
+    judgments = [r.judgment for r in judged.rollouts]
+    assert [j and j.verdict.first_error_step for j in judgments] == [2, 1]
+    assert [j and len(j.votes) for j in judgments] == [0, 3] and [j and j.prompt_tokens for j in judgments] == [0, 5]
     assert [len(r.step_ends or ()) for r in judged.rollouts] == [7, 3]

@@ -13,7 +13,7 @@ from sgpo_core.config.loading import presets
 from sgpo_core.config.run import load_run
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item, Judge
-from sgpo_core.types import Judgement, Verdict
+from sgpo_core.types import Judgment, Verdict
 from tasks.judges.kinds import KINDS, JudgeKind, kind, kind_of, open_judge
 from tasks.preflight import check_resources
 
@@ -29,7 +29,7 @@ def test_a_new_kind_is_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
     @kind("first")
     class FirstKind(JudgeKind):
         def open(self, settings: JudgeSettings, held: ExitStack) -> Judge:
-            return lambda items: [Judgement(Verdict(1)) for _ in items]
+            return lambda items: [Judgment(Verdict(1)) for _ in items]
 
     [problem] = chains.make_problems(1, seed=0)
     item = Item(problem, tuple(segment(problem.reference or "")))

@@ -16,7 +16,7 @@ import pytest
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import EndpointSettings, JudgeSettings
 from sgpo_core.judges.base import Item
-from sgpo_core.types import Judgement, Problem, Step, Verdict
+from sgpo_core.types import Judgment, Problem, Step, Verdict
 from tasks.judges.kinds import kind_of
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity, verdict_key
 from tests.helpers import REPOSITORY
@@ -33,12 +33,12 @@ class Counting:
         self.asked: list[str] = []
         self.transient = transient
 
-    def __call__(self, items: Sequence[Item]) -> list[Judgement]:
+    def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         given = []
         for each in items:
             self.asked.append(each.text)
             verdict = Verdict.abstain("no answer") if self.transient else Verdict(len(self.asked))
-            given.append(Judgement(verdict, (verdict,), 1.0, 11, 7, transient=self.transient))
+            given.append(Judgment(verdict, (verdict,), 1.0, 11, 7, transient=self.transient))
         return given
 
 
@@ -81,7 +81,7 @@ def test_what_may_pass_is_not_kept(path: Path) -> None:
 
 def test_a_lasting_abstention_is_kept_with_its_reason(path: Path) -> None:
     verdict = Verdict.abstain("no verdict in: \ud800 \x00 ' \N{SNOWMAN}")
-    VerdictCache(path).put({b"k": Judgement(verdict, (verdict, Verdict(None)), 0.5)})
+    VerdictCache(path).put({b"k": Judgment(verdict, (verdict, Verdict(None)), 0.5)})
     [kept] = VerdictCache(path).get([b"k"]).values()
     assert kept.verdict == Verdict.abstain("no verdict in: ? \x00 ' \N{SNOWMAN}")  # half a pair has no UTF-8
     assert kept.votes == (verdict, Verdict(None)) and kept.agreement == 0.5
@@ -133,8 +133,8 @@ def test_the_first_to_write_decides(path: Path) -> None:
     slow = VerdictCache(path)
 
     class Overtaken(Counting):
-        def __call__(self, items: Sequence[Item]) -> list[Judgement]:
-            VerdictCache(path).put({verdict_key(items[0], "j"): Judgement(Verdict(9), (Verdict(9),), 1.0)})
+        def __call__(self, items: Sequence[Item]) -> list[Judgment]:
+            VerdictCache(path).put({verdict_key(items[0], "j"): Judgment(Verdict(9), (Verdict(9),), 1.0)})
             return super().__call__(items)
 
     [given] = CachedJudge(Overtaken(), slow, "j")([item("a")])
@@ -145,7 +145,7 @@ def test_the_first_to_write_decides(path: Path) -> None:
 WRITER = """
 import json, sys
 from pathlib import Path
-from sgpo_core.types import Judgement
+from sgpo_core.types import Judgment
 from sgpo_core.types import Verdict
 from tasks.judges.verdict_cache import VerdictCache
 
@@ -154,7 +154,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for batch in range(20):
     keys = [bytes([batch, i]) for i in range(50)]
-    stands = cache.put({key: Judgement(Verdict(me)) for key in keys})
+    stands = cache.put({key: Judgment(Verdict(me)) for key in keys})
     assert len(stands) == 50
     seen |= {key.hex(): stands[key].verdict.first_error_step for key in keys}
 print(json.dumps(seen))
@@ -182,7 +182,7 @@ def test_several_processes_write_at_once_and_end_with_the_same(path: Path) -> No
     assert [writer.returncode for writer in writers] == [0] * 3
     assert all(view == views[0] for view in views) and len(views[0]) == 20 * 50
     kept = VerdictCache(path).get(bytes.fromhex(name) for name in views[0])
-    assert {k.hex(): judgement.verdict.first_error_step for k, judgement in kept.items()} == views[0]
+    assert {k.hex(): judgment.verdict.first_error_step for k, judgment in kept.items()} == views[0]
 
 
 def test_threads_share_a_cache(path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_file_that_is_not_ours_is_set_aside(path: Path, spoil, caplog: pytest.
     spoil(path)
     before = path.read_bytes()
     cache = VerdictCache(path)
-    cache.put({b"k": Judgement(Verdict(3))})
+    cache.put({b"k": Judgment(Verdict(3))})
     assert VerdictCache(path).get([b"k"])[b"k"].verdict == Verdict(3)
     [aside] = path.parent.glob("verdicts.db.aside-*[0-9]")
     assert aside.read_bytes() == before and aside.name in caplog.text
@@ -226,7 +226,7 @@ def test_a_file_that_is_not_ours_is_set_aside(path: Path, spoil, caplog: pytest.
 
 def test_an_empty_file_is_as_good_as_none(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path.touch()
-    assert VerdictCache(path).put({b"k": Judgement(Verdict(3))})[b"k"].verdict == Verdict(3)
+    assert VerdictCache(path).put({b"k": Judgment(Verdict(3))})[b"k"].verdict == Verdict(3)
     assert not caplog.records
 
 
@@ -234,7 +234,7 @@ def test_a_file_that_breaks_while_it_is_used_gives_way_to_a_new_one(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     writer = VerdictCache(path)
-    writer.put({i.to_bytes(32, "big"): Judgement(Verdict(1, reason="x" * 100)) for i in range(2000)})
+    writer.put({i.to_bytes(32, "big"): Judgment(Verdict(1, reason="x" * 100)) for i in range(2000)})
     writer.close()
     cache, other = VerdictCache(path), VerdictCache(path)
     with path.open("r+b") as file:  # the tables are still there, their contents not

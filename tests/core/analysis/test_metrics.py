@@ -12,28 +12,28 @@ import pytest
 
 from sgpo_core.analysis.metrics import METRICS, as_markdown, rollout_metrics
 from sgpo_core.evaluation.scores import GradedResponse, score
-from sgpo_core.types import Credit, Grade, Judgement, Outcome, Rollout, RolloutGroup, Verdict
+from sgpo_core.types import Credit, Grade, Judgment, Outcome, Rollout, RolloutGroup, Verdict
 from tests.core.records import group, ints, rollout
 
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def response(outcome: Outcome, tokens: int, steps: int, credit: Credit, judgement: Judgement | None = None) -> Rollout:
+def response(outcome: Outcome, tokens: int, steps: int, credit: Credit, judgment: Judgment | None = None) -> Rollout:
     return rollout(
         token_ids=ints(*[1] * tokens),
         truncated=tokens == 10,
         grade=Grade(outcome),
         step_ends=tuple(range(1, steps + 1)),
-        judgement=judgement,
+        judgment=judgment,
         credit=credit,
     )
 
 
 # Two groups of two. The first has nothing correct: one response is judged (RTS 0.6, sigma(10 * 0.1) = 0.7310586), the
 # judge abstains on the other, so that one member counts and no advantage is left. The second is mixed and not judged.
-VOTED = Judgement(Verdict(3), (Verdict(3), Verdict(3), Verdict(None)), 2 / 3, prompt_tokens=60, completion_tokens=10)
+VOTED = Judgment(Verdict(3), (Verdict(3), Verdict(3), Verdict(None)), 2 / 3, prompt_tokens=60, completion_tokens=10)
 ABSTAINED = Verdict.abstain("timeout")
-CACHED = Judgement(ABSTAINED, (ABSTAINED,), prompt_tokens=35, completion_tokens=5, cached=True)
+CACHED = Judgment(ABSTAINED, (ABSTAINED,), prompt_tokens=35, completion_tokens=5, cached=True)
 FIRST = [
     response(Outcome.WRONG, 3, 4, Credit(0.7310586, rts=0.6), VOTED),
     response(Outcome.UNPARSABLE, 5, 1, Credit(0.0, excluded=True), CACHED),
@@ -76,7 +76,7 @@ def test_every_number_of_a_small_iteration() -> None:
 
 
 def test_what_is_not_known_is_absent() -> None:
-    unjudged = rollout_metrics(changed(lambda r: replace(r, judgement=None, credit=replace(r.credit, rts=None))))
+    unjudged = rollout_metrics(changed(lambda r: replace(r, judgment=None, credit=replace(r.credit, rts=None))))
     assert (unjudged["judge/calls"], unjudged["judge/abstained_frac"]) == (0, 0)
     assert "reward/rts_mean" not in unjudged and "judge/vote_agreement" not in unjudged
     excluded = rollout_metrics(changed(lambda r: replace(r, credit=replace(r.credit, excluded=True))))
@@ -133,5 +133,5 @@ def test_the_documentation_holds_the_dictionary() -> None:
 
 def test_a_verdict_that_credit_cannot_use_counts_as_an_abstention() -> None:
     # The judge answered both times, but once found no wrong step in a wrong response, which is then excluded: 1 of 2.
-    answered = replace(FIRST[1], judgement=Judgement(Verdict(None)))
+    answered = replace(FIRST[1], judgment=Judgment(Verdict(None)))
     assert rollout_metrics([group(0, [FIRST[0], answered]), group(1, SECOND)])["judge/abstained_frac"] == 0.5

@@ -9,7 +9,7 @@ import pytest
 
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item, NoisyJudge, RandomJudge
-from sgpo_core.types import Judgement, Problem, Verdict
+from sgpo_core.types import Judgment, Problem, Verdict
 
 
 def item(name: str, steps: int = 4) -> Item:
@@ -37,19 +37,19 @@ def test_a_random_judge_depends_on_the_response_and_the_seed_alone() -> None:
     assert RandomJudge(0)([item("p1", 1)])[0].verdict.first_error_step in (None, 1)
 
 
-def two(items: Sequence[Item]) -> list[Judgement]:
+def two(items: Sequence[Item]) -> list[Judgment]:
     """Always step 2, by 3 votes to 1."""
     votes = (Verdict(2), Verdict(2), Verdict(2), Verdict(1))
-    return [Judgement(Verdict(2), votes, 0.75, prompt_tokens=7, completion_tokens=5) for _ in items]
+    return [Judgment(Verdict(2), votes, 0.75, prompt_tokens=7, completion_tokens=5) for _ in items]
 
 
 @pytest.mark.parametrize("noise", [0.1, 0.3])
 def test_noise_replaces_its_share_of_verdicts(noise: float) -> None:
-    judgements = NoisyJudge(two, noise)(ITEMS)
-    changed = sum(j.verdict != Verdict(2) for j in judgements)
+    judgments = NoisyJudge(two, noise)(ITEMS)
+    changed = sum(j.verdict != Verdict(2) for j in judgments)
     # One of five random verdicts is the judge's own: 0.8 * noise of all differ.
     assert changed / 5000 == pytest.approx(0.8 * noise, abs=0.025)  # over 4 of sqrt(.24 * .76 / 5000)
-    assert {(j.agreement, j.prompt_tokens, j.completion_tokens) for j in judgements} == {(0.75, 7, 5)}
+    assert {(j.agreement, j.prompt_tokens, j.completion_tokens) for j in judgments} == {(0.75, 7, 5)}
 
 
 def test_no_noise_and_nothing_but_noise() -> None:
@@ -68,7 +68,7 @@ def test_noise_depends_on_the_response_and_the_seed_alone() -> None:
 
 
 def test_an_abstention_stays() -> None:
-    def unable(items: Sequence[Item]) -> list[Judgement]:
-        return [Judgement(Verdict.abstain("timeout")) for _ in items]
+    def unable(items: Sequence[Item]) -> list[Judgment]:
+        return [Judgment(Verdict.abstain("timeout")) for _ in items]
 
     assert NoisyJudge(unable, 1.0)(ITEMS) == unable(ITEMS)

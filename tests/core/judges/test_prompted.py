@@ -44,9 +44,9 @@ def judge(chat: Script, prompt: str = "critique-v1", **settings: object) -> Prom
 
 def test_critique_then_verdict() -> None:
     chat = Script(constrained("2"))
-    judgements = judge(chat, critique_tokens=77)(ITEMS)
-    assert [(j.verdict, j.votes, j.agreement) for j in judgements] == [(Verdict(2), (Verdict(2),), 1.0)] * 4
-    assert {(j.prompt_tokens, j.completion_tokens) for j in judgements} == {(230, 21)}
+    judgments = judge(chat, critique_tokens=77)(ITEMS)
+    assert [(j.verdict, j.votes, j.agreement) for j in judgments] == [(Verdict(2), (Verdict(2),), 1.0)] * 4
+    assert {(j.prompt_tokens, j.completion_tokens) for j in judgments} == {(230, 21)}
     critiques, verdicts = chat.batches  # all items in one batch a turn
     assert [(r.max_tokens, r.choices) for r in critiques] == [(77, ())] * 4
     assert {(r.max_tokens, r.choices) for r in verdicts} == {(VERDICT_TOKENS, ("none", *"1234567"))}
@@ -107,10 +107,10 @@ def test_an_empty_response_is_not_asked_about() -> None:
 )
 def test_failures_are_abstentions(critique: ChatReply, verdict: ChatReply, reason: str) -> None:
     chat = Script(lambda request: verdict if request.choices else critique)
-    judgements = judge(chat)(ITEMS)
-    assert [j.verdict for j in judgements] == [Verdict.abstain(reason)] * 4
+    judgments = judge(chat)(ITEMS)
+    assert [j.verdict for j in judgments] == [Verdict.abstain(reason)] * 4
     # What a model has written stands; what has not arrived may arrive next time, and must not be kept.
-    assert {j.transient for j in judgements} == {bool(critique.error or verdict.error)}
+    assert {j.transient for j in judgments} == {bool(critique.error or verdict.error)}
 
 
 def test_one_failure_concerns_one_item() -> None:

@@ -258,9 +258,9 @@ def test_hostile_text_raises_nothing() -> None:
 
 def test_the_rule_judge_behind_the_interface() -> None:
     examples = generated(30)
-    judgements = rule([example.item() for example in examples])
-    assert [j.verdict.first_error_step for j in judgements] == [e.label + 1 if e.label >= 0 else None for e in examples]
-    assert {(j.votes, j.agreement, j.prompt_tokens, j.completion_tokens, j.cached) for j in judgements} == {
+    judgments = rule([example.item() for example in examples])
+    assert [j.verdict.first_error_step for j in judgments] == [e.label + 1 if e.label >= 0 else None for e in examples]
+    assert {(j.votes, j.agreement, j.prompt_tokens, j.completion_tokens, j.cached) for j in judgments} == {
         ((), None, 0, 0, False)
     }
     assert rule([]) == []

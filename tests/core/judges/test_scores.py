@@ -5,20 +5,20 @@ from __future__ import annotations
 import pytest
 
 from sgpo_core.judges.scores import score
-from sgpo_core.types import Judgement, Verdict
+from sgpo_core.types import Judgment, Verdict
 
 
-def said(*steps: int | str | None) -> list[Judgement]:
-    """Judgements that name these steps (counted from 1); a text is the reason of an abstention."""
+def said(*steps: int | str | None) -> list[Judgment]:
+    """Judgments that name these steps (counted from 1); a text is the reason of an abstention."""
     verdicts = [Verdict.abstain(step) if isinstance(step, str) else Verdict(step) for step in steps]
-    return [Judgement(verdict, prompt_tokens=10, completion_tokens=2) for verdict in verdicts]
+    return [Judgment(verdict, prompt_tokens=10, completion_tokens=2) for verdict in verdicts]
 
 
 def test_every_number_of_a_small_set() -> None:
     # Six erroneous ones with the first wrong step at index 2 (the third): early, exact, exact, late, missed, abstained.
     # Four correct ones: right, right, a false alarm, abstained.
-    judgements = said(2, 3, 3, 4, None, "timeout", None, None, 1, "timeout")
-    report = score(judgements, [2] * 6 + [-1] * 4, ["a"] * 10)
+    judgments = said(2, 3, 3, 4, None, "timeout", None, None, 1, "timeout")
+    report = score(judgments, [2] * 6 + [-1] * 4, ["a"] * 10)
     scores = report.overall
     assert (scores.erroneous, scores.correct) == (6, 4)
     assert (scores.early, scores.exact, scores.late, scores.missed, scores.false_alarms) == (1, 2, 1, 1, 1)
@@ -33,15 +33,15 @@ def test_every_number_of_a_small_set() -> None:
 def test_f1_over_subsets_is_the_mean_of_theirs() -> None:
     # a: 1 of 1 and 1 of 1, F1 1; b: 1 of 2 and 1 of 2, F1 1/2; c: 0 of 1 and 1 of 1, F1 0. Mean 1/2; pooled it would be
     # 2/4 and 3/4, 0.6.
-    judgements = said(1, None, 2, 1, None, 1, 2, None)
-    report = score(judgements, [0, -1, 1, 1, -1, -1, 0, -1], [*"aa", *"bbbb", *"cc"])
+    judgments = said(1, None, 2, 1, None, 1, 2, None)
+    report = score(judgments, [0, -1, 1, 1, -1, -1, 0, -1], [*"aa", *"bbbb", *"cc"])
     assert {name: s.f1 for name, s in report.subsets.items()} == pytest.approx({"a": 1.0, "b": 0.5, "c": 0.0})
     assert report.overall.f1 == pytest.approx(0.5)
     assert (report.overall.accuracy_erroneous, report.overall.accuracy_correct) == (0.5, 0.75)
 
 
 @pytest.mark.parametrize(
-    ("judgements", "labels", "accuracies"),
+    ("judgments", "labels", "accuracies"),
     [
         (said(2, 1), [0, -1], (0.0, 0.0)),  # both 0: no division
         (said("x", "x"), [0, -1], (0.0, 0.0)),  # abstaining on everything does not count
@@ -50,9 +50,9 @@ def test_f1_over_subsets_is_the_mean_of_theirs() -> None:
     ],
 )
 def test_f1_of_zero(
-    judgements: list[Judgement], labels: list[int], accuracies: tuple[float | None, float | None]
+    judgments: list[Judgment], labels: list[int], accuracies: tuple[float | None, float | None]
 ) -> None:
-    scores = score(judgements, labels, ["a"] * len(labels)).overall
+    scores = score(judgments, labels, ["a"] * len(labels)).overall
     assert (scores.accuracy_erroneous, scores.accuracy_correct, scores.f1) == (*accuracies, 0.0)
 
 
@@ -61,5 +61,5 @@ def test_the_first_step_is_index_zero() -> None:
 
 
 def test_agreement_is_the_mean_of_what_is_known() -> None:
-    judgements = [Judgement(Verdict(1), agreement=share) for share in (1.0, 0.5, None)]
-    assert score(judgements, [0, 0, 0], ["a"] * 3).overall.agreement == 0.75
+    judgments = [Judgment(Verdict(1), agreement=share) for share in (1.0, 0.5, None)]
+    assert score(judgments, [0, 0, 0], ["a"] * 3).overall.agreement == 0.75

@@ -20,7 +20,7 @@ from sgpo_core.judges.training_examples import (
     misplaced_line,
 )
 from sgpo_core.storage import rollout_table
-from sgpo_core.types import Judgement, Problem, Rollout, Verdict
+from sgpo_core.types import Judgment, Problem, Rollout, Verdict
 from tests.core.records import group, rollout
 
 # 57 + 68: 7 + 8 = 15, carry 1; 5 + 6 + 1 = 12; answer 125.
@@ -79,8 +79,8 @@ def rollouts(path: Path) -> Path:
     """Six rows: a verdict, none found, an abstention, one not judged, one whose steps don't fit, a step too many."""
 
     def judged(sample: int, text: str, verdict: Verdict | None, *ends: int) -> Rollout:
-        judgement = None if verdict is None else Judgement(verdict)
-        return rollout(sample, text=text, step_ends=ends, judgement=judgement)
+        judgment = None if verdict is None else Judgment(verdict)
+        return rollout(sample, text=text, step_ends=ends, judgment=judgment)
 
     ends = (23, 46, len(SLIP))
     rows = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from sgpo_core.offline.statistics import Statistics, as_rows, mean, quantile, warnings
-from sgpo_core.types import Credit, Grade, Judgement, Outcome, Rollout, Verdict
+from sgpo_core.types import Credit, Grade, Judgment, Outcome, Rollout, Verdict
 from tests.core.records import group, ints, rollout
 
 
@@ -25,7 +25,7 @@ def response(
         truncated=truncated,
         grade=Grade(outcome),
         step_ends=tuple(range(1, steps + 1)),
-        judgement=None if verdict is None else Judgement(verdict),
+        judgment=None if verdict is None else Judgment(verdict),
         credit=credit,
     )
 

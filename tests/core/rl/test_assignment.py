@@ -15,7 +15,7 @@ import pytest
 
 from sgpo_core.config.algorithm import AlgorithmSettings
 from sgpo_core.rl.assignment import CreditAssignment
-from sgpo_core.types import Credit, Grade, Judgement, Outcome, Problem, Rollout, RolloutGroup, TokenLogprobs, Verdict
+from sgpo_core.types import Credit, Grade, Judgment, Outcome, Problem, Rollout, RolloutGroup, TokenLogprobs, Verdict
 from tests.core.records import FAILED, RIGHT, WRONG, floats, group, ints, rollout
 
 EOS, STRADDLING = 0, 1
@@ -46,8 +46,8 @@ def judged(verdict: Verdict | None, grade: Grade = WRONG, truncated: bool = Fals
     """A response of three steps, of which the last may be cut off: then it has no end-of-sequence."""
     tokens = [*encode(TEXT), *([] if truncated else [EOS])]
     given = {"text": TEXT, "token_ids": ints(*tokens), "rollout_logprobs": floats(*[-1.0] * len(tokens))}
-    judgement = None if verdict is None else Judgement(verdict)
-    return rollout(truncated=truncated, grade=grade, step_ends=ENDS, judgement=judgement, **{**given, **fields})
+    judgment = None if verdict is None else Judgment(verdict)
+    return rollout(truncated=truncated, grade=grade, step_ends=ENDS, judgment=judgment, **{**given, **fields})
 
 
 def short(grade: Grade, *tokens: int, **fields: Any) -> Rollout:
@@ -310,9 +310,7 @@ def test_shaping_comes_before_the_filter_and_the_advantages() -> None:
 
 
 def test_an_empty_response() -> None:
-    empty = rollout(
-        grade=Grade(Outcome.UNPARSABLE), step_ends=(), judgement=Judgement(Verdict.abstain("empty response"))
-    )
+    empty = rollout(grade=Grade(Outcome.UNPARSABLE), step_ends=(), judgment=Judgment(Verdict.abstain("empty response")))
     [credits] = assign([group(0, [empty, judged(Verdict(3))])], credit=OWN)
     assert (credits[0].rts, credits[0].excluded) == (0.0, False)  # it earns nothing, whatever the judge says
     assert shares(credits)[0] == []

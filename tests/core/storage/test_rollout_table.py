@@ -17,7 +17,7 @@ from sgpo_core.storage.rollout_table import PLACES, SCHEMA, from_table, to_table
 from sgpo_core.types import (
     Credit,
     Grade,
-    Judgement,
+    Judgment,
     Outcome,
     Problem,
     Rollout,
@@ -49,7 +49,7 @@ CREDITED = {
 
 PROBLEM = Problem("a", "What is ½ + ½?", "1", reference="1. x\n", domain="sums")
 VOTES = (Verdict(2), Verdict(2), Verdict(None), Verdict.abstain(""))
-JUDGEMENT = Judgement(Verdict(2), VOTES, prompt_tokens=70, completion_tokens=40, cached=True)
+JUDGEMENT = Judgment(Verdict(2), VOTES, prompt_tokens=70, completion_tokens=40, cached=True)
 FULL = Rollout(
     sample=3,
     text="x ½ 😀\n",
@@ -60,7 +60,7 @@ FULL = Rollout(
     seed=2**31 - 1,
     grade=Grade(Outcome.WRONG, "7"),
     step_ends=(3, 6),
-    judgement=JUDGEMENT,
+    judgment=JUDGEMENT,
     recomputed=TokenLogprobs(floats(-0.75, -0.125, -1.0), floats(0.5, 1.5, 2.0)),
     credit=Credit(0.25, rts=0.5, excluded=True, advantage=-0.1, token_credit=floats(1.0, 0.5, 0.0)),
 )
@@ -99,15 +99,15 @@ def test_every_field_of_the_records_has_a_column_but_for_what_is_known_without()
         "group.problem": Problem,
         "rollout": Rollout,
         "rollout.grade": Grade,
-        "rollout.judgement": Judgement,
-        "rollout.judgement.verdict": Verdict,
+        "rollout.judgment": Judgment,
+        "rollout.judgment.verdict": Verdict,
         "rollout.recomputed": TokenLogprobs,
         "rollout.credit": Credit,
     }
     records = {*places, "group.rollouts"}
     in_records = {f"{place}.{field.name}" for place, record in places.items() for field in fields(record)} - records
     # Agreement follows from the votes, a failure to reply is not kept, correct and reward are what the grade says.
-    unkept = {"rollout.judgement.agreement", "rollout.judgement.transient", "rollout.credit.correct"}
+    unkept = {"rollout.judgment.agreement", "rollout.judgment.transient", "rollout.credit.correct"}
     assert in_records - set(PLACES.values()) == unkept
     assert set(PLACES.values()) - in_records == {"rollout.grade.reward"}
 
@@ -124,8 +124,8 @@ def test_a_file_has_the_columns_of_the_schema_in_its_order(path: Path) -> None:
         BARE,
         replace(FULL, credit=None),
         replace(FULL, credit=None, recomputed=None),
-        replace(FULL, credit=None, recomputed=None, judgement=None),
-        replace(FULL, credit=None, recomputed=None, judgement=None, step_ends=None, grade=None),
+        replace(FULL, credit=None, recomputed=None, judgment=None),
+        replace(FULL, credit=None, recomputed=None, judgment=None, step_ends=None, grade=None),
         replace(FULL, grade=Grade(Outcome.UNPARSABLE)),
         replace(FULL, grade=Grade(Outcome.ERROR, "x")),
         replace(
@@ -134,8 +134,8 @@ def test_a_file_has_the_columns_of_the_schema_in_its_order(path: Path) -> None:
         replace(FULL, credit=Credit(0.5, filtered=True, token_credit=floats(0, 0, 0))),
         replace(FULL, credit=Credit(0.5)),  # no RTS, and no share of its tokens
         replace(FULL, credit=Credit(0.0, token_credit=floats())),
-        replace(FULL, judgement=Judgement(Verdict(None))),
-        replace(FULL, judgement=Judgement(Verdict.abstain("timeout"), (Verdict.abstain(""),))),
+        replace(FULL, judgment=Judgment(Verdict(None))),
+        replace(FULL, judgment=Judgment(Verdict.abstain("timeout"), (Verdict.abstain(""),))),
         replace(FULL, step_ends=()),
         replace(FULL, text="", token_ids=ints(), rollout_logprobs=floats(), recomputed=None, credit=None),
     ],
@@ -154,7 +154,7 @@ def test_no_groups_at_all(path: Path) -> None:
 
 def test_a_stage_that_is_done_again_replaces_its_records(path: Path) -> None:
     rollout_table.write(path, [group(0, [FULL, BARE], PROBLEM)])
-    again = replace(FULL, judgement=Judgement(Verdict(1)), credit=None)
+    again = replace(FULL, judgment=Judgment(Verdict(1)), credit=None)
     assert survives(path, group(0, [again, BARE], PROBLEM))
 
 
@@ -216,12 +216,12 @@ def test_columns_of_a_table() -> None:
 )
 def test_votes_are_numbers(vote: Verdict, number: int) -> None:
     assert rollout_table.vote_number(vote) == number
-    judged = replace(FULL, judgement=Judgement(Verdict(3), (vote, vote)))
+    judged = replace(FULL, judgment=Judgment(Verdict(3), (vote, vote)))
     written = to_table([group(0, [judged])], ["verdict_status", "verdict_votes"])
     assert written.column("verdict_votes").to_pylist() == [[number, number]]
     [[found]] = [g.rollouts for g in from_table(written)]
-    assert found.judgement is not None
-    assert [(v.first_error_step, v.status) for v in found.judgement.votes] == [(vote.first_error_step, vote.status)] * 2
+    assert found.judgment is not None
+    assert [(v.first_error_step, v.status) for v in found.judgment.votes] == [(vote.first_error_step, vote.status)] * 2
 
 
 @pytest.mark.parametrize(
@@ -242,9 +242,9 @@ def test_a_group_for_each_value_of_group(numbers: list[int], sizes: list[tuple[i
 
 def test_a_first_wrong_step_without_a_status_is_a_verdict() -> None:
     [found] = from_table(table(first_error_step=[2, None, None], verdict_status=[None, None, "ok"]))
-    assert [r.judgement for r in found.rollouts] == [Judgement(Verdict(2)), None, Judgement(Verdict(None))]
+    assert [r.judgment for r in found.rollouts] == [Judgment(Verdict(2)), None, Judgment(Verdict(None))]
     [alone] = from_table(table(first_error_step=[2, None]))
-    assert [r.judgement and r.judgement.verdict.status for r in alone.rollouts] == [VerdictStatus.OK, None]
+    assert [r.judgment and r.judgment.verdict.status for r in alone.rollouts] == [VerdictStatus.OK, None]
 
 
 def test_a_part_of_a_table_and_several_parts_together() -> None:
