@@ -66,7 +66,7 @@ def _array(values: list[Any], field: pa.Field, column: str, errors: dict[int, st
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             one = None
             unicode = isinstance(error, UnicodeError)
-            said = "is not valid Unicode" if unicode else f"is {_shown(value)}, wanted: {wanted(field.name)}"
+            said = "is not valid Unicode" if unicode else f"is {_shown(value)}, wanted: {in_words(field.name)}"
             errors.setdefault(i, f"column {column!r} {said}")
         kept.append(one)
     return pa.array(kept, field.type)
@@ -127,7 +127,7 @@ LOOKED_AT: dict[str, Callable[[Any], str | int | None]] = {
 }
 
 
-def wanted(name: str) -> str:
+def in_words(name: str) -> str:
     if name == "grade":
         return f"one of {', '.join(Outcome)}, true, false, 1, 0"
     if name == "verdict_status":

@@ -157,7 +157,7 @@ def _typed(column: pa.ChunkedArray, name: str, file: str, column_name: str) -> p
     else:
         fits = text if pa.types.is_string(wanted) else pa.types.is_boolean(kind)
     if not fits and not pa.types.is_null(kind):
-        raise ConfigError(f"{file}: column {column_name!r} is {kind} in row 1 and all others, wanted: {wanted(name)}")
+        raise ConfigError(f"{file}: column {column_name!r} is {kind} in row 1 and all others, wanted: {in_words(name)}")
     return column.cast(wanted, safe=False) if kind != wanted else column
 
 
