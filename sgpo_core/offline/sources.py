@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ColumnSettings, ResponsesSettings
-from sgpo_core.offline.cells import LOOKED_AT, RESPONSE, as_table, holds_numbers
+from sgpo_core.offline.cells import LOOKED_AT, RESPONSE, as_table, holds_numbers, in_words
 
 ROWS = 4096  # of a batch
 _REQUIRED = ("problem_id", "prompt", "answer", "response")
