@@ -103,7 +103,7 @@ def _all_correct(rollouts: Path) -> dict[str, bool]:
 
 @stage("sync")
 def sync_weights(run: Run, version: int) -> Metrics:
-    """Brings the trainer's weights to every engine."""
+    """Brings the trainer's weights to every engine, and has each of them prove it."""
     probe = encode_prompts(run.policy, [problems_of_iteration(run.problems, 1, 0, 1)[0]], run.config.model, 1)[0]
-    sync_engines(run.engines, version, probe, run.config.cluster.sync_tolerance)
-    return {}
+    tolerance = run.config.cluster.probe_tolerance(run.config.model.dtype)
+    return {"policy/sync_probe_diff": sync_engines(run.engines, version, probe, tolerance).mean}

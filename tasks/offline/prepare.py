@@ -92,7 +92,7 @@ def sample_responses(config: OfflineConfig, policy: str) -> Path:
         with engines_for(policy, config.model, config.cluster) as engines:
             hold_initial_policy(engines, config, policy)
             probe = encode_prompts(policy, [as_problem(problems[0])], config.model, 1)[0]
-            sync_engines(engines, 0, probe, config.cluster.sync_tolerance)
+            sync_engines(engines, 0, probe, config.cluster.probe_tolerance(config.model.dtype))
             for start in _progress(missing, "sampling", len(starts)):
                 chosen = problems.select(range(start, min(start + _PROBLEMS_A_FILE, len(problems))))
                 groups = _sampled(engines, config, policy, chosen, start)

@@ -162,7 +162,8 @@ class Training:
         hostile = [] if config.data.rollouts else self._chains(f"judge garbage/{config.seed}", 128, garbage)
 
         def measured(steps: int) -> Metrics:
-            sync_engines(self.engines, steps, self._prompt(test[0]), config.cluster.sync_tolerance)
+            tolerance = config.cluster.probe_tolerance(config.dtype)
+            sync_engines(self.engines, steps, self._prompt(test[0]), tolerance)
             metrics = self._test(test)
             if hostile:
                 metrics["judge_training/garbage_accuracy"] = self._test(hostile)["judge_training/accuracy"]

@@ -96,7 +96,7 @@ def _test(config: WarmStartConfig, engines: Engines, start: str, steps: int) -> 
     """Samples held-out problems and measures what the policy has learned."""
     problems = chains.make_problems(config.gate_samples, seed=2, columns=config.columns)
     probe = encode_prompts(start, problems[:1], MODEL, _MAX_TOKENS)[0]
-    sync_engines(engines, steps, probe, config.cluster.sync_tolerance)
+    sync_engines(engines, steps, probe, config.cluster.probe_tolerance(MODEL.dtype))
     responses = answer_each(engines, start, problems, config.seed, "gate", steps)
     right = [f"\\boxed{{{p.answer}}}" in r.text for p, r in zip(problems, responses, strict=True)]
     return {

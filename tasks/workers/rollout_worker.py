@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.workers.weight_sync import Fingerprint, checksum, read_weights
+from tasks.workers.weight_reload import WeightReload
+from tasks.workers.weight_sync import Layout, Proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +42,6 @@ class Completion:
     token_ids: np.ndarray
     logprobs: np.ndarray
     truncated: bool
-
-
-class WeightReload:
-    """What vLLM's own workers (one a GPU) learn from us: to read the weights themselves, each its part."""
-
-    model_runner: Any
-
-    def reload_from_file(self, path: str) -> None:
-        tensors = read_weights(Path(path))
-        head, embedding = "lm_head.weight", "model.embed_tokens.weight"
-        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
-        tied = {head: tensors[embedding]} if head not in tensors else {}
-        self.model_runner.reload_weights(weights_iterator=list({**tensors, **tied}.items()))
 
 
 class RolloutWorker:
@@ -128,13 +115,17 @@ class RolloutWorker:
             truncated=output.finish_reason == "length",
         )
 
-    def load_weights(self, path: str, version: int, probe_ids: Sequence[int]) -> Fingerprint:
-        """Takes over the weights in `path` and answers with the fingerprint of what this engine now computes."""
-        self.llm.collective_rpc("reload_from_file", args=(path,))
+    def weight_layouts(self) -> list[Layout]:
+        """What the parameters of each of this engine's processes are made of."""
+        return list(self.llm.collective_rpc("weight_layout"))
+
+    def load_weights(self, path: str, version: int, probe_ids: Sequence[int]) -> Proof:
+        """Takes over the weights in `path` and proves what this engine now holds and computes."""
+        digests = tuple(self.llm.collective_rpc("reload_from_file", args=(path,)))
         # A cached prefix was computed with the old weights and would silently be used on.
         self.llm.reset_prefix_cache()
         self.version = version
-        return Fingerprint(version, checksum(read_weights(Path(path))), self._probe(probe_ids))
+        return Proof(version, digests, self._probe(probe_ids))
 
     def _probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         from vllm import SamplingParams

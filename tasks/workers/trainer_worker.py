@@ -23,7 +23,7 @@ from sgpo_core.rl.linear_logprobs import as_logprob_head
 from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
-from tasks.workers.weight_sync import checksum, write_weights
+from tasks.workers.weight_sync import Digests, Layout, expected_digests, write_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -234,8 +234,9 @@ class TrainerWorker:
             logprobs, _ = self.engine(collate([forward_sample(ids[:1], ids[1:])]).to(self.device))
         return tuple(logprobs.cpu().tolist())
 
-    def export(self, path: str) -> int:
-        """Rank 0 writes the weights as one safetensors file, whole or not at all, and returns their checksum."""
+    def export(self, path: str, layouts: Sequence[Layout] = ()) -> tuple[Digests, ...]:
+        """Rank 0 writes the weights as one safetensors file, whole or not at all, and returns the digests that the
+        parameters of engines of these layouts have to have."""
         import deepspeed
 
         tensors: dict[str, Tensor] = {}
@@ -244,9 +245,9 @@ class TrainerWorker:
                 if self.rank == 0:
                     tensors[name] = parameter.detach().cpu().clone()
         if self.rank != 0:
-            return 0
+            return ()
         write_weights(Path(path), tensors)
-        return checksum(tensors)
+        return expected_digests(tensors, layouts) if layouts else ()
 
     def save(self, folder: str) -> None:
         self.engine.save_checkpoint(folder, tag="state", client_state={"steps_done": self.steps_done})

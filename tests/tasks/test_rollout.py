@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from safetensors.torch import load_file
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.data import ModelSettings
@@ -25,10 +27,10 @@ from tasks.engines.cluster import Engines, engines_for
 from tasks.engines.generation import generate_groups
 from tasks.engines.sync import sync_engines
 from tasks.workers.rollout_worker import Completion, Request, Sampling
-from tasks.workers.weight_sync import checksum, write_weights
 from tests.helpers import rollout, rollout_group
 
 CONFIG = load_run("tiny")
+Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -82,37 +84,88 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
     assert completion.truncated == (completion.token_ids[-1] not in sampling(policy).stop_ids)
 
 
-def test_engine_with_other_weights_is_noticed(running: Engines, prompts: list[list[int]], tmp_path: Path) -> None:
-    """Trained by one step without a sync, the trainer no longer agrees with what the engines hold."""
-    path = tmp_path / "weights.safetensors"
-    running.on_all_ranks("export", str(path))
-    before = ray.get(running.rollouts[0].load_weights.remote(str(path), 7, prompts[0]))
-    from safetensors.torch import load_file
-
-    moved = {name: tensor + 0.01 for name, tensor in load_file(path).items()}
-    write_weights(path, moved)
-    after = ray.get(running.rollouts[0].load_weights.remote(str(path), 7, prompts[0]))
-    assert before.checksum != after.checksum == checksum(moved)
-    assert before.difference(after) > 1e-3
-
-    class Deaf:
-        """An engine that ignores the sync; the failure can't be provoked in a real one."""
-
-        class load_weights:
-            @staticmethod
-            def remote(*_: object) -> object:
-                return ray.put(after)
-
-    stale = Engines((Deaf(),), running.trainers, running.sync_dir)
-    with pytest.raises(RuntimeError, match="does not hold the trainer's weights"):
-        sync_engines(stale, 7, prompts[0], 1e-4)
-    sync_engines(running, 8, prompts[0], 1e-4)  # and a real sync repairs it
+def left_out(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if "layers.1.mlp.down_proj" not in name}
 
 
-def test_checksum_sees_swapped_rows_and_swapped_tensors() -> None:
-    a, b = torch.arange(6.0).reshape(2, 3), torch.ones(2, 3)
-    assert checksum({"a": a, "b": b}) == checksum({"b": b.clone(), "a": a.clone()})
-    assert len({checksum(t) for t in ({"a": a, "b": b}, {"a": b, "b": a}, {"a": a.flip(0), "b": b}, {"a": a})}) == 4
+def part_of_a_fused_one_left_out(tensors: Tensors) -> Tensors:
+    return {name: tensor for name, tensor in tensors.items() if "layers.0.self_attn.k_proj.weight" not in name}
+
+
+def layers_swapped(tensors: Tensors) -> Tensors:
+    other = {"0": "1", "1": "0"}
+    return {re.sub(r"layers\.(\d)", lambda m: f"layers.{other[m[1]]}", name): tensors[name] for name in tensors}
+
+
+def norm_of_before(tensors: Tensors) -> Tensors:
+    return {name: tensor * 0.5 if name == "model.norm.weight" else tensor for name, tensor in tensors.items()}
+
+
+def embedding_moved(tensors: Tensors) -> Tensors:
+    return {name: tensor + 1e-6 if "embed_tokens" in name else tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (left_out, r"model\.layers\.1\.mlp\.down_proj"),
+        (
+            part_of_a_fused_one_left_out,
+            r"1 of \d+ parameters different \(model\.layers\.0\.self_attn\.qkv_proj\.weight",
+        ),
+        (layers_swapped, r"\d+ of \d+ parameters different \(model\.layers\.0\."),
+        (norm_of_before, r"1 of \d+ parameters different \(model\.norm\.weight"),
+        (embedding_moved, r"2 of \d+ parameters different \(lm_head\.weight"),  # it is the head, too
+    ],
+)
+def test_an_engine_that_holds_other_weights_stops_the_run(
+    running: Engines, prompts: list[list[int]], tamper: Callable[[Tensors], Tensors], said: str
+) -> None:
+    """The file is whole, and what the engine makes of it is not: `tamper` is between the two."""
+
+    def broken(worker: Any) -> None:
+        from tasks.workers import weight_reload
+
+        weight_reload.read_weights = lambda path: tamper(load_file(path))
+
+    def mended(worker: Any) -> None:
+        from tasks.workers import weight_reload
+
+        weight_reload.read_weights = load_file
+
+    engine = running.rollouts[-1]
+    ray.get(engine.__ray_call__.remote(broken))
+    try:
+        with pytest.raises(RuntimeError, match=f"rollout engine 1 does not hold the trainer's weights.*{said}"):
+            sync_engines(running, 7, prompts[0], 1e-4)
+    finally:
+        ray.get(engine.__ray_call__.remote(mended))
+    assert sync_engines(running, 8, prompts[0], 1e-4).mean < 1e-5, "a real sync repairs it"
+
+
+def test_a_reload_that_does_nothing_stops_the_run(running: Engines, prompts: list[list[int]]) -> None:
+    def broken(worker: Any) -> None:
+        runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
+        runner.reload_weights = lambda **_: None
+
+    def mended(worker: Any) -> None:
+        runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
+        del runner.reload_weights
+
+    engine = running.rollouts[0]
+    ray.get(engine.__ray_call__.remote(broken))
+    try:
+        with pytest.raises(RuntimeError, match=r"rollout engine 0 does not hold .* parameters not loaded"):
+            sync_engines(running, 9, prompts[0], 1e-4)
+    finally:
+        ray.get(engine.__ray_call__.remote(mended))
+    sync_engines(running, 10, prompts[0], 1e-4)
+
+
+def test_an_engine_that_computes_otherwise_stops_the_run(running: Engines, prompts: list[list[int]]) -> None:
+    """The digests are equal and the arithmetic is not: a limit that no engine can keep stands for it."""
+    with pytest.raises(RuntimeError, match=r"computes other log-probabilities.*cluster\.sync_tolerance=1e-12"):
+        sync_engines(running, 11, prompts[0], 1e-12)
 
 
 def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""What vLLM's own processes (one a GPU) learn from us: to read new weights themselves, each its part, and to say what
+they then hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tasks.workers.weight_sync import Digests, Layout, Part, digest, read_weights
+
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+class WeightReload:
+    """Mixed into vLLM's worker (`worker_extension_cls`)."""
+
+    model_runner: Any
+
+    def weight_layout(self) -> Layout:
+        """What each parameter of this process is made of, in names of the Hugging Face model."""
+        model = self.model_runner.get_model()
+        packed = getattr(model, "packed_modules_mapping", {})
+        tied = bool(getattr(model.config, "tie_word_embeddings", False))
+        layout = {}
+        for module_name, module in model.named_modules():
+            for parameter_name, _ in module.named_parameters(recurse=False):
+                name = f"{module_name}.{parameter_name}"
+                layout[name] = tuple(_parts(module, module_name, parameter_name, packed))
+        if tied and HEAD in layout:
+            layout[HEAD] = layout[EMBEDDING]
+        return layout
+
+    def reload_from_file(self, path: str) -> Digests:
+        """Loads the weights, and answers with a digest of each parameter of this process."""
+        tensors = read_weights(Path(path))
+        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
+        tied = {HEAD: tensors[EMBEDDING]} if HEAD not in tensors else {}
+        model = self.model_runner.get_model()
+        with observed_before_packing(model) as packed:
+            self.model_runner.reload_weights(weights_iterator=list({**tensors, **tied}.items()))
+        return packed | resident_digests(model)
+
+
+def _parts(module: Any, module_name: str, parameter: str, packed: dict[str, list[str]]) -> Iterator[Part]:
+    """How vLLM spreads this parameter; whatever is of no parallel kind is whole in every process."""
+    from vllm.model_executor.layers.linear import (
+        ColumnParallelLinear,
+        MergedColumnParallelLinear,
+        QKVParallelLinear,
+        RowParallelLinear,
+    )
+    from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+
+    prefix, _, last = module_name.rpartition(".")
+    names = [f"{prefix}.{source}.{parameter}" for source in packed.get(last, [last])]
+    names = [name.removeprefix(".") for name in names]
+    if isinstance(module, QKVParallelLinear):
+        places = [module.tp_rank, *[module.tp_rank // module.num_kv_head_replicas] * 2]
+        for name, size, place in zip(names, module.output_partition_sizes, places, strict=True):
+            yield Part(name, 0, place * size, size)
+    elif isinstance(module, MergedColumnParallelLinear):
+        for name, size in zip(names, module.output_partition_sizes, strict=True):
+            yield Part(name, 0, module.tp_rank * size, size)
+    elif isinstance(module, ColumnParallelLinear):
+        yield Part(names[0], 0, module.tp_rank * module.output_size_per_partition, module.output_size_per_partition)
+    elif isinstance(module, RowParallelLinear) and parameter == "weight":
+        yield Part(names[0], 1, module.tp_rank * module.input_size_per_partition, module.input_size_per_partition)
+    elif isinstance(module, VocabParallelEmbedding):
+        rows = module.shard_indices.org_vocab_end_index - module.shard_indices.org_vocab_start_index
+        padding = module.num_embeddings_per_partition - rows
+        yield Part(names[0], 0, module.shard_indices.org_vocab_start_index, rows, padding)
+    else:
+        yield Part(names[0])
+
+
+@contextmanager
+def observed_before_packing(model: Any) -> Iterator[Digests]:
+    """The digests of the parameters of every layer that vLLM processes after it was loaded, taken right before: on the
+    CPU it then packs a linear layer's weight for its own kernels and leaves an empty tensor."""
+    names = {id(module): name for name, module in model.named_modules()}
+    kinds = {type(module.quant_method) for module in model.modules() if hasattr(module, "quant_method")}
+    found: Digests = {}
+    originals = {kind: kind.process_weights_after_loading for kind in kinds}
+
+    def observing(original: Any) -> Any:
+        def process(method: Any, layer: Any, *arguments: Any, **keywords: Any) -> Any:
+            if id(layer) in names:
+                prefix = names[id(layer)]
+                found.update({f"{prefix}.{n}": digest(p) for n, p in layer.named_parameters(recurse=False)})
+            return original(method, layer, *arguments, **keywords)
+
+        return process
+
+    for kind, original in originals.items():
+        kind.process_weights_after_loading = observing(original)
+    try:
+        yield found
+    finally:
+        for kind, original in originals.items():
+            kind.process_weights_after_loading = original
+
+
+def resident_digests(model: Any) -> Digests:
+    """Of all parameters that are there as they were loaded: not those that were packed away."""
+    parameters: Iterator[tuple[str, torch.Tensor]] = model.named_parameters(remove_duplicate=False)
+    return {name: digest(parameter) for name, parameter in parameters if parameter.numel()}
