@@ -170,6 +170,14 @@ def test_local_problem_file_with_a_broken_row(policy: str, tmp_path: Path) -> No
     assert done["final_metrics"]["rollout/tokens"] > 0
 
 
+def test_bfloat16_passes_its_syncs(policy: str) -> None:
+    """Engines and trainer in bfloat16; a probe's token may differ by a tenth of a nat, its mean does not."""
+    done = run(policy, "model.dtype=bfloat16", "iterations=2", "algorithm.credit.scope=all_incorrect")
+    for iteration in (0, 1, 2):
+        record = json.loads((Path(done["run_dir"]) / f"iterations/{iteration:06d}/metrics.json").read_text())["metrics"]
+        assert 1e-4 < record["policy/sync_probe_diff"] < 0.15
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
