@@ -34,6 +34,7 @@ OTHER = {
     "algorithm.loss.tis_cap": 2.0,
     "train.betas": [0.8, 0.98],
     "groups": "negative",
+    "cluster.sync_tolerance": 0.25,
     "checkpoint.model": "other",
     "prompt": "{problem} ?",
     "judge.engine.dtype": "bfloat16",
