@@ -23,11 +23,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from sgpo_core.grading.answer_forms import canonical, decided, sides
+from sgpo_core.grading.answer_forms import canonical, decided, is_no_number, says_more, sides, without_unit
 from sgpo_core.types import Grade, Outcome, RolloutGroup
 
 # Two results that were graded by different versions are not compared: raise it with every change of what comes out.
-GRADER = f"boxed/2, math-verify {metadata.version('math-verify')}"
+GRADER = f"boxed/3, math-verify {metadata.version('math-verify')}"
 TAIL_CHARACTERS = 16_384  # of a response, in which its answer is looked for
 MAX_ANSWER_CHARACTERS = 1_024
 START_DEADLINE_S = 60.0  # for a child to import its libraries, 1-2 s on an idle machine
@@ -36,9 +36,6 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a bracket
 # 007, +7, 1,234 and its other forms 1{,}234  1,\!234  1\,234  1 234
 _INTEGER = re.compile(r"([+-]?)([1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,| )\d{3})+|\d+)", re.ASCII)
-# A sum or product that is left to do. Where a plain integer is asked for it is no answer: restating the problem
-# ("284471 + 936979") is equal to it and would be the easiest way to a reward.
-_UNDONE = re.compile(r"[\d)}]\s*(?:[-+*×·]|\\times|\\cdot)\s*[\d({\\]")
 
 
 def extract_answer(text: str) -> str | None:
@@ -89,8 +86,8 @@ def _quick_outcome(gold: str, answer: str) -> Outcome | None:
     if expected is None:
         same = decided(gold, answer)
     else:
-        *before, last = (_integer(side) for side in sides(answer))
-        if last is None and _UNDONE.search(answer):
+        *before, last = (_integer(without_unit(side)) for side in sides(answer))
+        if says_more(answer) or (last is None and is_no_number(answer)):
             return Outcome.WRONG
         same = last == expected and all(side in (None, last) for side in before) if last is not None else None
     return None if same is None else Outcome.CORRECT if same else Outcome.WRONG
