@@ -9,12 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgpo_core.storage.rollout_table import SCHEMA
-from sgpo_core.types import Grade, Outcome, Problem, Rollout, RolloutGroup
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -62,23 +60,6 @@ def group_slices(groups: Sequence[int]) -> list[slice]:
     """The rows of each group, in order."""
     starts = [i for i, g in enumerate(groups) if i == 0 or g != groups[i - 1]]
     return [slice(a, b) for a, b in zip(starts, [*starts, len(groups)][1:], strict=True)]
-
-
-def rollout(text: str = "", truncated: bool = False, grade: Outcome | None = None, sample: int = 0) -> Rollout:
-    """A response as far as its text and its grade go."""
-    nothing = np.zeros(0)
-    return Rollout(
-        sample,
-        text,
-        truncated,
-        nothing.astype(np.int32),
-        nothing.astype(np.float32),
-        grade=Grade(grade) if grade else None,
-    )
-
-
-def rollout_group(number: int, problem: Problem, rollouts: Sequence[Rollout]) -> RolloutGroup:
-    return RolloutGroup(number, problem, np.zeros(0, np.int32), tuple(rollouts))
 
 
 def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:

@@ -36,5 +36,5 @@ class EvaluationConfig(Settings):
 
 
 def load_evaluation(overrides: Sequence[str] = ()) -> EvaluationConfig:
-    """conf/evaluation/default.yaml and Hydra overrides."""
+    """conf/benchmark_eval/default.yaml and Hydra overrides."""
     return load_preset(EvaluationConfig, "benchmark_eval", "default", overrides)

@@ -11,7 +11,7 @@ from sgpo_core.config.base import Fraction, Operational, Positive, Settings, fin
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.loading import load_preset, presets
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
-from sgpo_core.config.warm_start import load_warm_start
+from sgpo_core.config.warm_start import warm_start_key
 
 
 class CorruptionSettings(Settings):
@@ -78,7 +78,7 @@ class JudgeTrainingConfig(Settings):
     @property
     def key(self) -> str:
         """Name of the cached result. How the work is spread over actors is not part of it."""
-        origins = [load_warm_start(name).key if is_warm_start(name) else name for name in (self.base, self.policy)]
+        origins = [warm_start_key(name) if is_warm_start(name) else name for name in (self.base, self.policy)]
         return f"{self.preset}-{fingerprint([self.deciding(), origins])}"
 
 

@@ -15,7 +15,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import judge_key
 from sgpo_core.config.loading import load_preset
 from sgpo_core.config.training import CheckpointSettings, ClusterSettings, DeepSpeedSettings, TagSettings, TrainSettings
-from sgpo_core.config.warm_start import load_warm_start
+from sgpo_core.config.warm_start import warm_start_key
 
 
 class TrainingConfig(Settings):
@@ -44,7 +44,7 @@ class TrainingConfig(Settings):
 
     def _identity(self) -> list[Any]:
         """All that decides the result: these settings, and what the presets that they name stand for."""
-        start = load_warm_start(self.model.warm_start).key if self.model.warm_start else None
+        start = warm_start_key(self.model.warm_start) if self.model.warm_start else None
         return [self.deciding(), start, judge_key(self.judge)]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:

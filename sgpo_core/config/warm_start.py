@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from pydantic import Field
 
@@ -53,10 +54,16 @@ class WarmStartConfig(Settings):
     @property
     def key(self) -> str:
         """Name of the cached result. How the work is spread over actors is not part of it."""
-        base = load_warm_start(self.base).key if self.base else None
+        base = warm_start_key(self.base) if self.base else None
         return f"{self.preset}-{fingerprint([self.deciding(), base])}"
 
 
 def load_warm_start(preset: str, overrides: Sequence[str] = ()) -> WarmStartConfig:
     """The settings of a warm start: conf/warm_start/<preset>.yaml and Hydra overrides."""
     return load_preset(WarmStartConfig, "warm_start", preset, overrides)
+
+
+@cache
+def warm_start_key(preset: str) -> str:
+    """The key of a preset as it is in conf/, read once a process: every run that starts from it is named by it."""
+    return load_warm_start(preset).key

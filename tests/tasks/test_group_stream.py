@@ -11,10 +11,11 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.grading.grader import AnswerGrader
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.rule import rule
-from sgpo_core.types import Judgment, Outcome, Problem, RolloutGroup, Verdict
+from sgpo_core.types import Judgment, Problem, RolloutGroup, Verdict
 from tasks.judges.group_judge import GroupJudge
 from tasks.judges.group_stream import GroupStream
-from tests.helpers import rollout, rollout_group
+from tests.records import WRONG, rollout
+from tests.records import group as group_of
 
 PROBLEMS = chains.make_problems(6, seed=5)
 
@@ -34,7 +35,7 @@ def wrong_at(problem: Problem, step: int) -> str:
 
 
 def group(number: int, texts: Sequence[str]) -> RolloutGroup:
-    return rollout_group(number, PROBLEMS[number], [rollout(text) for text in texts])
+    return group_of(number, [rollout(text=text) for text in texts], PROBLEMS[number])
 
 
 def test_every_wrong_response_of_an_all_negative_group_is_judged(grader: AnswerGrader) -> None:
@@ -99,9 +100,9 @@ def test_a_saved_table_is_judged_as_the_stream_did_and_a_truncated_step_is_not_r
         )
 
     text = wrong_at(PROBLEMS[0], 3)
-    wrong = [rollout(text, grade=Outcome.WRONG), rollout(text[:60], truncated=True, grade=Outcome.WRONG)]
+    wrong = [rollout(text=text, grade=WRONG), rollout(text=text[:60], truncated=True, grade=WRONG)]
     known = {(0, 0): Judgment(Verdict(2))}
-    [judged] = GroupJudge(noting, "all_negative").complete([rollout_group(0, PROBLEMS[0], wrong)], known)
+    [judged] = GroupJudge(noting, "all_negative").complete([group_of(0, wrong, PROBLEMS[0])], known)
     assert [len(item.steps) for item in asked] == [2], "row 0 was known; of row 1's three steps the last is cut off"
     judgments = [r.judgment for r in judged.rollouts]
     assert [j and j.verdict.first_error_step for j in judgments] == [2, 1]

@@ -20,14 +20,14 @@ from sgpo_core.config.run import load_run
 from sgpo_core.data.problems import load_problems, problems_of_iteration
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.run_dir import RunPaths
-from sgpo_core.types import Outcome, Problem, Rollout
+from sgpo_core.types import Rollout
 from tasks import rollout as rollouts
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
 from tasks.engines.generation import generate_groups
 from tasks.engines.sync import sync_engines
 from tasks.workers.rollout_worker import Completion, Request, Sampling
-from tests.helpers import rollout, rollout_group
+from tests.records import RIGHT, WRONG, group, rollout
 
 CONFIG = load_run("tiny")
 Tensors = dict[str, torch.Tensor]
@@ -178,10 +178,7 @@ def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:
         solved |= {p.id for p in chosen[:2]}
         rollout_table.write(
             run.paths.rollouts(iteration),
-            [
-                rollout_group(g, p, [graded(p.id in solved or sample == 1) for sample in range(2)])
-                for g, p in enumerate(chosen)
-            ],
+            [group(g, [graded(p.id in solved or sample == 1) for sample in range(2)], p) for g, p in enumerate(chosen)],
         )
     again = rollouts._problems(run, 3, 0)
     assert len(again) == 4 and not solved & {p.id for p in again}
@@ -195,13 +192,12 @@ def test_a_resumed_iteration_counts_its_rounds_as_the_first_time(
     config = load_run("tiny", ["algorithm=dapo", "sampling.problems=4"])
     run: Any = SimpleNamespace(config=config, paths=RunPaths(tmp_path))
     groups = [(False, True) if g < found else (False, False) for found in mixed for g in range(4)]
-    problem = Problem("p", "", "")
     rollout_table.write(
         run.paths.rollouts(1),
-        [rollout_group(number, problem, [graded(c) for c in correct]) for number, correct in enumerate(groups)],
+        [group(number, [graded(c) for c in correct]) for number, correct in enumerate(groups)],
     )
     assert list(rollouts.sampling_rounds(run, 1)) == rounds
 
 
 def graded(correct: bool) -> Rollout:
-    return rollout(grade=Outcome.CORRECT if correct else Outcome.WRONG)
+    return rollout(grade=RIGHT if correct else WRONG)

@@ -13,7 +13,7 @@ import pytest
 from sgpo_core.analysis.metrics import METRICS, as_markdown, rollout_metrics
 from sgpo_core.evaluation.scores import GradedResponse, score
 from sgpo_core.types import Credit, Grade, Judgment, Outcome, Rollout, RolloutGroup, Verdict
-from tests.core.records import group, ints, rollout
+from tests.records import group, ints, rollout
 
 ROOT = Path(__file__).resolve().parents[3]
 

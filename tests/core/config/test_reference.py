@@ -11,7 +11,9 @@ from sgpo_core.config.loading import Setting, describe, load_preset
 from sgpo_core.config.offline import OfflineConfig
 from sgpo_core.config.reference import as_markdown
 from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
+from sgpo_core.config.warm_start import load_warm_start
 
+TINY = load_run("tiny")
 ROOT = Path(__file__).resolve().parents[3]
 # Settings that have to agree with others, or that have few values: another valid one.
 OTHER = {
@@ -85,7 +87,7 @@ def settings_of(model: type[TrainingConfig]) -> list[Setting]:
 
 @pytest.mark.parametrize("setting", settings_of(RunConfig), ids=lambda s: s.key)
 def test_a_setting_is_in_the_id_exactly_when_it_decides_the_result(setting: Setting) -> None:
-    base = changed(load_run("tiny"), TOGETHER.get(setting.key, {}))
+    base = changed(TINY, TOGETHER.get(setting.key, {}))
     other = changed(base, {setting.key: other_value(setting)})
     assert other != base
     assert (other.run_id != base.run_id) is setting.decides
@@ -111,12 +113,9 @@ def test_how_the_work_is_spread_is_not_in_an_id() -> None:
 
 def test_a_run_names_what_its_presets_stand_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """A warm start whose settings change is another start, and a run from it another run."""
-    from sgpo_core.config import run as module
-    from sgpo_core.config.warm_start import load_warm_start
-
     before = load_run("tiny").run_id
-    longer = load_warm_start("tiny", ["batch_size=47"])
-    monkeypatch.setattr(module, "load_warm_start", lambda name: longer)
+    longer = load_warm_start("tiny", ["batch_size=47"]).key
+    monkeypatch.setattr("sgpo_core.config.run.warm_start_key", lambda name: longer)
     assert load_run("tiny").run_id != before
 
 

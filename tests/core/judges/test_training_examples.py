@@ -21,7 +21,7 @@ from sgpo_core.judges.training_examples import (
 )
 from sgpo_core.storage import rollout_table
 from sgpo_core.types import Judgment, Problem, Rollout, Verdict
-from tests.core.records import group, rollout
+from tests.records import group, rollout
 
 # 57 + 68: 7 + 8 = 15, carry 1; 5 + 6 + 1 = 12; answer 125.
 PROBLEM = Problem(

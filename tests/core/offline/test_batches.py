@@ -12,7 +12,7 @@ from sgpo_core.offline.batches import OfflineBatches, chosen_groups
 from sgpo_core.offline.store import Groups, Responses, write_shard
 from sgpo_core.storage.rollout_table import to_table
 from sgpo_core.types import Grade, Outcome
-from tests.core.records import WRONG, group, rollout
+from tests.records import WRONG, group, rollout
 
 COLUMNS = ["group", "grade", "response"]
 # Five groups over two shards: all-negative, mixed, all-positive, one with nothing gradable, wrong or not gradable.

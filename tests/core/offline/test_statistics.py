@@ -6,7 +6,7 @@ import json
 
 from sgpo_core.offline.statistics import Statistics, as_rows, mean, quantile, warnings
 from sgpo_core.types import Credit, Grade, Judgment, Outcome, Rollout, Verdict
-from tests.core.records import group, ints, rollout
+from tests.records import group, ints, rollout
 
 
 def response(

@@ -16,7 +16,7 @@ import pytest
 from sgpo_core.config.algorithm import AlgorithmSettings
 from sgpo_core.rl.assignment import CreditAssignment
 from sgpo_core.types import Credit, Grade, Judgment, Outcome, Problem, Rollout, RolloutGroup, TokenLogprobs, Verdict
-from tests.core.records import FAILED, RIGHT, WRONG, floats, group, ints, rollout
+from tests.records import FAILED, RIGHT, WRONG, floats, group, ints, rollout
 
 EOS, STRADDLING = 0, 1
 TEXT, ENDS = "ab\ncde\nf", (3, 7, 8)

@@ -14,7 +14,7 @@ from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.rl.losses import policy_loss, token_logprobs
 from sgpo_core.rl.training_samples import TrainingSample, collate, forward_sample, policy_samples, split_over_ranks
 from sgpo_core.types import Credit, Rollout, RolloutGroup, TokenLogprobs
-from tests.core.records import floats, group, ints, rollout
+from tests.records import floats, group, ints, rollout
 
 Member = tuple[RolloutGroup, Rollout]
 

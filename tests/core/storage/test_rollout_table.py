@@ -26,7 +26,7 @@ from sgpo_core.types import (
     Verdict,
     VerdictStatus,
 )
-from tests.core.records import floats, group, ints, rollout
+from tests.records import floats, group, ints, rollout
 
 TEXT, FLAG, WHOLE, REAL = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 WHOLES, REALS = pa.list_(pa.int32()), pa.list_(pa.float32())
