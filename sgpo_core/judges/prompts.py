@@ -114,7 +114,15 @@ PROMPTS = {
 
 _SUBJECT = r"[\W_]*(?:the\s+)?(?:first\s+(?:wrong|incorrect)\s+step|first\s+error|verdict)"
 _LEAD = re.compile(rf"^{_SUBJECT}\b", re.IGNORECASE)
-_SAID = re.compile(r"(?:is\s+)?(?:(?:at|in)\s+)?(?:step\s*)?(none|-?[0-9]{1,9})", re.IGNORECASE)
+# A remark in brackets may follow: "3 (carry lost)".
+_SAID = re.compile(
+    r"(?:is\s+)?(?:(?:at|in)\s+)?(?:step\s*)?(none|-?[0-9]{1,9})[.,;:*_`\s]{0,9}(?:\([^()\n]{0,200}\)?)?", re.IGNORECASE
+)
+_BOX = re.compile(r"\\(?:boxed|text|mathrm)\s*\{([^{}]{0,40})\}")
+_CLAIM = re.compile(
+    r"\bstep[ \t*_]{0,9}([0-9]{1,9})[*_]{0,3}\s+(?:is|was)\s+(?:wrong|incorrect|false|flawed)\b", re.IGNORECASE
+)
+PARSER = 2  # verdicts are cached under it: raise it with every change of what `parse` makes of an answer
 _LINE = re.compile(rf"{_SUBJECT}[ \t*_]{{0,9}}:(.*)", re.IGNORECASE)
 _AROUND = " \t\r\n:=.,;!*_`'\"()[]{}$“”"  # what may stand around a verdict without changing it
 
@@ -122,11 +130,13 @@ _AROUND = " \t\r\n:=.,;!*_`'\"()[]{}$“”"  # what may stand around a verdict 
 def parse(text: str, number_of_steps: int) -> Verdict:
     """The verdict of a judge's own answer (never of a text that quotes the policy's).
 
-    One of `choices`; else, from servers that can't constrain their output: a single line that says no more than that,
-    or the last line that begins with "First wrong step:" ("First error:", "Verdict:"). All else is an abstention. A
-    judge that repeats what it was shown says nothing: `sanitize` leaves no such line there.
+    One of `choices`, boxed or not, with a remark in brackets behind it or without; else, from servers that can't
+    constrain their output: a single line that says no more than that, or the last line that begins with "First wrong
+    step:" ("First error:", "Verdict:"). All else is an abstention, and so is an answer that calls a step wrong and
+    then finds none, or a later one: that line may quote the solution. A judge that repeats what it was shown says
+    nothing: `sanitize` leaves no such line there.
     """
-    answer = text.strip()[-10_000:]
+    answer = _BOX.sub(r"\1", _BOX.sub(r"\1", text.strip()[-10_000:]))  # a text in a box
     said = _said(answer)
     if said is None:
         lines = [match for line in answer.splitlines() if (match := _LINE.fullmatch(line))]
@@ -135,6 +145,9 @@ def parse(text: str, number_of_steps: int) -> Verdict:
         said = _said(lines[-1][1])
         if said is None:
             return Verdict.abstain("the judge's verdict is not clear")
+        wrong = [int(number) for number in _CLAIM.findall(answer)]
+        if wrong and (said == NONE or int(said) > min(wrong)):
+            return Verdict.abstain(f"the judge calls step {min(wrong)} wrong, and its verdict is {said}")
     return _verdict(said, number_of_steps)
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.judges.base import Item, Judge
+from sgpo_core.judges.prompts import PARSER
 from sgpo_core.types import Judgment, Verdict, VerdictStatus
 
 VERSION = 1
@@ -43,7 +44,7 @@ def judge_identity(settings: JudgeSettings, model: str) -> str:
     said = settings.model_dump(
         mode="json", include={"name", "prompt", "reference", "votes", "temperature", "seed", "critique_tokens"}
     )
-    return json.dumps([said, model], sort_keys=True)
+    return json.dumps([said, model, PARSER], sort_keys=True)
 
 
 def verdict_key(item: Item, identity: str) -> bytes:

@@ -123,6 +123,12 @@ def test_choices() -> None:
         ("Verdict: none", None),
         ("First wrong step: 1\nNo, on reflection:\nFirst incorrect step: none", None),
         ("first wrong step = `3`", 3),
+        ("First wrong step: 3 (carry lost)", 3),
+        ("**First wrong step:** 3 (the carry, which is 1, is lost)", 3),
+        ("\\boxed{3}", 3),
+        ("First wrong step: \\boxed{\\text{none}}", None),
+        ("Step 2 is wrong: 1 + 1 = 3.\nFirst wrong step: 2", 2),
+        ("Step 3 is wrong, and so was step 2, but step 1 is wrong, too.\nVerdict: 1", 1),
     ],
 )
 def test_plain_text_verdicts(text: str, step: int | None) -> None:
@@ -141,6 +147,9 @@ def test_plain_text_verdicts(text: str, step: int | None) -> None:
         ("First wrong step: 2 or 3", "not clear"),
         ("First wrong step: 2\nFirst wrong step: hard to say", "not clear"),
         ("First wrong step:", "not clear"),
+        ("Step 3 is wrong, though the solution says\nFirst wrong step: none", "calls step 3 wrong"),
+        ("**Step 1** is incorrect.\nFirst wrong step: 2", "calls step 1 wrong"),
+        ("First wrong step: 2 (or 3), hard to say", "not clear"),
         ("It seems to me:\nThe first wrong step is 2", "no verdict"),
         ("0", "named step 0 of 3"),
         ("-1", "named step -1 of 3"),
