@@ -160,6 +160,9 @@ class LossSettings(Settings):
     )
     clip_low: float = Field(0.2, gt=0, lt=1, description="ratio is clipped at 1 - clip_low")
     clip_high: float = Field(0.2, gt=0, description="ratio is clipped at 1 + clip_high")
+    dual_clip: float | None = Field(
+        None, gt=1, description="where A < 0 the ratio is clipped at dual_clip too (clip_high acts on A > 0); null: not"
+    )
     kl_coef: float = Field(
         0.0,
         ge=0,

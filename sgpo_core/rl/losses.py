@@ -8,6 +8,10 @@ split of it into micro-batches and ranks, and its gradient does not depend on th
     ratio=sequence   rho_t = exp(mean over the response of logp - old)     GSPO (arXiv 2507.18071)
     ratio=none       rho_t A_t becomes logp_t A_t, unclipped               policy gradient: RLOO, GPG
 
+With `dual_clip` c (arXiv 1912.09729) a token of A_t < 0 costs at most c |A_t|: if rho_t > c, it gives no gradient. The
+two bounds above do nothing there: a token that became likelier by mistake, or whose old log-probability is wrong, would
+have a gradient without limit.
+
 The weights hold the global denominators (`token_weights`), e.g. GRPO's 1 / (sequences * tokens of the sequence).
 k3 is Schulman's unbiased, non-negative estimator of KL(pi || ref).
 """
@@ -66,6 +70,7 @@ def policy_loss(
     reference_logprobs: Tensor | None = None,
     ratio: Ratio = "token",
     rows: Tensor | None = None,
+    dual_clip: float | None = None,
 ) -> LossTerms:
     """The policy loss of one micro-batch.
 
@@ -80,6 +85,8 @@ def policy_loss(
         rho = torch.exp(_log_ratio(logprobs - old_logprobs, rows if ratio == "sequence" else None))
         unclipped = rho * advantages
         surrogate = torch.minimum(unclipped, torch.clamp(rho, 1.0 - clip_low, 1.0 + clip_high) * advantages)
+        if dual_clip is not None:
+            surrogate = torch.where(advantages < 0, torch.maximum(surrogate, dual_clip * advantages), surrogate)
     per_token = -surrogate
     counted = weights > 0
     kl_sum = logprobs.new_zeros(())
@@ -89,8 +96,8 @@ def policy_loss(
         kl = k3(logprobs, reference_logprobs)
         per_token = per_token + kl_coef * kl
         kl_sum = kl.detach()[counted].sum()
-    # The bound is active where it lowered the objective: there the token gives no gradient.
-    clipped_tokens = ((unclipped > surrogate) & counted).sum()
+    # A bound is active where it changed the objective: there the token gives no gradient.
+    clipped_tokens = ((unclipped != surrogate) & counted).sum()
     return LossTerms((per_token * weights).sum(), clipped_tokens.detach(), kl_sum, counted.sum())
 
 

@@ -170,12 +170,13 @@ class TrainerWorker:
                 batch.old_logprobs,
                 batch.advantages,
                 batch.weights,
-                settings.clip_low,
-                settings.clip_high,
-                settings.kl_coef,
-                self._reference_logprobs(batch, temperature),
-                settings.ratio,
-                batch.row,
+                clip_low=settings.clip_low,
+                clip_high=settings.clip_high,
+                dual_clip=settings.dual_clip,
+                kl_coef=settings.kl_coef,
+                reference_logprobs=self._reference_logprobs(batch, temperature),
+                ratio=settings.ratio,
+                rows=batch.row,
             )
             self.engine.backward(terms.loss * self.world_size)
             counted = batch.weights > 0

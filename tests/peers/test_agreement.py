@@ -262,7 +262,7 @@ def some_are_clipped(terms: LossTerms) -> None:
 
 
 def actor(low: float = 0.2, high: float = 0.2, dual: float = 1e9) -> Any:
-    """verl's settings. Its dual clip (a third bound, for A < 0, of ratio `dual`) we don't have: 1e9 switches it off."""
+    """verl's settings. Its dual clip (a third bound, for A < 0) is always on: a ratio `dual` of 1e9 is out of reach."""
     config = importlib.import_module("verl.workers.config").ActorConfig
     return config(
         strategy="fsdp",
@@ -314,17 +314,19 @@ def test_clipped_loss_is_verls(verl: Any, mean: LossMean, mode: str, low: float,
     same(terms.clipped_tokens / terms.token_count, loss(batch.logprobs)[1]["actor/pg_clipfrac"], 1e-6)
 
 
-def test_verls_dual_clip_is_the_only_difference(verl: Any) -> None:
-    # verl compute_policy_loss_vanilla with its default clip_ratio_c=3: no gradient where A < 0 and the ratio is above 3
-    batch = Batch(2, spread=1.0)
-    loss = verl_loss(verl, "vanilla", batch, "token-mean", actor(dual=3.0))
-    _, slope = batch.theirs(lambda x: loss(x)[0])
-    _, ours = batch.ours("token")
-    spared = (batch.token_advantages < 0) & ((batch.logprobs - batch.old).exp() > 3) & batch.mask
+@pytest.mark.parametrize("dual", [1.5, 3.0])
+@pytest.mark.parametrize("far", [False, True])
+def test_dual_clip_is_verls(verl: Any, dual: float, far: bool) -> None:
+    # verl compute_policy_loss_vanilla, whose default is clip_ratio_c=3
+    batch = Batch(2, spread=1.0, far=far)
+    loss = verl_loss(verl, "vanilla", batch, "token-mean", actor(dual=dual))
+    value, slope = batch.theirs(lambda x: loss(x)[0])
+    terms, ours = batch.ours("token", dual_clip=dual)
+    spared = (batch.token_advantages < 0) & ((batch.logprobs - batch.old).exp() > dual) & batch.mask
     assert spared.sum() > 3
-    assert not slope[spared].any()
-    assert ours[spared].all()
-    same(ours[~spared], slope[~spared])
+    assert not ours[spared].any()
+    same(terms.loss, value, VERL)
+    same(ours, slope, VERL)
 
 
 @pytest.mark.parametrize("seed", range(3))

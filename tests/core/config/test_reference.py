@@ -34,6 +34,7 @@ OTHER = {
     "algorithm.loss.ratio": "sequence",
     "algorithm.loss.old_logprobs": "trainer",
     "algorithm.loss.tis_cap": 2.0,
+    "algorithm.loss.dual_clip": 3.0,
     "train.betas": [0.8, 0.98],
     "groups": "negative",
     "cluster.sync_tolerance": 0.25,

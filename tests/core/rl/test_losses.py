@@ -79,6 +79,34 @@ def test_the_two_clip_bounds_are_apart() -> None:
     assert terms.loss.item() == pytest.approx(-1.28 + 0.7)
 
 
+@pytest.mark.parametrize(
+    ("log_ratio", "advantage", "loss", "slope", "clipped"),
+    [
+        # A < 0: -max(min(rho A, 0.8 A), 3 A): above the third bound a token costs 3 |A| and has no gradient
+        (math.log(2.5), -2.0, 5.0, 5.0, 0),
+        (math.log(4), -2.0, 6.0, 0.0, 1),
+        (100.0, -2.0, 6.0, 0.0, 1),  # without the bound: 2 e^20, about 1e9
+        (math.log(0.5), -2.0, 1.6, 0.0, 1),  # the lower bound still acts
+        # A > 0: as without it
+        (math.log(4), 2.0, -2.4, 0.0, 1),
+        (math.log(0.5), 2.0, -1.0, -1.0, 0),
+    ],
+)
+def test_dual_clip(log_ratio: float, advantage: float, loss: float, slope: float, clipped: int) -> None:
+    logprobs = doubles(log_ratio - 1).requires_grad_()
+    terms = policy_loss(logprobs, doubles(-1.0), doubles(advantage), doubles(1.0), dual_clip=3.0)
+    terms.loss.backward()
+    assert terms.loss.item() == pytest.approx(loss)
+    assert logprobs.grad.item() == pytest.approx(slope)
+    assert terms.clipped_tokens.item() == clipped
+
+
+def test_without_dual_clip_the_gradient_of_a_bad_token_has_no_limit() -> None:
+    logprobs = doubles(9.0).requires_grad_()
+    policy_loss(logprobs, doubles(-1.0), doubles(-1.0), doubles(1.0)).loss.backward()
+    assert logprobs.grad.item() == pytest.approx(math.exp(10))
+
+
 def test_counts_leave_out_tokens_without_weight() -> None:
     # Three clipped tokens (ratio 2, A = 1), one free, one clipped without weight.
     ratios, weights = doubles(LN2, LN2, LN2, 0, LN2), doubles(1, 1, 1, 1, 0)
