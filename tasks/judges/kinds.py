@@ -149,8 +149,9 @@ class EndpointKind(PromptedKind):
     calls_at_a_time = 8  # a slow reply holds up few others
 
     def missing(self, settings: JudgeSettings) -> list[str]:
-        api_key(settings.endpoint, base_url(settings.endpoint))  # refused here where they can't be used
-        return super().missing(settings)
+        if not (missing := super().missing(settings)):
+            api_key(settings.endpoint, base_url(settings.endpoint))  # refused here where they can't be used
+        return missing
 
     def model(self, settings: JudgeSettings) -> str:
         return f"{settings.model} at {base_url(settings.endpoint)}"  # models of two servers may share a name

@@ -36,8 +36,8 @@ _MORE_LR = 0.3  # of the learning rate, where steps are added
 @dataclass(frozen=True)
 class Course:
     """How a model is trained: `batch(step)` gives the samples of an optimizer step (all weights sum to 1), `test(steps
-    done)` what the model can do, of which the metric `gate` has to reach `threshold`. Where it does not, `more_steps`
-    are added, at most `more_rounds` times."""
+    done)` what the model can do, of which the metric `gate` has to reach `threshold` (setting: gate_<metric>). Where it
+    does not, `more_steps` are added, at most `more_rounds` times."""
 
     title: str
     steps: int
@@ -61,9 +61,10 @@ def train_until_good(course: Course, train: TrainSettings, engines: Engines, tra
         if metrics[course.gate] >= course.threshold:
             return metrics
         factors = [_MORE_LR * cosine(i, course.more_steps, 0) for i in range(course.more_steps)]
+    setting = f"gate_{course.gate.rpartition('/')[2]}"
     raise RuntimeError(
-        f"{course.title}: after {done} steps {course.gate} is {metrics[course.gate]:.1%}, {course.threshold:.0%} is "
-        f"wanted: {course.advice}"
+        f"{course.title}: after {done} steps {course.gate} is {metrics[course.gate]:.1%}, {setting}="
+        f"{course.threshold:.0%} is wanted: {course.advice}"
     )
 
 
