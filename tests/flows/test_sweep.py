@@ -10,6 +10,7 @@ import pytest
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import load_sweep
+from tasks.stage import Metrics
 from tests.helpers import SMALL, columns, run_module, start_from
 
 GRID = ["grid.algorithm=[grpo,sgpo]", "seeds=[0,1]", "experiment=sweep-test", "attempts=1"]
@@ -59,10 +60,10 @@ def test_a_run_that_fails_sinks_nothing_and_the_same_sweep_runs_just_it(
 ) -> None:
     from flows import online as module
 
-    def broken(run: Any, iteration: int) -> None:
+    def broken(run: Any, iteration: int) -> Metrics:
         if run.config.seed == 1 and run.config.algorithm.name == "sgpo" and iteration == 2:
             raise RuntimeError("the judge's disk is on fire")
-        real(run, iteration)
+        return real(run, iteration)
 
     real = module.judge
     with monkeypatch.context() as patch:
