@@ -101,7 +101,7 @@ demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
 test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-test-fast: setup ## Run the tests that start no engine and no server (under a minute)
+test-fast: setup ## Run the tests that start no engine and no server (about two minutes on two cores)
 	@$(VENV)/bin/python -m pytest tests/core tests/test_structure.py $(ARGS)
 
 test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
