@@ -128,6 +128,7 @@ LOOKED_AT: dict[str, Callable[[Any], str | int | None]] = {
 
 
 def in_words(name: str) -> str:
+    """What a cell of this column has to be, as an error says it."""
     if name == "grade":
         return f"one of {', '.join(Outcome)}, true, false, 1, 0"
     if name == "verdict_status":
