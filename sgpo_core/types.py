@@ -131,7 +131,8 @@ class Credit:
     """What a response earns, and what that makes of it in the update.
 
     `shaped_reward` is the reward that advantages are made of, in [0, 1] before shaping; `rts` the reasoning trajectory
-    score in [0, 1], None where the response was not judged. An `excluded` response (nothing is known of it: its judge
+    score in [0, 1), None where the response was not judged; `padded` whether it is longer than a solution is expected
+    to be. An `excluded` response (nothing is known of it: its judge
     abstained, or grading failed) and one that the algorithm's filter has `filtered` out stay out of every mean and std,
     get advantage 0 and give no gradient; the `shaped_reward` (0) of an excluded one is not used. `token_credit` float32
     [tokens] is the share of the advantage that each token gets; 0: no gradient.
@@ -139,6 +140,7 @@ class Credit:
 
     shaped_reward: float
     rts: float | None = None
+    padded: bool = False
     excluded: bool = False
     correct: bool = False
     filtered: bool = False

@@ -100,7 +100,7 @@ ROOMS = {
     "sgpo_core.chains": {"config", "types"},
     "sgpo_core.data": {"chains", "config", "grading", "types"},
     "sgpo_core.rl": {"config", "data", "types"},
-    "sgpo_core.analysis": {"rl", "storage", "types"},
+    "sgpo_core.analysis": {"data", "rl", "storage", "types"},
     "sgpo_core.judges": {"chains", "config", "data", "rl", "storage", "types"},
     "sgpo_core.offline": {"config", "data", "rl", "storage", "types"},
     "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},

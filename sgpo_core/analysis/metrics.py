@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 
+from sgpo_core.data.segmentation import segment, well_formed
 from sgpo_core.storage.rollout_table import vote_number
 from sgpo_core.types import Outcome, Rollout, RolloutGroup
 
@@ -31,6 +33,9 @@ METRICS: dict[str, Metric] = {
     "reward/outcome_mean": Metric("0..1", "mean outcome reward (1 correct, 0 else): accuracy on training problems", "flat: compare with reward/rts_mean, which should rise first"),
     "reward/shaped_mean": Metric("0..1", "mean reward after credit, excluded responses left out", "rises while accuracy does not: the judge is gamed or drifts"),
     "reward/rts_mean": Metric("0..1", "mean reasoning trajectory score of judged responses; absent when none was judged", "at 0: malformed responses or a judge that always says step 1"),
+    "reward/top_truncated_frac": Metric(_SHARE, "all-negative groups with signal whose best response was cut off; several that are equally good share the group", "above 0.1: what is learned is not to end; raise sampling.max_tokens, see docs/credit.md"),
+    "reward/top_padded_frac": Metric(_SHARE, "the same, whose best response is longer than a solution is expected to be", "above 0.3: algorithm.credit.reference_scale is too low for this policy (see rollout/length_ratio), or steps are added for their own sake"),
+    "reward/truncated_share": Metric(_SHARE, "share of all positive advantage that responses have which were cut off", "above rollout/truncated_frac: cutting off pays"),
     "judge/calls": Metric("count", "responses that the judge read", "0 under SGPO means no all-negative group is left"),
     "judge/abstained_frac": Metric(_SHARE, "judged responses of which nothing is known (the judge abstained, or found no wrong step in a wrong response); these are excluded", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
     "judge/cached_frac": Metric(_SHARE, "judged responses whose verdict was known already (the rule judge keeps none: 0)", "near 1 early in a run: the policy repeats itself"),
@@ -56,7 +61,8 @@ METRICS: dict[str, Metric] = {
     "rollout/tokens": Metric("count", "sampled tokens (offline: those of the batch, in every epoch again)", "-"),
     "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few: the format gate is off and steps are gamed"),
     "rollout/truncated_frac": Metric(_SHARE, "responses cut at sampling.max_tokens", "above 0.1: raise sampling.max_tokens"),
-    "rollout/steps_mean": Metric("count", "mean number of steps of a response", "drifts: step-count gaming; keep rts_denominator=max_reference"),
+    "rollout/steps_mean": Metric("count", "mean number of steps of a response", "drifts: step-count gaming; see algorithm.credit.expected_length"),
+    "rollout/length_ratio": Metric("ratio", "steps of a complete, well-formed response over those of the reference solution, median; absent without references of two steps or more", "far from algorithm.credit.reference_scale: set that to it"),
     "eval/<benchmark>/avg_at_k": Metric("0..1", "mean accuracy over k responses a problem", "-"),
     "eval/<benchmark>/avg_stderr": Metric("0..1", "standard error of avg@k over problems", "large against a difference: more problems or a larger k"),
     "eval/<benchmark>/avg_low": Metric("0..1", "lower end of the 95 % bootstrap interval of avg@k over problems", "-"),
@@ -116,7 +122,35 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics["reward/shaped_mean"] = _mean(counted)
     if rts := [credit.rts for credit in credits if credit.rts is not None]:
         metrics["reward/rts_mean"] = _mean(rts)
+    return metrics | _length_metrics(groups)
+
+
+def _length_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    """Whether length is paid for, and how long responses are beside the reference solutions."""
+    metrics: dict[str, float] = {}
+    paid = [(max(0.0, r.credit.advantage), r.truncated) for g in groups for r in g.rollouts if r.credit is not None]
+    if total := sum(advantage for advantage, _ in paid):
+        metrics["reward/truncated_share"] = sum(advantage for advantage, truncated in paid if truncated) / total
+    if tops := [_best_of(group) for group in groups if group.all_negative and group.has_signal]:
+        metrics["reward/top_truncated_frac"] = _mean([_mean([r.truncated for r in top]) for top in tops])
+        metrics["reward/top_padded_frac"] = _mean([_mean([r.credit is not None and r.credit.padded for r in top]) for top in tops])
+    if ratios := [ratio for group in groups for ratio in _length_ratios(group)]:
+        metrics["rollout/length_ratio"] = median(ratios)
     return metrics
+
+
+def _best_of(group: RolloutGroup) -> list[Rollout]:
+    """The responses of a group that have its largest advantage."""
+    advantages = [0.0 if r.credit is None else r.credit.advantage for r in group.rollouts]
+    return [r for r, advantage in zip(group.rollouts, advantages, strict=True) if advantage == max(advantages)]
+
+
+def _length_ratios(group: RolloutGroup) -> list[float]:
+    reference = len(segment(group.problem.reference or ""))
+    if reference < 2:
+        return []
+    complete = [r for r in group.rollouts if r.step_ends and not r.truncated and well_formed(r.text)]
+    return [len(r.step_ends or ()) / reference for r in complete]
 
 
 def _judge_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:

@@ -52,8 +52,13 @@ class CreditSettings(Settings):
     beta: float = Field(10.0, gt=0, description="steepness of the logistic that turns RTS into a reward")
     gamma: Fraction = Field(0.5, description="RTS at which a wrong response earns 1/2")
     rts_unit: Literal["steps", "tokens"] = Field("steps", description="what RTS counts")
-    rts_denominator: Literal["own", "max_reference"] = Field(
-        "max_reference", description="RTS divides by the response's length, or by the reference's where that is longer"
+    expected_length: Literal["reference", "group", "own"] = Field(
+        "reference",
+        description="how long a solution is expected to be: as the reference solution (where there is none, as group), "
+        "as the median of the group's complete responses, as the response itself (the paper; pays for length)",
+    )
+    reference_scale: float = Field(
+        1.0, gt=0, description="how many steps of the policy one step of the reference takes (rollout/length_ratio)"
     )
     format_gate: bool = Field(True, description="a malformed response has RTS 0")
     no_error_found: Literal["abstain", "last_step"] = Field(

@@ -15,7 +15,7 @@ import numpy as np
 from sgpo_core.config.algorithm import AlgorithmSettings
 from sgpo_core.data.segmentation import segment, tokens_before, well_formed
 from sgpo_core.rl.advantages import batch_advantages, lacks_signal
-from sgpo_core.rl.credit import CreditRule, Judged, group_credit
+from sgpo_core.rl.credit import CreditRule, Judged, correct_prefix, group_credit
 from sgpo_core.rl.filters import filtered_out
 from sgpo_core.rl.shaping import Sampled, shape
 from sgpo_core.rl.token_credit import entropy_share, truncated_importance
@@ -70,22 +70,20 @@ class CreditAssignment:
         """A response as the credit rule needs it, its lengths in the unit of `credit.rts_unit`."""
         grade, judgment, truncated = rollout.grade, rollout.judgment, rollout.truncated
         assert grade is not None, "credit comes after grading"
-        if judgment is None:  # its length is told, so that one in the judge's scope is not taken for an empty response
-            return Judged(grade.correct, grade.known, own_length=len(rollout.token_ids))
-        verdict, ends = judgment.verdict, rollout.step_ends or ()
-        whole = max(0, len(ends) - truncated)
-        prefix = whole if verdict.first_error_step is None else verdict.first_error_step - 1
-        reference = segment(problem.reference or "")
-        lengths = (prefix, len(ends), len(reference) or None, 1)
-        if self.algorithm.credit.rts_unit == "tokens":
-            before_last = self._tokens_of_steps(rollout, len(ends) - 1)
-            own = len(rollout.token_ids) - (not truncated)  # without end-of-sequence
-            known = len(self.encode(problem.reference or "")) if reference else None
-            before = min(own, self._tokens_of_steps(rollout, prefix))  # all of them: end-of-sequence is in no step
-            lengths = (before, own, known, own - before_last)
         parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
         formed = well_formed(rollout.text, truncated)
-        return Judged(grade.correct, grade.known, parsable, formed, truncated, verdict, *lengths)
+        verdict, steps = judgment.verdict if judgment else None, len(rollout.step_ends or ())
+        prefix = correct_prefix(verdict, steps) if verdict else 0
+        reference = segment(problem.reference or "")
+        known = len(reference) if len(reference) > 1 else None
+        own = steps
+        if self.algorithm.credit.rts_unit == "tokens":
+            own = len(rollout.token_ids) - (not truncated)  # without end-of-sequence
+            known = known and len(self.encode(problem.reference or ""))
+            prefix = self._tokens_of_steps(rollout, prefix)
+        if rollout.step_ends is None:  # so that one in the judge's scope is not taken for an empty response
+            own = len(rollout.token_ids)
+        return Judged(grade.correct, grade.known, parsable, formed, truncated, verdict, prefix, own, known)
 
     def _tokens_of_steps(self, rollout: Rollout, steps: int) -> int:
         """Sampled tokens that lie wholly in the first `steps` steps."""
@@ -93,15 +91,15 @@ class CreditAssignment:
         return tokens_before(rollout.token_ids.tolist(), end, self.decode)
 
     def _token_credit(self, rollout: Rollout, credit: Credit, advantage: float, no_signal: bool) -> FloatArray:
-        """Float32 [tokens]. None for a response that doesn't count; under `mask_after_error` none from the first wrong
-        step on of a wrong response that would be reinforced."""
+        """Float32 [tokens]. None for a response that doesn't count; under `mask_after_error` none behind the correct
+        prefix of a judged response that would be reinforced."""
         settings, tokens = self.algorithm, len(rollout.token_ids)
         if not credit.counts:
             return np.zeros(tokens, np.float32)
         share = np.ones(tokens, np.float32)
-        error = rollout.judgment.verdict.first_error_step if rollout.judgment else None
-        if settings.credit.mask_after_error and error is not None and advantage > 0:
-            share[self._tokens_of_steps(rollout, error - 1) :] = 0.0
+        if settings.credit.mask_after_error and rollout.judgment and advantage > 0:
+            right = correct_prefix(rollout.judgment.verdict, len(rollout.step_ends or ()))
+            share[self._tokens_of_steps(rollout, right) :] = 0.0
         if settings.needs_trainer_logprobs:
             assert rollout.recomputed is not None, "the algorithm needs the trainer's log-probabilities"
             if settings.loss.tis_cap is not None:

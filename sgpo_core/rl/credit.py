@@ -1,12 +1,19 @@
 """SGPO's credit: from the first wrong step to a reward (arXiv 2505.11595).
 
-    RTS    = steps before the first wrong one / denominator                  (reasoning trajectory score, in [0, 1])
+    RTS    = min(p, E - 1) / max(n, E)                                       (reasoning trajectory score, in [0, 1))
     reward = sigma(beta * (RTS - gamma)),  sigma(x) = 1 / (1 + exp(-x))      of a wrong response; a correct one has 1
 
-Decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`) and
-divides by (`rts_denominator`), what an abstention means (the response is excluded, never given a made-up score), the
-format gate, and that a wrong response without a wrong step contradicts the grader and so counts as an abstention
-(`no_error_found`).
+p: steps before the first wrong one; n: steps of the response; E: steps that a solution of this problem is expected to
+take. With E = n, RTS is the paper's p / n.
+
+E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
+off or not, earns (n - 1) / n, more than any real attempt. With E from elsewhere RTS falls with every step beyond E, and
+rises with no step that is left out: the best that a wrong response can earn is (E - 1) / E, with E steps of which all
+but the last, the answer, are right. docs/credit.md argues this and shows what it does.
+
+More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
+what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong
+response without a wrong step contradicts the grader and so counts as an abstention (`no_error_found`).
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Literal
 
 from sgpo_core.types import Credit, Verdict
@@ -25,9 +33,9 @@ Scope = Literal["none", "all_negative", "all_incorrect"]
 class Judged:
     """What credit needs to know of one response. Lengths are in units of `rts_unit` (steps or tokens).
 
-    `prefix_length`: units before the first wrong step (all whole ones where none is wrong);
-    `own_length`: units of the whole response, a cut-off step included; `reference_length`: units of the reference
-    solution, None where there is none. `verdict` is None where the response was not judged.
+    `prefix_length`: units of its correct prefix (`correct_prefix`); `own_length`: units of the whole response, a
+    cut-off step included; `reference_length`: units of the reference solution, None where there is none, or where that
+    is a single step, an answer without a solution. `verdict` is None where the response was not judged.
     """
 
     correct: bool
@@ -39,7 +47,6 @@ class Judged:
     prefix_length: int = 0
     own_length: int = 0
     reference_length: int | None = None
-    last_step_length: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,8 @@ class CreditRule:
     scope: Scope = "all_negative"
     beta: float = 10.0
     gamma: float = 0.5
-    rts_denominator: Literal["own", "max_reference"] = "max_reference"
+    expected_length: Literal["reference", "group", "own"] = "reference"
+    reference_scale: float = 1.0
     format_gate: bool = True
     no_error_found: Literal["abstain", "last_step"] = "abstain"
 
@@ -67,6 +75,14 @@ def must_judge(correct: Sequence[bool], scope: Scope) -> list[bool]:
     return [not c for c in correct]
 
 
+def correct_prefix(verdict: Verdict, steps: int) -> int:
+    """How many of a wrong response's steps count as right: those before its first wrong one. Where the judge finds
+    none, all but the last: that was cut off, or holds an answer which the grader knows to be wrong."""
+    if verdict.first_error_step is not None:
+        return verdict.first_error_step - 1
+    return max(0, steps - 1)
+
+
 def group_credit(group: Sequence[Judged], rule: CreditRule) -> list[Credit]:
     """The credit of every response of one group, in order.
 
@@ -74,40 +90,55 @@ def group_credit(group: Sequence[Judged], rule: CreditRule) -> list[Credit]:
     rewards are the outcome rewards, that is GRPO; a group all of whose judges abstained has no usable reward at all.
     """
     judge = must_judge([r.correct for r in group], rule.scope)
-    return [_credit(r, rule, judged) for r, judged in zip(group, judge, strict=True)]
+    typical = typical_length(group, rule.format_gate)
+    return [_credit(r, rule, typical, judged) for r, judged in zip(group, judge, strict=True)]
 
 
-def _credit(response: Judged, rule: CreditRule, judged: bool) -> Credit:
+def typical_length(group: Sequence[Judged], format_gate: bool) -> float | None:
+    """Median length of the group's complete responses, which fewer than half of them can't move far; None where all
+    were cut off or have no answer in the right form."""
+    complete = [r for r in group if r.graded and r.parsable and not r.truncated and (r.well_formed or not format_gate)]
+    return median(r.own_length for r in complete) if complete else None
+
+
+def expected_length(response: Judged, typical: float | None, rule: CreditRule) -> float | None:
+    """E: how long a solution of this problem is taken to be, None where nothing says so."""
+    if rule.expected_length == "reference" and response.reference_length is not None:
+        return rule.reference_scale * response.reference_length
+    if rule.expected_length == "own":
+        return None if response.truncated else float(response.own_length)
+    return typical
+
+
+def _credit(response: Judged, rule: CreditRule, typical: float | None, judged: bool) -> Credit:
     if not response.graded:
         return Credit(shaped_reward=0.0, excluded=True)
     if not judged:
         return Credit(float(response.correct), correct=response.correct)
-    rts = reasoning_trajectory_score(response, rule)
+    expected = expected_length(response, typical, rule)
+    rts = reasoning_trajectory_score(response, expected, rule)
     if rts is None:
         return Credit(shaped_reward=0.0, excluded=True)
-    return Credit(shaped_reward=logistic_reward(rts, rule.beta, rule.gamma), rts=rts)
+    padded = expected is not None and response.own_length > expected
+    return Credit(shaped_reward=logistic_reward(rts, rule.beta, rule.gamma), rts=rts, padded=padded)
 
 
-def reasoning_trajectory_score(response: Judged, rule: CreditRule) -> float | None:
-    """RTS of a wrong response, or None when nothing is known of it (the judge abstained).
+def reasoning_trajectory_score(response: Judged, expected: float | None, rule: CreditRule) -> float | None:
+    """RTS of a wrong response, or None when it can't be known: the judge abstained, or the response was cut off and
+    nothing says how long it would have become (`expected` is None).
 
     Empty, unparsable or (format gate) malformed: 0, whatever the judge says. Truncated: the whole steps before the
-    first wrong one count, and finding no wrong step is no contradiction there. `max_reference` divides by the longer of
-    the response and the reference, so that a shorter malformed solution can't score higher.
+    first wrong one count, and finding no wrong step is no contradiction there.
     """
     if response.own_length == 0 or not response.parsable or (rule.format_gate and not response.well_formed):
         return 0.0
     verdict = response.verdict
     if verdict is None:
         raise ValueError("a response in the scope of the judge has no verdict: judge it first, or use scope=none")
-    if verdict.abstained:
+    if verdict.abstained or expected is None:
         return None
-    prefix = response.prefix_length
-    if verdict.first_error_step is None and not response.truncated:
-        if rule.no_error_found == "abstain":
-            return None
-        prefix -= response.last_step_length
-    denominator = response.own_length
-    if rule.rts_denominator == "max_reference":
-        denominator = max(denominator, response.reference_length or 0)
-    return prefix / denominator
+    if verdict.first_error_step is None and not response.truncated and rule.no_error_found == "abstain":
+        return None
+    # One unit of E is the answer, which a wrong response has not got right: so a step too many never pays.
+    counted = min(response.prefix_length, max(0.0, expected - 1))
+    return counted / max(response.own_length, expected)

@@ -80,6 +80,7 @@ RECOMPUTED = {
 }
 CREDITED = {
     "rts": "rollout.credit.rts",
+    "padded": "rollout.credit.padded",
     "shaped_reward": "rollout.credit.shaped_reward",
     "excluded": "rollout.credit.excluded",
     "filtered": "rollout.credit.filtered",
@@ -251,6 +252,7 @@ def _credit(cells: _Cells, grade: Grade | None) -> Credit | None:
     return Credit(
         reward,
         rts=get("rts"),
+        padded=get("padded", False),
         excluded=get("excluded", False),
         correct=grade is not None and grade.correct,
         filtered=get("filtered", False),

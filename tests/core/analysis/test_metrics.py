@@ -12,7 +12,7 @@ import pytest
 
 from sgpo_core.analysis.metrics import METRICS, as_markdown, rollout_metrics
 from sgpo_core.evaluation.scores import GradedResponse, score
-from sgpo_core.types import Credit, Grade, Judgment, Outcome, Rollout, RolloutGroup, Verdict
+from sgpo_core.types import Credit, Grade, Judgment, Outcome, Problem, Rollout, RolloutGroup, Verdict
 from tests.records import group, ints, rollout
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -59,6 +59,7 @@ def test_every_number_of_a_small_iteration() -> None:
             "reward/outcome_mean": 0.25,
             "reward/shaped_mean": 0.5770195,  # (0.7310586 + 1 + 0) / 3, the excluded one is not in it
             "reward/rts_mean": 0.6,
+            "reward/truncated_share": 0.0,
             "judge/calls": 2,
             "judge/abstained_frac": 0.5,
             "judge/cached_frac": 0.5,
@@ -73,6 +74,37 @@ def test_every_number_of_a_small_iteration() -> None:
         },
         abs=1e-7,
     )
+
+
+def test_who_is_paid_for_length() -> None:
+    # Advantages 2, 2, 0, -1: two share the top, one of them cut off, the other padded; a group without signal and a
+    # mixed one have no say there, but the mixed one has 1 of the 5 that is paid in all.
+    def paid(advantage: float, truncated: bool = False, padded: bool = False, grade: Outcome = Outcome.WRONG) -> Rollout:
+        return replace(
+            response(grade, 3, 4, Credit(0.5, 0.5, padded=padded, advantage=advantage)), truncated=truncated
+        )
+
+    groups = [
+        group(0, [paid(2, truncated=True), paid(2, padded=True), paid(0, padded=True), paid(-1)]),
+        group(1, [paid(0, truncated=True)]),
+        group(2, [paid(1, grade=Outcome.CORRECT), paid(-1, truncated=True)]),
+    ]
+    metrics = rollout_metrics(groups)
+    assert (metrics["reward/top_truncated_frac"], metrics["reward/top_padded_frac"]) == (0.5, 0.5)
+    assert metrics["reward/truncated_share"] == 2 / 5
+
+
+def test_length_beside_the_reference() -> None:
+    # Well-formed responses of 2 and 4 steps beside a reference of 2: median of 1 and 2. Truncated, malformed and
+    # those beside a reference of one step are left out.
+    def written(steps: int, truncated: bool = False, answer: str = "Answer: \\boxed{1}") -> Rollout:
+        text = "".join(f"{i}. x\n" for i in range(1, steps)) + answer
+        return replace(response(Outcome.WRONG, 3, steps, Credit(0.0)), text=text, truncated=truncated)
+
+    many = [written(2), written(4), written(9, truncated=True), written(9, answer="none")]
+    two, one = Problem("p", "?", "7", "1. a\n2. b"), Problem("p", "?", "7", "1. a")
+    assert rollout_metrics([group(0, many, two), group(1, [written(9)], one)])["rollout/length_ratio"] == 1.5
+    assert "rollout/length_ratio" not in rollout_metrics([group(1, [written(9)], one)])
 
 
 def test_what_is_not_known_is_absent() -> None:

@@ -25,7 +25,7 @@ OTHER = {
     "algorithm.resampling.strategy": "history",
     "algorithm.credit.scope": "all_incorrect",
     "algorithm.credit.rts_unit": "tokens",
-    "algorithm.credit.rts_denominator": "own",
+    "algorithm.credit.expected_length": "group",
     "algorithm.credit.no_error_found": "last_step",
     "algorithm.filter": "mixed",
     "algorithm.advantage.baseline": "leave_one_out",

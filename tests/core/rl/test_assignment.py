@@ -20,8 +20,10 @@ from tests.records import FAILED, RIGHT, WRONG, floats, group, ints, rollout
 
 EOS, STRADDLING = 0, 1
 TEXT, ENDS = "ab\ncde\nf", (3, 7, 8)
-OWN = {"rts_denominator": "own", "format_gate": False}  # RTS is the share of the response's own steps
+OWN = {"expected_length": "own", "format_gate": False}  # RTS is the share of the response's own steps
 ABSTAINED = Verdict.abstain("timeout")
+FOUR = {"expected_length": "reference", "format_gate": False}
+REFERENCE = "1. a\n2. b\n3. c\n4. d"  # 4 steps, 19 tokens
 
 
 def decode(token_ids: Sequence[int]) -> str:
@@ -110,7 +112,20 @@ def test_a_token_with_a_part_of_the_wrong_step_is_masked() -> None:
     assert shares(credits)[0] == [1.0] * 6 + [0.0] * 2
 
 
-def test_a_response_without_a_wrong_step_is_not_masked() -> None:
+def test_without_a_wrong_step_the_mask_spares_what_counts_as_right() -> None:
+    # Under last_step the last step counts as wrong; of a truncated response the cut-off step is no right one.
+    for response, credit in (
+        (judged(Verdict(None)), {**OWN, "no_error_found": "last_step"}),
+        (judged(Verdict(None), truncated=True), FOUR),
+    ):
+        others = [response, judged(Verdict(1))]
+        groups = [group(0, others, Problem("p", "?", "7", REFERENCE))]
+        [credits] = assign(groups, credit={**credit, "mask_after_error": True})
+        assert credits[0].advantage > 0
+        assert shares(credits)[0] == [1.0] * 7 + [0.0] * (len(response.token_ids) - 7)
+
+
+def test_a_correct_response_is_not_masked() -> None:
     [credits] = assign(
         [group(0, [short(RIGHT, 8, 9), judged(Verdict(2))])],
         credit={**OWN, "scope": "all_incorrect", "mask_after_error": True},
@@ -194,13 +209,16 @@ def test_rts_in_steps_and_in_tokens(verdict: Verdict, in_steps: float, in_tokens
     assert rts(judged(verdict), rts_unit="tokens") == in_tokens
 
 
-def test_a_longer_reference_is_the_denominator_in_either_unit() -> None:
+def test_the_reference_is_the_expected_length_in_either_unit() -> None:
     reference = "Step 1: a\nStep 2: b\nStep 3: c\nStep 4: d"  # 4 steps, 39 tokens
-    longer = {"rts_denominator": "max_reference"}
-    assert rts(judged(Verdict(3)), reference, **longer) == 2 / 4
-    assert rts(judged(Verdict(3)), reference, rts_unit="tokens", **longer) == 7 / 39
-    assert rts(judged(Verdict(3)), "Step 1: a", **longer) == pytest.approx(2 / 3)  # a shorter one is not
-    assert rts(judged(Verdict(3)), None, rts_unit="tokens", **longer) == 7 / 8  # nor one that is not there
+    bound = {"expected_length": "reference", "format_gate": False}
+    assert rts(judged(Verdict(3)), reference, **bound) == 2 / 4
+    assert rts(judged(Verdict(3)), reference, rts_unit="tokens", **bound) == 7 / 39
+    assert rts(judged(Verdict(3)), reference, reference_scale=2, **bound) == 2 / 8
+    assert rts(judged(Verdict(3)), "Step 1: a\nStep 2: b", **bound) == pytest.approx(1 / 3)  # min(2, 2 - 1) / 3
+    # A reference of one step, or none, says nothing; then the group does, which is this one response.
+    for nothing in ("Step 1: a", None):
+        assert rts(judged(Verdict(3)), nothing, **bound) == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(("unit", "expected"), [("steps", 2 / 3), ("tokens", 7 / 8)])
@@ -212,26 +230,26 @@ def test_without_a_wrong_step_the_last_one_counts_as_wrong(unit: str, expected: 
 @pytest.mark.parametrize(
     ("verdict", "in_steps", "in_tokens"),
     [
-        (Verdict(None), 2 / 3, 7 / 8),  # the two whole steps; the one that was cut off is in the denominator
-        (Verdict(2), 1 / 3, 3 / 8),
+        (Verdict(None), 2 / 4, 7 / 19),  # the two whole steps
+        (Verdict(2), 1 / 4, 3 / 19),
         (Verdict(1), 0.0, 0.0),
     ],
 )
 def test_a_truncated_response_counts_its_whole_steps(verdict: Verdict, in_steps: float, in_tokens: float) -> None:
     cut = judged(verdict, truncated=True)
-    assert rts(cut) == pytest.approx(in_steps)
-    assert rts(cut, rts_unit="tokens") == in_tokens
+    assert rts(cut, REFERENCE, **FOUR) == pytest.approx(in_steps)
+    assert rts(cut, REFERENCE, **FOUR, rts_unit="tokens") == pytest.approx(in_tokens)
 
 
 def test_no_answer_is_no_fault_of_a_truncated_response() -> None:
     unparsable = Grade(Outcome.UNPARSABLE)
     assert rts(judged(Verdict(3), unparsable)) == 0.0
-    assert rts(judged(Verdict(3), unparsable, truncated=True)) == pytest.approx(2 / 3)
+    assert rts(judged(Verdict(3), unparsable, truncated=True), REFERENCE, **FOUR) == 2 / 4
 
 
 def test_the_format_gate_looks_at_the_text() -> None:
     assert rts(judged(Verdict(3)), format_gate=True) == 0.0  # there is no boxed answer
-    assert rts(judged(Verdict(3), truncated=True), format_gate=True) == pytest.approx(2 / 3)  # nor could there be
+    assert rts(judged(Verdict(3), truncated=True), REFERENCE, **{**FOUR, "format_gate": True}) == 2 / 4  # nor could be
 
 
 def test_a_response_that_nothing_is_known_of_is_excluded() -> None:

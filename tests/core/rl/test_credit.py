@@ -13,15 +13,18 @@ from sgpo_core.rl.credit import (
     CreditRule,
     Judged,
     Scope,
+    correct_prefix,
+    expected_length,
     group_credit,
     logistic_reward,
     must_judge,
     reasoning_trajectory_score,
+    typical_length,
 )
 from sgpo_core.types import Credit, Verdict
 
 RULE = CreditRule()
-CORRECT = Judged(correct=True)
+CORRECT = Judged(correct=True, own_length=7)
 ABSTAINED = Judged(correct=False, verdict=Verdict.abstain("timeout"), prefix_length=3, own_length=7)
 
 
@@ -30,14 +33,16 @@ def wrong(before: int, length: int, **fields: Any) -> Judged:
     return Judged(False, verdict=Verdict(before + 1), prefix_length=before, own_length=length, **fields)
 
 
-def clean(length: int, whole: int | None = None, **fields: Any) -> Judged:
-    """A wrong response in which the judge finds no wrong step; `whole` of its steps are not cut off (default: all)."""
-    prefix = length if whole is None else whole
-    return Judged(False, verdict=Verdict(None), prefix_length=prefix, own_length=length, **fields)
+def clean(length: int, **fields: Any) -> Judged:
+    """A wrong response in which the judge finds no wrong step: all but the last count as right."""
+    return Judged(False, verdict=Verdict(None), prefix_length=length - 1, own_length=length, **fields)
 
 
-def rts(response: Judged, rule: CreditRule = RULE, **changes: Any) -> float | None:
-    return reasoning_trajectory_score(response, replace(rule, **changes))
+def rts(response: Judged, rule: CreditRule = RULE, typical: float | None = None, **changes: Any) -> float | None:
+    """Of a response whose group is typically of its own length, if nothing is said."""
+    rule = replace(rule, **changes)
+    typical = typical_length([response], rule.format_gate) if typical is None else typical
+    return reasoning_trajectory_score(response, expected_length(response, typical, rule), rule)
 
 
 @pytest.mark.parametrize(
@@ -96,13 +101,13 @@ def test_all_negative_group_by_hand() -> None:
 
 
 def test_all_incorrect_also_grades_beside_a_correct_response() -> None:
-    credits = group_credit([CORRECT, wrong(2, 8)], replace(RULE, scope="all_incorrect"))
+    credits = group_credit([replace(CORRECT, own_length=8), wrong(2, 8)], replace(RULE, scope="all_incorrect"))
     assert credits == [Credit(1.0, correct=True), Credit(pytest.approx(0.07585818, abs=1e-8), rts=0.25)]  # sigma(-2.5)
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 30])
 def test_correct_beats_every_wrong_one(length: int) -> None:
-    group = [CORRECT, *(wrong(before, length) for before in range(length)), clean(length, length - 1, truncated=True)]
+    group = [CORRECT, *(wrong(before, length) for before in range(length)), clean(length, truncated=True)]
     for no_error_found in ("abstain", "last_step"):
         best, *others = group_credit(
             [*group, clean(length)], replace(RULE, scope="all_incorrect", no_error_found=no_error_found)
@@ -124,18 +129,68 @@ def test_rts_in_tokens_weighs_steps_by_their_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("own", "reference", "over_own", "over_longer"),
+    ("before", "own", "reference", "score"),
     [
-        (2, 8, 0.5, 0.125),  # 1/2, 1/8
-        (8, 2, 0.125, 0.125),
-        (4, 4, 0.25, 0.25),
-        (4, None, 0.25, 0.25),  # no reference is known
+        (1, 2, 8, 1 / 8),  # shorter than the reference: over 8
+        (1, 4, 4, 1 / 4),
+        (3, 4, 4, 3 / 4),  # the best there is
+        (3, 8, 4, 3 / 8),  # twice as long: its right steps count over all of its own
+        (4, 5, 4, 3 / 5),  # at most E - 1 = 3 count, for one step of 4 is the answer
+        (7, 8, 4, 3 / 8),
+        (29, 30, 4, 3 / 30),  # padding
+        (1, 4, None, 1 / 4),  # no reference: the group's, here this response's own
     ],
 )
-def test_denominators(own: int, reference: int | None, over_own: float, over_longer: float) -> None:
-    response = wrong(1, own, reference_length=reference)
-    assert rts(response, rts_denominator="own") == over_own
-    assert rts(response, rts_denominator="max_reference") == over_longer
+def test_rts_over_the_expected_length(before: int, own: int, reference: int | None, score: float) -> None:
+    assert rts(wrong(before, own, reference_length=reference)) == pytest.approx(score)
+
+
+def test_where_the_expected_length_comes_from() -> None:
+    response = wrong(1, 8, reference_length=4)
+    assert expected_length(response, 6.0, RULE) == 4.0
+    assert expected_length(response, 6.0, replace(RULE, reference_scale=2.5)) == 10.0
+    assert expected_length(response, 6.0, replace(RULE, expected_length="group")) == 6.0
+    assert expected_length(response, 6.0, replace(RULE, expected_length="own")) == 8.0
+    assert expected_length(replace(response, reference_length=None), 6.0, RULE) == 6.0
+    assert rts(response, typical=6.0, expected_length="group") == 1 / 8
+    assert rts(response, reference_scale=2.5) == 1 / 10
+    assert rts(wrong(5, 8), expected_length="own") == 5 / 8  # the paper's
+
+
+def test_typical_length_is_the_median_of_complete_responses() -> None:
+    incomplete = [{"truncated": True}, {"well_formed": False}, {"parsable": False}, {"graded": False}]
+    noise = [replace(wrong(0, 50), **how) for how in incomplete] + [Judged(False, parsable=False)]
+    assert typical_length([wrong(0, 3), wrong(1, 8), Judged(True, own_length=4), *noise], True) == 4
+    assert typical_length([wrong(0, 3), wrong(1, 8), *noise], True) == 5.5
+    assert typical_length(noise, True) is None
+    assert typical_length(noise, False) == 50  # the malformed one
+
+
+@pytest.mark.parametrize("own_style", [4, 6])
+def test_neither_padding_nor_going_on_for_ever_pays(own_style: int) -> None:
+    """Steps that are true but do no work, before the answer or without an end: no more than a real attempt whose
+    answer alone is wrong, and the less the longer. The reference has 4 steps; the group writes 4, or 6."""
+    for rule in (RULE, replace(RULE, expected_length="group")):
+        honest = [wrong(own_style - 1, own_style, reference_length=4), *[wrong(1, own_style, reference_length=4)] * 3]
+        for kind in ({}, {"truncated": True}):
+            scores = []
+            for length in range(own_style + 1, 40):
+                padded = wrong(length - 1, length, reference_length=4, **kind)
+                credits = group_credit([*honest, padded], rule)
+                assert credits[-1].padded and not credits[0].padded or own_style > 4
+                assert credits[-1].rts is not None and credits[0].rts is not None
+                assert credits[-1].rts < credits[0].rts
+                scores.append(credits[-1].rts)
+            assert scores == sorted(scores, reverse=True)
+
+
+def test_a_group_that_pads_as_a_whole_still_gains_nothing_where_there_is_a_reference() -> None:
+    # 7 of 8 responses: 29 true steps and a wrong answer; one makes an honest mistake in step 2 of 4.
+    group = [wrong(29, 30, reference_length=4)] * 7 + [wrong(1, 4, reference_length=4)]
+    assert [c.rts for c in group_credit(group, RULE)] == [pytest.approx(0.1)] * 7 + [0.25]
+    # Without one the median is theirs: (min(29, 29) / 30 against 1/30). This is what the setting can't stop.
+    blind = group_credit(group, replace(RULE, expected_length="group"))
+    assert [c.rts for c in blind] == [pytest.approx(29 / 30)] * 7 + [pytest.approx(1 / 30)]
 
 
 @pytest.mark.parametrize("before", range(4))
@@ -163,13 +218,28 @@ def test_empty_response_has_rts_zero() -> None:
 @pytest.mark.parametrize("no_error_found", ["abstain", "last_step"])
 def test_truncated_counts_its_whole_right_steps(no_error_found: str) -> None:
     # 4 whole steps and one cut off: the fifth is in the denominator; no contradiction when all four are right.
-    def score(response: Judged) -> float | None:
-        return rts(response, no_error_found=no_error_found)
+    def score(response: Judged, typical: float | None = None) -> float | None:
+        return rts(response, typical=typical, no_error_found=no_error_found)
 
-    assert score(clean(5, whole=4, truncated=True)) == 0.8
-    assert score(clean(5, whole=4, truncated=True, reference_length=8)) == 0.5
-    assert score(clean(1, whole=0, truncated=True)) == 0.0
-    assert score(wrong(2, 5, truncated=True)) == 0.4
+    assert score(clean(5, truncated=True, reference_length=8)) == 4 / 8
+    assert score(clean(5, truncated=True, reference_length=5)) == 4 / 5
+    assert score(clean(5, truncated=True, reference_length=3)) == 2 / 5
+    assert score(clean(5, truncated=True), typical=8.0) == 4 / 8
+    assert score(clean(1, truncated=True, reference_length=4)) == 0.0
+    assert score(wrong(2, 5, truncated=True, reference_length=4)) == 2 / 5
+
+
+@pytest.mark.parametrize("how", ["reference", "group", "own"])
+def test_truncated_without_an_expected_length_is_excluded(how: str) -> None:
+    # A group of which every response was cut off, without a reference: nothing says how far any of them is.
+    group = [clean(5, truncated=True), wrong(2, 5, truncated=True)]
+    credits = group_credit(group, replace(RULE, expected_length=how))
+    assert credits == [Credit(0.0, excluded=True)] * 2
+
+
+def test_correct_prefix() -> None:
+    assert [correct_prefix(Verdict(step), 4) for step in (1, 3, 4)] == [0, 2, 3]
+    assert [correct_prefix(Verdict(None), steps) for steps in (4, 1, 0)] == [3, 0, 0]
 
 
 def test_no_error_found_contradicts_the_grader() -> None:
@@ -177,8 +247,9 @@ def test_no_error_found_contradicts_the_grader() -> None:
     assert group_credit([clean(4)], RULE) == [Credit(0.0, rts=None, excluded=True)]
     assert rts(clean(4), no_error_found="last_step") == 0.75  # (n - 1) / n
     # In tokens: 20, the last step 5 of them; 15/20, or 15/30 against a longer reference.
-    assert rts(clean(20, last_step_length=5), no_error_found="last_step") == 0.75
-    assert rts(clean(20, last_step_length=5, reference_length=30), no_error_found="last_step") == 0.5
+    tokens = {"prefix_length": 15, "own_length": 20}
+    assert rts(replace(clean(4), **tokens), no_error_found="last_step") == 0.75
+    assert rts(replace(clean(4), **tokens, reference_length=30), no_error_found="last_step") == 0.5
 
 
 def test_abstention_is_excluded_and_gets_no_made_up_score() -> None:

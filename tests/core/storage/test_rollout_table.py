@@ -43,7 +43,7 @@ JUDGED = {
 }
 RECOMPUTED = {"trainer_logprobs": REALS, "trainer_entropies": REALS}
 CREDITED = {
-    **{"rts": REAL, "shaped_reward": REAL, "excluded": FLAG, "filtered": FLAG, "advantage": REAL},
+    **{"rts": REAL, "padded": FLAG, "shaped_reward": REAL, "excluded": FLAG, "filtered": FLAG, "advantage": REAL},
     **{"token_credit": REALS},
 }
 
@@ -62,7 +62,7 @@ FULL = Rollout(
     step_ends=(3, 6),
     judgment=JUDGEMENT,
     recomputed=TokenLogprobs(floats(-0.75, -0.125, -1.0), floats(0.5, 1.5, 2.0)),
-    credit=Credit(0.25, rts=0.5, excluded=True, advantage=-0.1, token_credit=floats(1.0, 0.5, 0.0)),
+    credit=Credit(0.25, rts=0.5, padded=True, excluded=True, advantage=-0.1, token_credit=floats(1.0, 0.5, 0.0)),
 )
 BARE = rollout(4)
 
