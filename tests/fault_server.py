@@ -25,6 +25,42 @@ def echo(body: Body) -> Body:
     return completion(f"reply to {body['messages'][-1]['content']}")
 
 
+@dataclass(frozen=True)
+class Thinker:
+    """An answer of a model that thinks before it writes, a word a token, within the limit that the request sets. The
+    verdict is `verdict`, the thinking names step 1, as a verdict would, and `where` it goes is the server's way:
+    "reasoning" (vLLM), "reasoning_content" (SGLang, DeepSeek), "inline" (no parser), "headless" (the same, and the
+    prompt ends in "<think>": DeepSeek-R1), "hidden" (OpenAI: it is counted, and not shown)."""
+
+    where: str = "reasoning"
+    words: int = 100  # at least 5
+    verdict: str = "2"
+
+    def __call__(self, body: Body) -> Body:
+        limit = body.get("max_completion_tokens", body.get("max_tokens", 10**6))
+        wants = body.get("chat_template_kwargs", {}).get("enable_thinking", True)
+        thought = ["hm"] * (self.words - 5) + ["First", "wrong", "step:", "1", "\n"] if wants else []
+        asked = body.get("response_format") or body.get("structured_outputs")
+        written = self.verdict.split() if asked else ["Step", "2", "is", "wrong."]
+        kept, answer = thought[:limit], written[: max(0, limit - len(thought))]
+        reply = completion(" ".join(answer) or None)
+        choice, usage = reply["choices"][0], reply["usage"]
+        choice["finish_reason"] = "length" if len(kept) + len(answer) < len(thought) + len(written) else "stop"
+        usage |= {"completion_tokens": len(kept) + len(answer)}
+        if self.where in ("inline", "headless") and kept:
+            parts = [
+                "<think>" if self.where == "inline" else "",
+                *kept,
+                "</think>" if len(kept) == len(thought) else "",
+            ]
+            choice["message"]["content"] = " ".join([*parts, *answer])
+        elif self.where == "hidden":
+            usage |= {"completion_tokens_details": {"reasoning_tokens": len(kept)}}
+        elif kept:
+            choice["message"][self.where] = " ".join(kept)
+        return reply
+
+
 @dataclass
 class FaultServer:
     """`faults` are used up one by one, then every request gets `answer`. What was asked is in `bodies`."""
@@ -96,6 +132,20 @@ def status(code: int, message: str = "", **headers: str) -> Callable[[Handler], 
 def body(data: bytes) -> Callable[[Handler], None]:
     """200, and this."""
     return lambda handler: handler.reply(200, data)
+
+
+def refuses(*names: str, complaint: str = "unknown field {}") -> Callable[[Handler], None]:
+    """400 for the first of the names that the request has."""
+
+    def fault(handler: Handler) -> None:
+        asked = handler.faulty.bodies[-1]
+        found = [name for name in names if name in asked]
+        if found:
+            handler.reply(400, {"error": {"message": complaint.format(found[0])}})
+        else:
+            handler.reply(200, handler.faulty.answer(asked))
+
+    return fault
 
 
 def half_a_body(handler: Handler) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
+
+_OURS = ("model", "messages", "stream", "n")  # of a request's body: the client reads the reply to these
 
 
 class JudgeEngineSettings(Settings):
@@ -47,6 +49,19 @@ class EndpointSettings(Settings):
     max_tokens: Operational[int] = Field(
         0, ge=0, description="spending cap of a process, tokens read and written; 0: none; what is in flight is paid"
     )
+    reasoning_effort: str = Field(
+        "", description="how much a judge that thinks does so: low, medium, high (OpenAI, gpt-oss); empty: not sent"
+    )
+    extra_body: dict[str, Any] = Field(
+        {}, description="further fields of every request, as the server's documentation has them; never a key"
+    )
+
+    @field_validator("extra_body")
+    @classmethod
+    def _not_ours(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        if taken := [name for name in _OURS if name in fields]:
+            raise ValueError(f"judge.endpoint.extra_body may not hold {', '.join(taken)}: leave it out")
+        return fields
 
 
 class JudgeSettings(Settings):
@@ -66,6 +81,14 @@ class JudgeSettings(Settings):
     votes: Positive = Field(1, description="how often the judge is asked; the majority decides")
     temperature: float = Field(0.0, ge=0, le=2, description="of the judge; several votes need one above 0")
     critique_tokens: Positive = Field(1024, description="length limit of the critique before the verdict")
+    thinks: bool | None = Field(
+        None,
+        description="whether the judge thinks before it writes. true: a reasoning model (o4-mini, QwQ, Qwen3, gpt-oss, "
+        "DeepSeek-R1), which gets thinking_tokens; false: one that can do both is told not to; null: nothing is sent",
+    )
+    thinking_tokens: Positive = Field(
+        8192, description="room for the thinking in the limit of each reply, critique and verdict, where thinks=true"
+    )
     seed: int = Field(0, ge=0, description="of votes, of noise and of the random judge")
     noise: Fraction = Field(0.0, description="share of verdicts replaced by random ones, to see what errors do")
     cache: Operational[bool] = Field(True, description="keep verdicts, and share them between runs")
@@ -96,5 +119,10 @@ class JudgeSettings(Settings):
         if self.votes > 1 and self.temperature == 0:
             raise ValueError(
                 f"judge.votes={self.votes} at judge.temperature=0 are all the same: set it above 0, or votes=1"
+            )
+        if self.endpoint.reasoning_effort and self.thinks is None:
+            raise ValueError(
+                f"judge.endpoint.reasoning_effort={self.endpoint.reasoning_effort} is for a judge that thinks: set "
+                "judge.thinks=true as well, or leave it empty"
             )
         return self

@@ -1,7 +1,13 @@
-"""A judge that asks a language model, wherever it runs: the conversation, the votes, the majority."""
+"""A judge that asks a language model, wherever it runs: the conversation, the votes, the majority.
+
+A judge that thinks (`judge.thinks`) has room for that in the limit of each reply, and its verdict is read from what
+follows the thinking. A reply that is empty, or that its limit cut off before a verdict, says nothing of the response:
+it is an abstention that is not kept, and is counted in a warning that names the setting to change.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +20,8 @@ from sgpo_core.judges.sanitize import sanitize
 from sgpo_core.types import Judgment, Verdict
 
 VERDICT_TOKENS = 32  # a constrained verdict has a few; the rest is for servers that can't constrain
+
+log = logging.getLogger("sgpo.judge")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +36,9 @@ class PromptedJudge:
 
     def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         asked = [item for item in items if item.steps]
-        votes = iter(self._votes(asked))
+        cast = self._votes(asked)
+        _warn(cast)
+        votes = iter(cast)
         return [self._judgment(votes) if item.steps else _NOTHING_TO_READ for item in items]
 
     def _votes(self, items: Sequence[Item]) -> list[_Vote]:
@@ -43,7 +53,7 @@ class PromptedJudge:
             return self._ask_verdicts(ballots)
         critiques = self._send([self._request(vote, "critique", self.settings.critique_tokens) for vote in ballots])
         ballots = [
-            _with_critique(vote.counting(reply), reply, self.prompt.question(len(vote.item.steps)))
+            self._with_critique(vote.counting(reply), reply, self.prompt.question(len(vote.item.steps)))
             for vote, reply in zip(ballots, critiques, strict=True)
         ]
         return self._ask_verdicts(ballots)
@@ -58,15 +68,50 @@ class PromptedJudge:
                 ]
             )
         )
-        return [vote if vote.verdict is not None else _with_verdict(vote, next(replies)) for vote in ballots]
+        return [vote if vote.verdict is not None else self._with_verdict(vote, next(replies)) for vote in ballots]
 
     def _request(self, vote: _Vote, turn: str, max_tokens: int) -> ChatRequest:
         key = keyed_hash(self.settings.seed, turn, vote.number, vote.item.problem.prompt, vote.item.text)
         seed = int.from_bytes(key, "big") >> 1  # in [0, 2^31)
-        return ChatRequest(vote.messages, max_tokens, self.settings.temperature, seed)
+        settings = self.settings
+        room = settings.thinking_tokens if settings.thinks else 0
+        return ChatRequest(vote.messages, max_tokens + room, settings.temperature, seed, thinks=settings.thinks)
 
     def _send(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         return self.chat(requests) if requests else []
+
+    def _with_critique(self, vote: _Vote, reply: ChatReply, question: str) -> _Vote:
+        if reply.error:
+            return replace(vote, verdict=Verdict.abstain(reply.error), failed=True)
+        if not reply.text.strip():
+            return self._without(vote, reply, "critique", self.settings.critique_tokens)
+        # The judge may quote what it read, or spell out what was rewritten there: its words are text of others, too.
+        critique = Message("assistant", sanitize(reply.text).strip())
+        return replace(vote, messages=(*vote.messages, critique, Message("user", question)))
+
+    def _with_verdict(self, vote: _Vote, reply: ChatReply) -> _Vote:
+        vote = vote.counting(reply)
+        if reply.error:
+            return replace(vote, verdict=Verdict.abstain(reply.error), failed=True)
+        verdict, said = parse(reply.text, len(vote.item.steps)), reply.text.strip()
+        # What was cut off may be thinking whose beginning stands in the prompt: a verdict that it mentions is none.
+        mentioned = reply.cut_off and bool(self.settings.thinks) and said not in choices(len(vote.item.steps))
+        if not said or mentioned or (reply.cut_off and verdict.abstained):
+            return self._without(vote, reply, "verdict", VERDICT_TOKENS)
+        return replace(vote, verdict=verdict)
+
+    def _without(self, vote: _Vote, reply: ChatReply, what: str, limit: int) -> _Vote:
+        """The vote of a reply that is empty, or was cut off before a verdict; `limit` is without the thinking."""
+        settings = self.settings
+        if settings.thinks:
+            where = "while it thought or wrote" if reply.text.strip() else "while it thought"
+            advice = f"raise judge.thinking_tokens={settings.thinking_tokens}"
+            limit += settings.thinking_tokens
+        else:
+            where = "while it thought" if reply.thought else "before there was one"
+            advice = "set judge.thinks=true" if reply.thought else "if it is a reasoning model, set judge.thinks=true"
+        end = f"cut off at {limit} tokens, {where}" if reply.cut_off else "empty"
+        return replace(vote, verdict=Verdict.abstain(f"the judge's {what} is {end}: {advice}"), failed=True, spent=True)
 
     def _judgment(self, votes: Iterator[_Vote]) -> Judgment:
         mine = [next(votes) for _ in range(self.settings.votes)]
@@ -113,6 +158,7 @@ class _Vote:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     failed: bool = False  # for want of a reply: it may come when it is asked for again
+    spent: bool = False  # on a reply without a verdict: empty, or cut off
 
     def counting(self, reply: ChatReply) -> _Vote:
         return replace(
@@ -122,15 +168,8 @@ class _Vote:
         )
 
 
-def _with_critique(vote: _Vote, reply: ChatReply, question: str) -> _Vote:
-    if reply.error or not reply.text.strip():
-        reason = reply.error or "the judge's critique is empty"
-        return replace(vote, verdict=Verdict.abstain(reason), failed=bool(reply.error))
-    # The judge may quote what it read, or spell out what was rewritten there: its words are text of others, too.
-    critique = Message("assistant", sanitize(reply.text).strip())
-    return replace(vote, messages=(*vote.messages, critique, Message("user", question)))
-
-
-def _with_verdict(vote: _Vote, reply: ChatReply) -> _Vote:
-    verdict = Verdict.abstain(reply.error) if reply.error else parse(reply.text, len(vote.item.steps))
-    return replace(vote.counting(reply), verdict=verdict, failed=bool(reply.error))
+def _warn(votes: Sequence[_Vote]) -> None:
+    reasons = Counter(vote.verdict.reason for vote in votes if vote.spent and vote.verdict)
+    if reasons:
+        [(reason, _)] = reasons.most_common(1)
+        log.warning("%d of %d votes are not kept: %s", reasons.total(), len(votes), reason)

@@ -122,7 +122,7 @@ _BOX = re.compile(r"\\(?:boxed|text|mathrm)\s*\{([^{}]{0,40})\}")
 _CLAIM = re.compile(
     r"\bstep[ \t*_]{0,9}([0-9]{1,9})[*_]{0,3}\s+(?:is|was)\s+(?:wrong|incorrect|false|flawed)\b", re.IGNORECASE
 )
-PARSER = 2  # verdicts are cached under it: raise it with every change of what `parse` makes of an answer
+PARSER = 3  # verdicts are cached under it: raise it with every change of what is made of an answer
 _LINE = re.compile(rf"{_SUBJECT}[ \t*_]{{0,9}}:(.*)", re.IGNORECASE)
 _AROUND = " \t\r\n:=.,;!*_`'\"()[]{}$“”"  # what may stand around a verdict without changing it
 

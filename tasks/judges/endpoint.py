@@ -27,7 +27,7 @@ from pydantic import ValidationError
 
 from sgpo_core.config.judge import EndpointSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest
-from sgpo_core.judges.chat_completions import ChatCompletion, Dialect
+from sgpo_core.judges.chat_completions import ChatCompletion, Dialect, server_of
 from tasks.judges.endpoint_access import KEY, api_key, base_url, is_loopback
 
 BACKOFF_S = 0.5  # before the second try; twice as long before each further one
@@ -66,8 +66,8 @@ class EndpointChat:
         self.calls = 0  # tries, whatever came of them
         self.tokens = 0  # read and written, as far as replies came
         self.url = base_url(settings)
-        self._dialect = Dialect()
-        self._asked_for_vllm = False
+        self._dialect = Dialect(effort=settings.reasoning_effort, extra=settings.extra_body)
+        self._introduced = False
         self._lost = 0  # requests given up since the last reply
         self._next_turn = 0.0
         self._slots = asyncio.Semaphore(settings.concurrency)
@@ -141,7 +141,7 @@ class EndpointChat:
 
     async def _understood(self, request: ChatRequest) -> ChatReply:
         """One try, in the server's dialect; what is learned of it is kept once it has led to a reply."""
-        if request.choices and not self._asked_for_vllm:
+        if (request.choices or request.thinks is not None) and not self._introduced:
             await self._introduce()
         dialect = self._dialect
         while True:
@@ -164,26 +164,25 @@ class EndpointChat:
 
     def _reply(self, request: ChatRequest, completion: ChatCompletion) -> ChatReply:
         self._lost = 0
-        text, usage = completion.text(request.choices), completion.usage
-        if usage:
-            self.tokens += usage.prompt_tokens + usage.completion_tokens
-            return ChatReply(text, usage.prompt_tokens, usage.completion_tokens)
-        # Not reported: at most so many, for the cap to hold. No token is shorter than a byte.
-        self.tokens += request.max_tokens + sum(len(m.content.encode(errors="replace")) for m in request.messages)
-        return ChatReply(text)
+        reply = completion.reply(request)
+        if completion.usage:
+            self.tokens += reply.prompt_tokens + reply.completion_tokens
+        else:  # Not reported: at most so many, for the cap to hold. No token is shorter than a byte.
+            self.tokens += request.max_tokens + sum(len(m.content.encode(errors="replace")) for m in request.messages)
+        return reply
 
     async def _introduce(self) -> None:
-        """Asks once whether the server is vLLM; one that can't say is none."""
+        """Asks once which server it is; one that can't say is any other."""
         async with self._introduction:
-            if not self._asked_for_vllm:
+            if not self._introduced:
                 response = await self._send("GET", "models")
                 served = _json(response) if response.is_success else {}
                 models = served.get("data") if isinstance(served, dict) else None
                 known = [m for m in models if isinstance(m, dict)] if isinstance(models, list) else []
                 owners = [m.get("owned_by") for m in known if m.get("id") == self.model]
-                self._dialect = replace(self._dialect, vllm="vllm" in owners)
+                self._dialect = replace(self._dialect, server=server_of(owners))
                 status = response.status_code
-                self._asked_for_vllm = status == 501 or (status < 500 and status != 429)
+                self._introduced = status == 501 or (status < 500 and status != 429)
 
     async def _complete(self, body: dict[str, Any]) -> ChatCompletion:
         """One try. Raises _Failed."""

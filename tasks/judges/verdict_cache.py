@@ -44,6 +44,9 @@ def judge_identity(settings: JudgeSettings, model: str) -> str:
     said = settings.model_dump(
         mode="json", include={"name", "prompt", "reference", "votes", "temperature", "seed", "critique_tokens"}
     )
+    if settings.thinks is not None:
+        said |= settings.model_dump(mode="json", include={"thinks", "thinking_tokens"})
+    said |= settings.endpoint.model_dump(mode="json", include={"reasoning_effort", "extra_body"}, exclude_defaults=True)
     return json.dumps([said, model, PARSER], sort_keys=True)
 
 

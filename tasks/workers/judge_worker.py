@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sgpo_core.config.judge import JudgeEngineSettings
-from sgpo_core.judges.chat import ChatReply, ChatRequest
+from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
 
 _BATCH_TOKENS = 8192
 
@@ -64,16 +64,26 @@ class JudgeWorker:
             for ids in prompts
         ]
         for i, output in zip(fitting, outputs, strict=True):
-            reply = output.outputs[0]
-            replies[i] = ChatReply(reply.text, len(prompts[i]), len(reply.token_ids))
+            replies[i] = self._reply(requests[i], len(prompts[i]), output.outputs[0])
         return replies
 
+    def _reply(self, request: ChatRequest, prompt_length: int, output: Any) -> ChatReply:
+        text, thought = after_thinking(output.text, bool(request.thinks))
+        cut_off = output.finish_reason == "length"
+        full = cut_off and thought and not text and request.max_tokens > self.max_length - prompt_length
+        error = f"the judge's thinking does not end within judge.engine.max_length={self.max_length}" if full else ""
+        return ChatReply(text, prompt_length, len(output.token_ids), error, cut_off, thought)
+
     def _encode(self, request: ChatRequest) -> list[int]:
+        # A constrained reply begins at once: nothing is to be thought before it. The names are those of Qwen3 and of
+        # DeepSeek-V3.1 and Granite; a template ignores the one that it does not know.
+        think = bool(request.thinks and not request.choices)
         encoded = self.tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in request.messages],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
+            **({} if request.thinks is None else {"enable_thinking": think, "thinking": think}),
         )
         return list(encoded["input_ids"])
 

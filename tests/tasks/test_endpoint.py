@@ -29,6 +29,7 @@ from tests.fault_server import (
     fault_server,
     half_a_body,
     nothing,
+    refuses,
     status,
     trickle,
 )
@@ -284,21 +285,7 @@ def test_a_constrained_reply_that_is_none_is_left_to_the_parser(text: str) -> No
 def test_a_reasoning_model_that_came_to_no_answer() -> None:
     answer = completion(None, reasoning_content="Let me think ...")
     with fault_server(answer=lambda _: answer) as server, client(server.url) as chat:
-        assert chat([ask(choices=CHOICES)]) == [ChatReply("", 11, 7)]
-
-
-def refuses(*names: str, complaint: str = "unknown field {}") -> Callable[[Any], None]:
-    """400 for the first of the names that the request has."""
-
-    def fault(handler: Any) -> None:
-        asked = handler.faulty.bodies[-1]
-        found = [name for name in names if name in asked]
-        if found:
-            handler.reply(400, {"error": {"message": complaint.format(found[0])}})
-        else:
-            handler.reply(200, handler.faulty.answer(asked))
-
-    return fault
+        assert chat([ask(choices=CHOICES)]) == [ChatReply("", 11, 7, thought=True)]
 
 
 @pytest.mark.parametrize("complaint", ["unknown field {}", "no", ""])
@@ -309,6 +296,16 @@ def test_a_server_without_response_format_is_asked_without(complaint: str, caplo
         assert chat([ask(choices=CHOICES)])[0].text == "reply to hello"
     assert ["response_format" in asked for asked in server.bodies] == [True, False, False]
     assert len(caplog.records) == 1 and "does not accept response_format" in caplog.text
+
+
+def test_one_name_of_the_length_limit_is_always_sent() -> None:
+    fault = refuses("max_tokens", "max_completion_tokens", complaint="{} is too large")
+    with fault_server(faults=[fault] * 9) as server, client(server.url) as chat:
+        assert "answered 400 Bad Request: max_completion_tokens is too large" in chat([ask()])[0].error
+    assert [{"max_tokens", "max_completion_tokens"} & set(asked) for asked in server.bodies] == [
+        {"max_tokens"},
+        {"max_completion_tokens"},
+    ]
 
 
 def test_openai_reasoning_models_want_other_names() -> None:

@@ -115,14 +115,20 @@ def test_another_judge_has_another_identity() -> None:
             {"temperature": 0.7},
             {"seed": 1},
             {"critique_tokens": 7},
+            {"thinks": False},
+            {"thinks": True},
+            {"thinks": True, "thinking_tokens": 7},
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:1/v1")},
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1")},
+            {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1", reasoning_effort="low")},
+            {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1", extra_body={"top_k": 1})},
         )
     ]
     other_model = base.model_copy(update={"model": "n"})
-    assert len({identity(each) for each in [base, *others, other_model]}) == 11
+    assert len({identity(each) for each in [base, *others, other_model]}) == 16
     same = base.model_copy(update={"noise": 0.3, "patience": 9, "min_f1": 0.1})  # what happens to verdicts later
-    assert identity(same) == identity(base)
+    unused = base.model_copy(update={"thinking_tokens": 7})
+    assert identity(same) == identity(unused) == identity(base)
 
 
 def identity(settings: JudgeSettings) -> str:

@@ -22,6 +22,8 @@ OTHER = {
     "data.answer_type": "integer",
     "data.choice_columns": ["wrong"],
     "judge.prompt": "marker-v1",
+    "judge.thinks": True,
+    "judge.endpoint.extra_body": {"top_k": 20},
     "algorithm.resampling.strategy": "history",
     "algorithm.credit.scope": "all_incorrect",
     "algorithm.credit.rts_unit": "tokens",
@@ -45,6 +47,7 @@ OTHER = {
 }
 TOGETHER: dict[str, dict[str, Any]] = {
     "judge.votes": {"judge.temperature": 0.5},
+    "judge.endpoint.reasoning_effort": {"judge.thinks": True},
     "algorithm.filter": {"algorithm.credit.scope": "none"},
     "algorithm.loss.tis_cap": {"algorithm.loss.old_logprobs": "trainer"},
     "algorithm.credit.domain_weight": {"algorithm.advantage.std": "none"},

@@ -99,7 +99,6 @@ def test_an_empty_response_is_not_asked_about() -> None:
     ("critique", "verdict", "reason"),
     [
         (ChatReply("", error="503"), ChatReply("1"), "503"),
-        (ChatReply(" \n"), ChatReply("1"), "the judge's critique is empty"),
         (ChatReply("x"), ChatReply("", error="timeout"), "timeout"),
         (ChatReply("x"), ChatReply("well"), "the judge gave no verdict"),
         (ChatReply("x"), ChatReply("8"), "the judge named step 8 of 7"),
@@ -111,6 +110,59 @@ def test_failures_are_abstentions(critique: ChatReply, verdict: ChatReply, reaso
     assert [j.verdict for j in judgments] == [Verdict.abstain(reason)] * 4
     # What a model has written stands; what has not arrived may arrive next time, and must not be kept.
     assert {j.transient for j in judgments} == {bool(critique.error or verdict.error)}
+
+
+EMPTY, CUT = ChatReply(" \n"), ChatReply("", cut_off=True)
+
+
+@pytest.mark.parametrize(
+    ("thinks", "critique", "verdict", "reason"),
+    [
+        (None, EMPTY, "2", "critique is empty: if it is a reasoning model, set judge.thinks=true"),
+        (None, ChatReply("", thought=True), "2", "critique is empty: set judge.thinks=true"),
+        (False, CUT, "2", "critique is cut off at 77 tokens, before there was one: if it is a reasoning model, set"),
+        (True, CUT, "2", "critique is cut off at 577 tokens, while it thought: raise judge.thinking_tokens=500"),
+        (True, "x", EMPTY, "verdict is empty: raise judge.thinking_tokens=500"),
+        (
+            None,
+            "x",
+            ChatReply("", cut_off=True, thought=True),
+            "verdict is cut off at 32 tokens, while it thought: set",
+        ),
+        (None, "x", ChatReply("Well, step 1", cut_off=True), "verdict is cut off at 32 tokens, before there was one"),
+        (True, "x", ChatReply("First wrong step: 1", cut_off=True), "at 532 tokens, while it thought or wrote: raise"),
+    ],
+)
+def test_a_reply_without_an_answer_is_not_kept_and_is_counted(
+    thinks: bool | None,
+    critique: ChatReply | str,
+    verdict: ChatReply | str,
+    reason: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, last = (ChatReply(r) if isinstance(r, str) else r for r in (critique, verdict))
+    chat = Script(lambda request: last if request.choices else first)
+    judgments = judge(chat, thinks=thinks, thinking_tokens=500, critique_tokens=77)(ITEMS)
+    assert all(j.verdict.abstained and reason in j.verdict.reason and j.transient for j in judgments)
+    [record] = caplog.records
+    assert record.getMessage() == f"4 of 4 votes are not kept: {judgments[0].verdict.reason}"
+
+
+@pytest.mark.parametrize(
+    ("thinks", "text"), [(None, "2"), (True, " 2\n"), (None, "First wrong step: 2\nFor in step 2 the carry is")]
+)
+def test_a_verdict_that_was_reached_stands_though_the_reply_is_cut_off(thinks: bool | None, text: str) -> None:
+    chat = Script(lambda r: ChatReply(text, cut_off=True) if r.choices else ChatReply("Step 1 is", cut_off=True))
+    judgments = judge(chat, thinks=thinks)(ITEMS)
+    assert [(j.verdict, j.transient) for j in judgments] == [(Verdict(2), False)] * 4
+
+
+@pytest.mark.parametrize(("thinks", "room"), [(None, 0), (False, 0), (True, 900)])
+def test_there_is_room_for_thinking_in_every_reply(thinks: bool | None, room: int) -> None:
+    chat = Script(constrained("2"))
+    judge(chat, thinks=thinks, thinking_tokens=900, critique_tokens=77)(ITEMS)
+    assert [{r.max_tokens for r in batch} for batch in chat.batches] == [{77 + room}, {VERDICT_TOKENS + room}]
+    assert {r.thinks for batch in chat.batches for r in batch} == {thinks}
 
 
 def test_one_failure_concerns_one_item() -> None:
