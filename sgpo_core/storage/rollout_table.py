@@ -73,6 +73,7 @@ JUDGED = {
     "verdict_prompt_tokens": "rollout.judgment.prompt_tokens",
     "verdict_completion_tokens": "rollout.judgment.completion_tokens",
     "verdict_cached": "rollout.judgment.cached",
+    "verdict_checked_steps": "rollout.judgment.checked_steps",
 }
 RECOMPUTED = {
     "trainer_logprobs": "rollout.recomputed.logprobs",
@@ -242,6 +243,7 @@ def _judgment(cells: _Cells) -> Judgment | None:
         prompt_tokens=get("verdict_prompt_tokens", 0),
         completion_tokens=get("verdict_completion_tokens", 0),
         cached=get("verdict_cached", False),
+        checked_steps=get("verdict_checked_steps"),
     )
 
 

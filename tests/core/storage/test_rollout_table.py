@@ -39,7 +39,7 @@ GRADED = {"grade": TEXT, "extracted_answer": TEXT, "outcome_reward": REAL}
 JUDGED = {
     **{"step_ends": WHOLES, "first_error_step": WHOLE, "verdict_status": TEXT, "verdict_reason": TEXT},
     **{"verdict_votes": WHOLES, "verdict_prompt_tokens": WHOLE, "verdict_completion_tokens": WHOLE},
-    **{"verdict_cached": FLAG},
+    **{"verdict_cached": FLAG, "verdict_checked_steps": WHOLE},
 }
 RECOMPUTED = {"trainer_logprobs": REALS, "trainer_entropies": REALS}
 CREDITED = {
@@ -49,7 +49,7 @@ CREDITED = {
 
 PROBLEM = Problem("a", "What is ½ + ½?", "1", reference="1. x\n", domain="sums")
 VOTES = (Verdict(2), Verdict(2), Verdict(None), Verdict.abstain(""))
-JUDGEMENT = Judgment(Verdict(2), VOTES, prompt_tokens=70, completion_tokens=40, cached=True)
+JUDGEMENT = Judgment(Verdict(2), VOTES, prompt_tokens=70, completion_tokens=40, cached=True, checked_steps=1)
 FULL = Rollout(
     sample=3,
     text="x ½ 😀\n",
