@@ -2,12 +2,15 @@
 
 The unit of every statistic is the run (its seed): problems of one run are not independent samples of an algorithm and
 are never pooled. Differences are paired by seed: runs of one seed see the same problems with the same sampling seeds.
+
+Arms are compared twice: after the last iteration, and when all have used as many tokens as the run that used fewest. An
+algorithm that samples three times as many responses in an iteration may win the first and lose the second.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -15,15 +18,20 @@ import numpy as np
 
 from sgpo_core.analysis.statistics import (
     Interval,
+    Limits,
     Paired,
     area_under,
-    bootstrap_interval,
     first_reaching,
     holm,
+    mean_interval,
     paired_difference,
 )
 
 Curve = dict[int, float]  # value by iteration
+
+LEVEL = 0.05  # at which a difference is called significant, corrected for the number of arms
+_SHARES: Limits = (0.0, 1.0)  # an accuracy
+_DIFFERENCES: Limits = (-1.0, 1.0)  # of two
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +74,29 @@ AXES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """An arm's accuracy at one point of its runs, and against the baseline's at the same; None where there is none."""
+
+    accuracy: Interval | None
+    versus: Paired | None  # its difference to the baseline's, paired by seed; None for the baseline itself, too
+    p_adjusted: float | None  # Holm, over all arms that are compared at this point
+
+    @property
+    def finding(self) -> int:
+        """1: significantly better than the baseline at 5 %, corrected; -1: significantly worse; 0: neither."""
+        if self.versus is None or self.p_adjusted is None or self.p_adjusted > LEVEL:
+            return 0
+        return 1 if self.versus.mean > 0 else -1
+
+
+@dataclass(frozen=True, slots=True)
 class ArmSummary:
     """One row of the report; None where no run of the arm has what it takes."""
 
     arm: str
     runs: int
-    final: Interval | None  # accuracy after the last iteration
-    equal_tokens: Interval | None  # accuracy when the thriftiest run has used its last token
+    final: Standing  # after the last iteration
+    equal_tokens: Standing  # when the thriftiest run has used its last token
     area: float | None  # mean accuracy over the whole run
     reached: int  # runs that reach the target accuracy
     iterations_to_target: float | None  # median over runs; None unless more than half reach it
@@ -81,17 +105,20 @@ class ArmSummary:
     seconds: float | None
     judge_calls: float | None
     all_negative: float | None  # share over the whole run, mean
-    versus: Paired | None = None  # difference of final accuracy to the baseline's
-    p_adjusted: float | None = None  # Holm, over all arms that are compared
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The whole of it: rows in the order of the arms, and what is missing or unfinished, in words."""
+    """The whole of it: rows in the order of the arms, and what is missing or unfinished, in words.
+
+    iterations: the fewest and the most that a finished run has. token_budget: the fewest tokens that one used (policy
+    and judge); None where none were recorded.
+    """
 
     metric: str
     target: float
     baseline: str
+    iterations: tuple[int, int] | None
     token_budget: float | None
     arms: list[ArmSummary]
     missing: list[str]
@@ -100,16 +127,15 @@ class Comparison:
 def compare(
     records: Sequence[RunRecord], arms: Sequence[str], seeds: Sequence[int], baseline: str, metric: str, target: float
 ) -> Comparison:
-    """Summaries of the finished runs of each arm. An empty or half-finished sweep is no error: it says what is
-    missing."""
+    """Summaries of the finished runs of each arm; the metric is a share, 0..1. An empty or half-finished sweep is no
+    error: it says what is missing."""
     finished = {(r.arm, r.seed): r for r in records if r.finished}
     by_arm = {arm: {s: finished[arm, s] for s in seeds if (arm, s) in finished} for arm in arms}
     totals = [max(r.cumulative(*AXES["tokens"]).values()) for r in finished.values()]
-    budget = min(totals) if totals else None
-    rows = [_summary(arm, by_arm[arm], metric, target, budget) for arm in arms]
-    paired = {arm: _versus(by_arm[arm], by_arm[baseline], metric) for arm in arms if arm != baseline}
-    known = {arm: result for arm, result in paired.items() if result is not None}
-    adjusted = holm({arm: result.p for arm, result in known.items()})
+    budget = min(totals, default=0.0) or None
+    last = [max(r.curves[metric]) for r in finished.values() if r.curves.get(metric)]
+    final = _standings(by_arm, baseline, lambda run: _final(run, metric))
+    equal = _standings(by_arm, baseline, lambda run: _at_tokens(run, metric, budget))
     states = {(r.arm, r.seed): r.status or "in progress" for r in records}
     missing = [
         f"{arm}, seed {seed}: {states.get((arm, seed), 'never started')}"
@@ -121,22 +147,53 @@ def compare(
         metric,
         target,
         baseline,
+        (min(last), max(last)) if last else None,
         budget,
-        [replace(row, versus=known.get(row.arm), p_adjusted=adjusted.get(row.arm)) for row in rows],
+        [_summary(arm, by_arm[arm], metric, target, final[arm], equal[arm]) for arm in arms],
         missing,
     )
 
 
-def _summary(arm: str, runs: Mapping[int, RunRecord], metric: str, target: float, budget: float | None) -> ArmSummary:
+def _standings(
+    by_arm: Mapping[str, Mapping[int, RunRecord]], baseline: str, value: Callable[[RunRecord], float | None]
+) -> dict[str, Standing]:
+    """By arm, of one value a run."""
+    values = {arm: {s: v for s, run in runs.items() if (v := value(run)) is not None} for arm, runs in by_arm.items()}
+    theirs = values[baseline]
+    paired = {
+        arm: paired_difference(ours, theirs, _DIFFERENCES)
+        for arm, ours in values.items()
+        if arm != baseline and ours.keys() & theirs.keys()
+    }
+    adjusted = holm({arm: result.p for arm, result in paired.items()})
+    return {
+        arm: Standing(mean_interval(list(ours.values()), _SHARES) if ours else None, paired.get(arm), adjusted.get(arm))
+        for arm, ours in values.items()
+    }
+
+
+def _final(run: RunRecord, metric: str) -> float | None:
+    curve = run.curves.get(metric)
+    return curve[max(curve)] if curve else None
+
+
+def _at_tokens(run: RunRecord, metric: str, budget: float | None) -> float | None:
+    """The metric after that many tokens, between evaluations a line."""
+    curve = run.against(metric, "tokens")
+    return float(np.interp(budget, list(curve), list(curve.values()))) if curve and budget is not None else None
+
+
+def _summary(
+    arm: str, runs: Mapping[int, RunRecord], metric: str, target: float, final: Standing, equal_tokens: Standing
+) -> ArmSummary:
     curves = [r.against(metric, "iteration") for r in runs.values() if r.curves.get(metric)]
     by_tokens = [r.against(metric, "tokens") for r in runs.values() if r.curves.get(metric)]
-    at_budget = [] if budget is None else [float(np.interp(budget, list(c), list(c.values()))) for c in by_tokens]
     to_target = [first_reaching(c, target) for c in curves]
     return ArmSummary(
         arm,
         runs=len(runs),
-        final=bootstrap_interval([c[max(c)] for c in curves]) if curves else None,
-        equal_tokens=bootstrap_interval(at_budget) if at_budget else None,
+        final=final,
+        equal_tokens=equal_tokens,
         area=_mean([area_under(c) for c in curves]),
         reached=sum(x is not None for x in to_target),
         iterations_to_target=_median_reached(to_target),
@@ -146,11 +203,6 @@ def _summary(arm: str, runs: Mapping[int, RunRecord], metric: str, target: float
         judge_calls=_median([max(r.cumulative("judge/calls").values()) for r in runs.values()]),
         all_negative=_mean([v for r in runs.values() for v in r.curves.get("group/all_negative_frac", {}).values()]),
     )
-
-
-def _versus(ours: Mapping[int, RunRecord], theirs: Mapping[int, RunRecord], metric: str) -> Paired | None:
-    ends = [{s: c[max(c)] for s, r in runs.items() if (c := r.curves.get(metric, {}))} for runs in (ours, theirs)]
-    return paired_difference(ends[0], ends[1]) if ends[0].keys() & ends[1].keys() else None
 
 
 def differing_settings(records: Sequence[RunRecord]) -> dict[str, dict[str, str]]:

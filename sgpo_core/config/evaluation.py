@@ -17,9 +17,7 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 class AlarmSettings(Settings):
-    level: Fraction = Field(
-        0.01, description="chance of a false alarm a night and model, over all its comparisons (Holm)"
-    )
+    level: Fraction = Field(0.01, description="chance of a false alarm a night, over all its comparisons (Holm)")
 
 
 class EvaluationConfig(Settings):

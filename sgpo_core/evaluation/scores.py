@@ -18,11 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgpo_core.analysis.statistics import bootstrap_interval
+from sgpo_core.analysis.statistics import mean_interval
 from sgpo_core.grading.answer_forms import canonical
 from sgpo_core.types import Grade, Outcome
-
-_MAX_DRAWS = 10_000_000  # of problems by the bootstrap: 160 MB
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +34,13 @@ class GradedResponse:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Shares are 0..1, lengths in tokens. stderr: standard error of avg@k over problems; low, high: its 95 % bootstrap
-    interval (NaN for a single problem). pass_at: j -> pass@j for j = 1, 2, 4, ... and k. failed_frac: responses whose
-    grading timed out or broke; they count as wrong."""
+    """Shares are 0..1, lengths in tokens.
+
+    stderr: standard error of avg@k over problems. low, high: its 95 % interval (`mean_interval`: BCa bootstrap from 30
+    problems on, Student's t for fewer); NaN where there is none, for fewer than 3 problems, or if all have the same
+    share of correct responses. pass_at: j -> pass@j for j = 1, 2, 4, ... and k. failed_frac: responses whose grading
+    timed out or broke; they count as wrong.
+    """
 
     problems: int
     k: int
@@ -69,6 +71,10 @@ class Scores:
         }
         return {f"eval/{benchmark}/{name}": value for name, value in values.items() if math.isfinite(value)}
 
+    def interval(self) -> str:
+        """The 95 % interval of avg@k as text, `-` where there is none."""
+        return f"{self.low:.3f} to {self.high:.3f}" if math.isfinite(self.low) else "-"
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Scores:
         return cls(**{**value, "pass_at": {int(j): share for j, share in value["pass_at"].items()}})
@@ -84,14 +90,15 @@ def score(groups: Sequence[Sequence[GradedResponse]]) -> Scores:
     k, problems, total = sizes.pop(), len(groups), sum(map(len, groups))
     responses = [response for group in groups for response in group]
     averages = [sum(r.grade.correct for r in group) / k for group in groups]
-    interval = bootstrap_interval(averages, resamples=max(1_000, min(10_000, _MAX_DRAWS // problems)))
+    interval = mean_interval(averages, limits=(0.0, 1.0))
+    known = interval.kind in ("95 % t", "95 % BCa")  # a range is no 95 % interval, which the scores name it
     return Scores(
         problems=problems,
         k=k,
         avg_at_k=statistics.fmean(averages),
         stderr=statistics.stdev(averages) / math.sqrt(problems) if problems > 1 else math.nan,
-        low=interval.low,
-        high=interval.high,
+        low=interval.low if known else math.nan,
+        high=interval.high if known else math.nan,
         pass_at={
             j: statistics.fmean(pass_at(j, k, sum(r.grade.correct for r in g)) for g in groups) for j in _draws(k)
         },

@@ -16,9 +16,10 @@ from prefect import get_client, get_run_logger, runtime
 from prefect.artifacts import create_markdown_artifact
 from prefect.events import emit_event
 
+from sgpo_core.analysis.statistics import POWER
 from sgpo_core.config.evaluation import EvaluationConfig
 from sgpo_core.evaluation.protocol import Result
-from sgpo_core.evaluation.regression import Comparison, compare, regressions
+from sgpo_core.evaluation.regression import Comparison, Pair, compare_all, regressions
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.records import flat_metrics, last_night, record_night
 from tasks.tracking.policies import Policy, registered
@@ -35,6 +36,7 @@ class Night:
 
     results: dict[str, dict[str, Result]] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)  # label -> MLflow run of its series
+    pairs: list[Pair] = field(default_factory=list)  # to be compared when all are known: each depends on their number
     comparisons: list[Comparison] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
@@ -54,8 +56,9 @@ def run_night(config: EvaluationConfig) -> dict[str, Any]:
             night.failed[version.label] = (str(error).strip().splitlines() or [type(error).__name__])[-1]
     if not night.results and not night.failed:
         log.warning("no registered model has an alias candidate or champion: nothing to evaluate")
+    night.comparisons = compare_all(night.pairs, config.alarm.level)
     worse = regressions(night.comparisons, config.alarm.level)
-    publish(night, worse)
+    publish(night, worse, config.alarm.level)
     if night.failed:
         raise RuntimeError(f"not evaluated: {'; '.join(f'{label}: {why}' for label, why in night.failed.items())}")
     return {
@@ -69,25 +72,26 @@ def run_night(config: EvaluationConfig) -> dict[str, Any]:
 
 
 def take_up(config: EvaluationConfig, night: Night, policy: Policy, results: dict[str, Result]) -> None:
-    """Compares a policy's results with what was there before, then records them."""
+    """Pairs a policy's results with what was there before, then records them."""
     assert policy.version is not None
     label, champion = policy.version.label, f"{policy.version.model}@{CHAMPION}"
     others = {"the last night": last_night(label)}
     if label != champion and champion in night.results:
         others["the champion"] = night.results[champion]
     for against, before in others.items():
-        for name in results.keys() & before.keys():
+        for name in [name for name in results if name in before]:
             try:
-                night.comparisons.append(compare(label, against, results[name], before[name]))
+                night.pairs.append(Pair(label, against, results[name], before[name]))
             except ValueError as error:
                 night.notes.append(f"{label} {name}, {against}: {error}")
     night.runs[label] = record_night(config, policy, results)
     night.results[label] = results
 
 
-def publish(night: Night, worse: Sequence[Comparison]) -> None:
+def publish(night: Night, worse: Sequence[Comparison], level: float) -> None:
     """The artifact, and where something is worse the tag and the events."""
-    create_markdown_artifact(as_markdown(night, worse), key="benchmark-nightly", description="Nightly benchmarks")
+    markdown = as_markdown(night, worse, level)
+    create_markdown_artifact(markdown, key="benchmark-nightly", description="Nightly benchmarks")
     log = get_run_logger()
     for note in night.notes:
         log.warning(f"not compared: {note}")
@@ -122,7 +126,9 @@ def payload(comparison: Comparison) -> dict[str, Any]:
         "now": comparison.now,
         "drop": -difference.mean,
         "interval": [difference.low, difference.high],
+        "interval_kind": difference.kind,
         "p": difference.p,
+        "smallest_drop": comparison.smallest_drop,
         "lost": list(comparison.lost[:_NAMED]),
         "lower": list(comparison.lower[:_NAMED]),
     }
@@ -131,14 +137,15 @@ def payload(comparison: Comparison) -> dict[str, Any]:
 def line(comparison: Comparison) -> str:
     """One comparison in a sentence."""
     d = comparison.difference
+    smallest = "none" if comparison.smallest_drop is None else f"{comparison.smallest_drop:.3f}"
     return (
-        f"{comparison.name}: avg@k {comparison.before:.3f} -> {comparison.now:.3f}, difference {d.mean:+.3f} "
-        f"[{d.low:+.3f}, {d.high:+.3f}], p = {d.p:.2g} over {d.n} problems; "
-        f"{len(comparison.lower)} solved less often, {len(comparison.lost)} lost"
+        f"{comparison.name}: avg@k {comparison.before:.3f} -> {comparison.now:.3f}, difference {d.text('+')}, "
+        f"p = {d.p:.2g} over {d.n} problems; {len(comparison.lower)} solved less often, {len(comparison.lost)} lost; "
+        f"smallest drop that is found in {100 * POWER:g} % of cases: {smallest}"
     )
 
 
-def as_markdown(night: Night, worse: Sequence[Comparison]) -> str:
+def as_markdown(night: Night, worse: Sequence[Comparison], level: float) -> str:
     """The night's artifact."""
     parts = [f"# {'REGRESSION' if worse else 'No regression'}", *(f"- {line(comparison)}" for comparison in worse)]
     for comparison in worse:
@@ -153,10 +160,15 @@ def as_markdown(night: Night, worse: Sequence[Comparison]) -> str:
         for name, result in results.items():
             s = result.scores
             parts.append(
-                f"| {label} | {name} | {s.avg_at_k:.3f} | {s.low:.3f} to {s.high:.3f} | {s.pass_at[s.k]:.3f} | "
+                f"| {label} | {name} | {s.avg_at_k:.3f} | {s.interval()} | {s.pass_at[s.k]:.3f} | "
                 f"{s.maj_at_k:.3f} | {s.no_answer_frac:.3f} |"
             )
     parts += ["", *(f"- {line(c)}" for c in night.comparisons if c not in worse)]
+    if count := len(night.comparisons):
+        parts += [
+            "",
+            f"Level {level:g} over {count} comparisons: by Holm's method the smallest p must be {level / count:.2g}.",
+        ]
     parts += [*(f"- not compared: {note}" for note in night.notes)]
     parts += [*(f"- **not evaluated**: {label}: {why}" for label, why in night.failed.items())]
     return "\n".join(parts)

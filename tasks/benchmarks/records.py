@@ -29,7 +29,7 @@ def results_table(results: Results) -> str:
     for name, result in results.items():
         s = result.scores
         lines.append(
-            f"{name:<16} {s.problems:>4} {s.k:>4}  {s.avg_at_k:.3f}  {s.stderr:.3f}  {s.low:.3f} to {s.high:.3f}   "
+            f"{name:<16} {s.problems:>4} {s.k:>4}  {s.avg_at_k:.3f}  {s.stderr:.3f}  {s.interval():<14}   "
             f"{s.pass_at[s.k]:.3f}   {s.maj_at_k:.3f}  {s.no_answer_frac:.3f}      {s.truncated_frac:.3f} "
             f"{s.length_mean:.0f}"
         )

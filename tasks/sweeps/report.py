@@ -9,15 +9,22 @@ from __future__ import annotations
 import base64
 import csv
 import io
-import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from sgpo_core.analysis.comparison import ArmSummary, Comparison, RunRecord, compare, differing_settings
-from sgpo_core.analysis.statistics import Interval, Paired
+from sgpo_core.analysis.comparison import (
+    LEVEL,
+    ArmSummary,
+    Comparison,
+    RunRecord,
+    Standing,
+    compare,
+    differing_settings,
+)
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import SweepConfig, SweepRun, arms
 from sgpo_core.storage.atomic import write_text
@@ -32,10 +39,14 @@ METRICS = (
     *("judge/calls", "judge/seconds", "judge/tokens", "rollout/tokens", "time/iteration_s"),
 )
 FILES = ("report.html", "summary.csv", "points.csv", *sweep_pictures.FILES)
+_STANDING = ("accuracy", "vs. baseline", "p", "p, corrected")
 COLUMNS = [
-    *("arm", "runs", "final accuracy [95 %]", "vs. baseline [95 %]", "p", "p, corrected", "at equal tokens"),
+    *("arm", "runs", *(f"final {name}" for name in _STANDING), *(f"equal tokens: {name}" for name in _STANDING)),
     *("mean over run", "reach target", "iterations to it", "tokens to it", "tokens", "seconds", "judge calls"),
 ]
+_IN_TERMINAL = [name for name in COLUMNS[:12] if not name.endswith(" p")]
+_FINDINGS = {1: "significantly better than the baseline", 0: "not significantly different", -1: "significantly worse"}
+_WIDTH = 120  # of what is said below the table
 
 
 def publish_report(config: SweepConfig, runs: Sequence[SweepRun], folder: Path) -> tuple[Path, Comparison]:
@@ -90,48 +101,98 @@ def write_report(sweep: str, comparison: Comparison, records: Sequence[RunRecord
 
 
 def verdict(comparison: Comparison) -> str:
-    """The answer in a sentence or two, no stronger than the numbers."""
-    best = max((row for row in comparison.arms if row.final), key=lambda r: r.final.mean, default=None)  # type: ignore[union-attr]
-    if best is None or best.final is None:
+    """The answer in a few sentences, no stronger than the numbers: after the last iteration, at equal tokens, and
+    whether the two agree."""
+    ends = {row.arm: row.final for row in comparison.arms if row.final.accuracy}
+    if not ends:
         return "No run has finished: there is nothing to compare yet."
-    text = f"Highest final accuracy: {best.arm}, {best.final.mean:.3f} (mean of {best.runs} runs)."
-    if best.arm == comparison.baseline:
-        return f"{text} That is the baseline."
-    if best.versus is None:
-        return f"{text} It has no finished seed in common with the baseline, {comparison.baseline}."
-    least = min(1.0, best.versus.smallest_p * sum(row.versus is not None for row in comparison.arms))
-    assert best.p_adjusted is not None
-    sure = "significant" if best.p_adjusted <= 0.05 else "not significant"
+    first = f"{_after_last(comparison).capitalize()}: {_leader_in_words(comparison, ends)}"
+    equal = {row.arm: row.equal_tokens for row in comparison.arms if row.equal_tokens.accuracy}
+    if not equal:
+        return f"{first} No tokens were recorded, so nothing is known at equal tokens."
+    budget = f"{comparison.token_budget:,.0f}, the fewest that any run used"
+    second = f"At equal tokens ({budget}): {_leader_in_words(comparison, equal)}"
+    differ = _disagreements(comparison, ends, equal)
+    return f"{first} {second} " + (f"The two disagree. {' '.join(differ)}" if differ else "The two agree.")
+
+
+def _after_last(comparison: Comparison) -> str:
+    assert comparison.iterations is not None
+    fewest, most = comparison.iterations
+    return f"at equal iterations ({most})" if fewest == most else f"after the last iteration ({fewest} to {most})"
+
+
+def _leader(standings: Mapping[str, Standing]) -> str:
+    return max(standings, key=lambda arm: _mean(standings[arm]))
+
+
+def _mean(standing: Standing) -> float:
+    assert standing.accuracy is not None
+    return standing.accuracy.mean
+
+
+def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) -> str:
+    arm = _leader(standings)
+    text = f"the highest accuracy is that of {arm}, {_mean(standings[arm]):.3f}"
+    if arm == comparison.baseline:
+        return f"{text}, the baseline."
+    versus = standings[arm].versus
+    if versus is None:
+        return f"{text}; it has no finished seed in common with the baseline, {comparison.baseline}."
+    least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
     return (
-        f"{text} That is {best.versus.mean:+.3f} against {comparison.baseline}, paired by seed, {sure} at 5 %: "
-        f"corrected p = {best.p_adjusted:.3f}; {best.versus.n} pairs and so many arms allow none below {least:.3g}."
+        f"{text}, {_difference(standings[arm])} against {comparison.baseline}, paired by seed "
+        f"({versus.n} pairs and so many arms allow no p below {least:.3g})."
     )
 
 
+def _difference(standing: Standing) -> str:
+    assert standing.versus is not None and standing.p_adjusted is not None
+    sure = "significant" if standing.finding else "not significant"
+    return f"{standing.versus.mean:+.3f}, {sure} at {100 * LEVEL:g} % (corrected p = {standing.p_adjusted:.3f})"
+
+
+def _disagreements(comparison: Comparison, ends: Mapping[str, Standing], equal: Mapping[str, Standing]) -> list[str]:
+    """Sentences: where another arm is highest, and where a difference from the baseline is significant once only."""
+    then, found, leader = _after_last(comparison), [], _leader(ends)
+    # A tie at equal tokens is none, whichever of the two comes first.
+    if leader not in equal or _mean(equal[leader]) < _mean(equal[_leader(equal)]):
+        there = equal[leader].versus if leader in equal else None
+        own = f", where {leader} is at {_difference(equal[leader])} against {comparison.baseline}" if there else ""
+        found.append(f"Highest is {leader} {then}, and {_leader(equal)} at equal tokens{own}.")
+    for arm in [arm for arm in ends if arm in equal]:
+        if ends[arm].finding != equal[arm].finding:
+            found.append(
+                f"{arm} is {_FINDINGS[ends[arm].finding]} {then}, and {_FINDINGS[equal[arm].finding]} at equal tokens."
+            )
+    return found
+
+
 def explanation(comparison: Comparison) -> str:
+    """How to read the table."""
     budget = f"{comparison.token_budget:,.0f}" if comparison.token_budget else "no"
-    pairs = [row.versus for row in comparison.arms if row.versus]
+    pairs = [row.final.versus for row in comparison.arms if row.final.versus]
     least = f" (no p can be below {min(p.smallest_p for p in pairs):.3g} here)" if pairs else ""
     return (
-        "Intervals are bootstrapped over runs: those of 2 or 3 runs are no more than their range; one run has none. "
-        f"Differences are paired by seed; p is of the two-sided sign-flip permutation test{least}, corrected for the "
-        "number of arms by Holm's method. Equal tokens: accuracy, between evaluations a line, "
-        f"at {budget} sampled tokens (policy and judge), the fewest that any run used. Target: accuracy "
-        f"{comparison.target:g}; the price is the median over runs, - unless more than half get there."
+        "[95 % t: ...] is Student's t interval of the mean over runs. It holds the true mean in 95 % of all sweeps if "
+        "results are normally distributed over seeds, in fewer if they are not (docs/compare.md says in how many). "
+        "[range: ...] is from the lowest to the highest of two runs, or of runs that all ended alike, and claims "
+        "nothing; one run has no interval. From 30 runs on it is a BCa bootstrap interval, and says so. Differences "
+        f"are paired by seed; p is of the two-sided sign-flip permutation test{least}, corrected for the number of "
+        "arms by Holm's method, after the last iteration and at equal tokens each. Equal tokens: accuracy, between "
+        f"evaluations a line, at {budget} sampled tokens (policy and judge), the fewest that any run used. Target: "
+        f"accuracy {comparison.target:g}; the price is the median over runs, - unless more than half get there."
     )
 
 
 def table_row(row: ArmSummary, comparison: Comparison) -> list[str]:
     """The cells of `COLUMNS`, as text."""
-    versus = row.versus
+    baseline = row.arm == comparison.baseline
     return [
         row.arm,
         str(row.runs),
-        _interval(row.final),
-        "baseline" if row.arm == comparison.baseline else _interval(versus, "+"),
-        "-" if versus is None else f"{versus.p:.3f}",
-        "-" if row.p_adjusted is None else f"{row.p_adjusted:.3f}",
-        "-" if row.equal_tokens is None else f"{row.equal_tokens.mean:.3f}",
+        *_cells(row.final, baseline),
+        *_cells(row.equal_tokens, baseline),
         _number(row.area, ".3f"),
         f"{row.reached} of {row.runs}",
         _number(row.iterations_to_target, ".0f"),
@@ -139,17 +200,23 @@ def table_row(row: ArmSummary, comparison: Comparison) -> list[str]:
     ]
 
 
+def _cells(standing: Standing, baseline: bool) -> list[str]:
+    """Those of `_STANDING`."""
+    versus = standing.versus
+    return [
+        "-" if standing.accuracy is None else standing.accuracy.text(),
+        "baseline" if baseline else "-" if versus is None else versus.text("+"),
+        _number(None if versus is None else versus.p, ".3f"),
+        _number(standing.p_adjusted, ".3f"),
+    ]
+
+
 def as_text(comparison: Comparison) -> str:
-    """The table for a terminal: the first columns."""
-    rows = [COLUMNS[:9], *(table_row(row, comparison)[:9] for row in comparison.arms)]
-    return text_table(rows)
-
-
-def _interval(value: Interval | Paired | None, sign: str = "") -> str:
-    if value is None:
-        return "-"
-    text = f"{value.mean:{sign}.3f}"
-    return text if math.isnan(value.low) else f"{text} [{value.low:{sign}.3f}, {value.high:{sign}.3f}]"
+    """For a terminal: the columns of accuracy, and the verdict."""
+    shown = [COLUMNS.index(name) for name in _IN_TERMINAL]
+    rows = [COLUMNS, *(table_row(row, comparison) for row in comparison.arms)]
+    table = text_table([[row[i] for i in shown] for row in rows])
+    return f"{table}\n\n{textwrap.fill(verdict(comparison), _WIDTH)}"
 
 
 def _number(value: float | None, form: str) -> str:

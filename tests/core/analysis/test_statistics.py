@@ -13,10 +13,11 @@ from sgpo_core.analysis.statistics import (
     Interval,
     Paired,
     area_under,
-    bootstrap_interval,
     first_reaching,
     holm,
+    mean_interval,
     paired_difference,
+    smallest_effect,
 )
 
 
@@ -28,74 +29,72 @@ def against_zero(differences: Sequence[float], **settings: int) -> Paired:
 # Intervals
 
 
-@pytest.mark.parametrize(
-    ("values", "confidence", "expected"),
-    [
-        ([0, 1], 0.95, (0.5, 0, 1)),  # means 0, 1/2, 1/2, 1
-        ([0, 1], 0.49, (0.5, 0.5, 0.5)),  # a tail of .255 * 4 = 1.02: the second smallest
-        # The 27 sums of 1, 2, 3 are 3 4 5 6 7 8 9, coming 1 3 6 7 6 3 1 times.
-        ([1, 2, 3], 0.95, (2, 1, 3)),  # .025 * 27 = .675: the smallest
-        ([3, 1, 2], 0.9, (2, 4 / 3, 8 / 3)),  # .05 * 27 = 1.35: the second
-        ([1, 2, 3], 0.7, (2, 5 / 3, 7 / 3)),  # .15 * 27 = 4.05: the fifth
-        # Of 4^4 = 256 resamples of 0 0 0 1 the 1 is in none 81 times, in all once, in three 12 times: 7th from above.
-        ([0, 0, 0, 1], 0.95, (0.25, 0, 0.75)),
-        ([0.1] * 3, 0.95, (0.1, 0.1, 0.1)),
-    ],
-)
-def test_the_interval_of_a_few_seeds_is_counted_out(
-    values: list[float], confidence: float, expected: tuple[float, float, float]
-) -> None:
-    interval = bootstrap_interval(values, confidence)
-    assert (interval.mean, interval.low, interval.high) == pytest.approx(expected)
-    assert interval == bootstrap_interval(values, confidence, resamples=1, seed=9)  # nothing is drawn
+def test_three_seeds_have_a_t_interval() -> None:
+    # s = 1; with 2 degrees of freedom F(t) = 1/2 + t / (2 sqrt(2 + t^2)), so t(.975) = .95 / sqrt(2 * .975 * .025),
+    # which is 4.3027.
+    half = 0.95 / math.sqrt(2 * 0.975 * 0.025) / math.sqrt(3)
+    interval = mean_interval([3, 1, 2])
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((2, 2 - half, 2 + half))
+    assert interval.kind == "95 % t" and interval == mean_interval([1, 2, 3], seed=9)  # nothing is drawn
+    assert interval.text() == "2.000 [95 % t: -0.484, 4.484]"
+    assert interval.text("+") == "+2.000 [95 % t: -0.484, +4.484]"
 
 
-def test_one_seed_has_a_mean_and_no_interval() -> None:
-    interval = bootstrap_interval([0.7])
-    assert interval.mean == 0.7
+def test_an_interval_ends_where_means_end() -> None:
+    # Shares .1 .2 .9: mean .4, s = sqrt((.09 + .04 + .25) / 2) = .436, half width 4.303 * .436 / sqrt(3) = 1.08
+    interval = mean_interval([0.1, 0.2, 0.9], limits=(0, 1))
+    assert (interval.low, interval.high, interval.kind) == (0, 1, "95 % t")
+
+
+def test_fewer_than_three_have_a_range_that_says_so() -> None:
+    assert mean_interval([0.9, 0.5]) == Interval(0.7, 0.5, 0.9, "range")
+    assert mean_interval([0.9, 0.5]).text() == "0.700 [range: 0.500, 0.900]"
+    interval = mean_interval([0.7])
+    assert (interval.mean, interval.kind, interval.text("+")) == (0.7, "none", "+0.700")
     assert math.isnan(interval.low) and math.isnan(interval.high)
 
 
-@pytest.mark.parametrize("n", [2, 3, 6, 7, 49])
-def test_equal_values_have_a_width_of_exactly_zero(n: int) -> None:
-    for value in (0.1, 0.7, 1 / 3, -2.3):
-        assert bootstrap_interval([value] * n) == Interval(value, value, value)
+@pytest.mark.parametrize("n", [2, 3, 6, 29, 30, 49])
+def test_equal_values_say_nothing_of_the_spread(n: int) -> None:
+    for value in (0.0, 0.1, 0.7, 1 / 3, -2.3):
+        assert mean_interval([value] * n) == Interval(value, value, value, "range")
+    assert mean_interval([0.1 + 0.2, *[0.3] * (n - 1)]).kind == "range"  # equal but for rounding
+
+
+def test_from_thirty_values_on_the_interval_follows_their_skew() -> None:
+    assert mean_interval([0.0, *[1.0] * 28]).kind == "95 % t"
+    # 29 zeros and a one: mean 1/30. A symmetric interval would reach below 0, where no resample is.
+    interval = mean_interval([0.0] * 29 + [1.0])
+    assert interval.kind == "95 % BCa"
+    assert 0 <= interval.low < 1 / 30 and interval.high - 1 / 30 > 2 * (1 / 30 - interval.low)
 
 
 def test_a_drawn_interval_is_near_the_normal_one_and_repeats() -> None:
     values = list(np.random.default_rng(1).normal(5, 2, size=100))
-    interval = bootstrap_interval(values, seed=3)
+    interval = mean_interval(values, seed=3)
     half = 1.96 * float(np.std(values)) / 10  # the bootstrap's std divides by n
-    assert interval.low == pytest.approx(interval.mean - half, abs=0.05)
-    assert interval.high == pytest.approx(interval.mean + half, abs=0.05)
-    assert interval == bootstrap_interval(values[::-1], seed=3) == bootstrap_interval(np.array(values), seed=3)
-    assert interval != bootstrap_interval(values, seed=4)
+    assert interval.low == pytest.approx(interval.mean - half, abs=0.08)
+    assert interval.high == pytest.approx(interval.mean + half, abs=0.08)
+    assert interval == mean_interval(values[::-1], seed=3) == mean_interval(np.array(values), seed=3)
+    assert interval != mean_interval(values, seed=4)
 
 
-def test_the_tail_is_not_one_longer_by_rounding() -> None:
-    assert (1 - 0.95) / 2 * 40 > 1  # and yet it is the smallest and the largest of 40 that are meant
-    values = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0]
-    assert bootstrap_interval(values, 0.95, resamples=40) == bootstrap_interval(values, 0.999, resamples=40)
-    assert bootstrap_interval(values, 0.95, resamples=41) != bootstrap_interval(values, 0.999, resamples=41)
-
-
-@pytest.mark.parametrize("n", [2, 4, 6, 7, 12])
-def test_intervals_follow_shift_and_scale_and_widen_with_confidence(n: int) -> None:
+@pytest.mark.parametrize("n", [2, 3, 6, 12, 40])
+def test_intervals_follow_shift_and_scale(n: int) -> None:
     values = np.random.default_rng(n).uniform(size=n)
-    interval, moved = bootstrap_interval(list(values)), bootstrap_interval(list(3 * values + 2))
-    assert min(values) <= interval.low <= interval.mean <= interval.high <= max(values)
+    interval, moved = mean_interval(list(values)), mean_interval(list(3 * values + 2))
+    assert interval.low <= interval.mean <= interval.high
     assert [moved.mean, moved.low, moved.high] == pytest.approx(
         [3 * x + 2 for x in (interval.mean, interval.low, interval.high)]
     )
-    wide, narrow = bootstrap_interval(list(values), 0.99), bootstrap_interval(list(values), 0.5)
-    assert wide.low <= interval.low <= narrow.low and narrow.high <= interval.high <= wide.high
 
 
-@pytest.mark.parametrize(("n", "coverage"), [(2, 0.5), (3, 0.75)])
-def test_what_few_seeds_cover_is_what_the_module_says(n: int, coverage: float) -> None:
-    samples = np.random.default_rng(n).normal(size=(2000, n))
-    intervals = [bootstrap_interval(list(sample)) for sample in samples]
-    assert np.mean([i.low <= 0 <= i.high for i in intervals]) == pytest.approx(coverage, abs=0.03)  # 3 std
+@pytest.mark.parametrize(("n", "coverage"), [(2, 0.5), (3, 0.95), (5, 0.95)])
+def test_what_an_interval_covers_is_what_its_name_says(n: int, coverage: float) -> None:
+    # The range of 2 holds the center of a symmetric distribution unless both lie on one side: 1 - 2 / 4.
+    intervals = [mean_interval(list(sample)) for sample in np.random.default_rng(n).normal(size=(2000, n))]
+    assert {i.kind for i in intervals} == {"range" if n == 2 else "95 % t"}
+    assert np.mean([i.low <= 0 <= i.high for i in intervals]) == pytest.approx(coverage, abs=0.03)  # 3 std or more
 
 
 # Paired differences
@@ -115,13 +114,15 @@ def test_what_few_seeds_cover_is_what_the_module_says(n: int, coverage: float) -
         ([1, 1], 2 / 4),
         ([1] * 6, 2 / 64),
         ([1] * 5 + [-1], 14 / 64),  # 4 or more: at most one of six the other way, (1 + 6) * 2
-        ([1] * 16, 2 / 65536),
+        ([1] * 13, 2 / 8192),
+        ([0] * 20 + [1, 1], 2 / 4),  # a 0 may have either sign, however many there are
     ],
 )
 def test_p_is_the_share_of_sign_patterns(differences: list[float], p: float) -> None:
     result = against_zero(differences)
     assert result.p == p
-    assert result.smallest_p == 2 / 2 ** len(differences)
+    n = len(differences)
+    assert result.smallest_p == (2 / 2**n if n <= 13 else 1 / 10_001)
     assert result.mean == pytest.approx(sum(differences) / len(differences))
 
 
@@ -129,16 +130,19 @@ def test_seeds_are_paired_by_name_and_the_unpaired_counted() -> None:
     ours = {3: 0.9, 1: 0.5, 2: 0.7, 8: 0.0}
     baseline = {1: 0.4, 2: 0.5, 3: 0.6, 9: 1.0, 10: 1.0}
     result = paired_difference(ours, baseline)
-    assert (result.mean, result.low, result.high) == pytest.approx((0.2, 0.1, 0.3))
+    # Differences .1 .2 .3: s = .1, half width 4.3027 * .1 / sqrt(3)
+    assert (result.mean, result.low, result.high) == pytest.approx((0.2, -0.04841, 0.44841), abs=1e-5)
+    assert (result.kind, result.std) == ("95 % t", pytest.approx(0.1))
     assert (result.p, result.smallest_p, result.n, result.dropped) == (0.25, 0.25, 3, 3)
     other = paired_difference(baseline, ours)
-    assert (other.mean, other.low, other.high, other.p) == pytest.approx((-0.2, -0.3, -0.1, 0.25))
+    assert (other.mean, other.low, other.high, other.p) == pytest.approx((-0.2, -0.44841, 0.04841, 0.25), abs=1e-5)
+    assert paired_difference(ours, baseline, limits=(0, 0.3)).low == 0
 
 
 def test_one_common_seed_decides_nothing() -> None:
     result = paired_difference({0: 0.9, 1: 0.9}, {0: 0.1})
     assert (result.mean, result.p, result.smallest_p, result.n, result.dropped) == (0.8, 1, 1, 1, 1)
-    assert math.isnan(result.low) and math.isnan(result.high)
+    assert math.isnan(result.low) and math.isnan(result.high) and math.isnan(result.std)
 
 
 def test_ties_are_ties_in_spite_of_rounding() -> None:
@@ -149,6 +153,8 @@ def test_ties_are_ties_in_spite_of_rounding() -> None:
     # Equal values that were added up in another order.
     assert 0.1 + 0.2 != 0.3
     assert paired_difference(dict.fromkeys(range(5), 0.1 + 0.2), dict.fromkeys(range(5), 0.3)).p == 1
+    same = paired_difference({0: 0.1 + 0.2, 1: 0.3, 2: 0.5}, {0: 0.3, 1: 0.1 + 0.2, 2: 0.5})
+    assert (same.mean, same.low, same.high, same.kind) == (0, 0, 0, "range")
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1, 1e9])
@@ -163,16 +169,14 @@ def test_each_p_comes_as_often_as_it_claims() -> None:
     assert found == [k / 8 for k in range(1, 9) for _ in range(2)]
 
 
-@pytest.mark.parametrize(("n", "runs", "settings"), [(6, 2000, {}), (20, 1000, {"resamples": 199})])
-def test_p_is_uniform_when_both_are_the_same(n: int, runs: int, settings: dict[str, int]) -> None:
+@pytest.mark.parametrize(("n", "runs", "resamples"), [(6, 2000, 64), (20, 1000, 199)])
+def test_p_is_uniform_when_both_are_the_same(n: int, runs: int, resamples: int) -> None:
     rng = np.random.default_rng(5)
     found = []
     for run in range(runs):
         ours, baseline = rng.exponential(size=(2, n))  # skewed; their differences are not
         found.append(
-            paired_difference(
-                dict(enumerate(ours)), dict(enumerate(baseline)), seed=run, **{"resamples": 1, **settings}
-            ).p
+            paired_difference(dict(enumerate(ours)), dict(enumerate(baseline)), resamples=resamples, seed=run).p
         )
     for level in (1 / 32, 1 / 8, 1 / 4, 1 / 2, 3 / 4):  # 1/32 and its multiples exist for n = 6
         attained = level if n == 6 else math.floor(level * 200) / 200
@@ -190,6 +194,7 @@ def test_many_seeds_are_drawn_and_near_the_exact_p() -> None:
     assert result.p == pytest.approx(exact, abs=0.02)  # std below .005
     assert result.p != against_zero(list(differences), seed=1).p
     assert result == against_zero(list(differences))
+    assert against_zero(list(differences), resamples=2**17).p == pytest.approx(exact)  # enough to count them all
 
 
 def test_a_drawn_p_is_never_zero() -> None:
@@ -215,12 +220,28 @@ def test_holm_by_hand() -> None:
 
 def test_holm_lies_between_the_given_and_bonferroni_and_keeps_the_order() -> None:
     rng = np.random.default_rng(0)
-    for _ in range(50):
+    for _ in range(20):
         given = {str(i): float(p) for i, p in enumerate(rng.uniform(size=rng.integers(1, 9)) ** 3)}
         adjusted = holm(given)
         assert all(p <= adjusted[name] <= min(1, len(given) * p) for name, p in given.items())
         ranked = [adjusted[name] for name in sorted(given, key=lambda name: given[name])]
         assert ranked == sorted(ranked)
+
+
+def test_the_smallest_effect_by_hand() -> None:
+    # 2 degrees of freedom have closed quantiles, q(F) = (2 F - 1) / sqrt(2 F (1 - F)): q(.975) = 4.3027, and
+    # q(.8) = .6 / sqrt(.32) = 1.0607. So (4.3027 + 1.0607) * .1 / sqrt(3).
+    assert smallest_effect(0.1, 3, 0.05) == pytest.approx(0.30966, abs=1e-5)
+    assert smallest_effect(0.0, 3, 0.05) == 0
+    # Many pairs: (1.9600 + .8416) * 2 / 100
+    assert smallest_effect(2.0, 10_000, 0.05) == pytest.approx(0.05603, abs=1e-5)
+
+
+def test_the_smallest_effect_is_found_in_four_of_five_cases() -> None:
+    effect = smallest_effect(1.0, 30, 0.01)
+    samples = np.random.default_rng(8).normal(effect, 1, size=(400, 30))
+    found = [against_zero(list(sample), resamples=1999).p <= 0.01 for sample in samples]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.06)  # 3 std
 
 
 # Curves
@@ -256,16 +277,16 @@ def test_the_first_x_that_reaches_the_target() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bootstrap_interval([]), "at least one value"),
-        (lambda: bootstrap_interval([0.1, math.nan]), "finite number; one is nan"),
-        (lambda: bootstrap_interval([0.1], confidence=1), "confidence"),
-        (lambda: bootstrap_interval([0.1], confidence=95), "it is 95"),
-        (lambda: bootstrap_interval([0.1], resamples=0), "resamples"),
+        (lambda: mean_interval([]), "at least one value"),
+        (lambda: mean_interval([0.1, math.nan]), "finite number; one is nan"),
         (lambda: paired_difference({1: 0.1}, {2: 0.1}), r"ours has \[1\], the baseline \[2\]"),
         (lambda: paired_difference({}, {}), "no seed in common"),
         (lambda: paired_difference({1: math.inf}, {1: 0.1}), "value of ours"),
         (lambda: paired_difference({1: 0.1}, {1: math.nan}), "value of the baseline"),
-        (lambda: paired_difference({1: 0.1}, {1: 0.1}, confidence=0), "confidence"),
+        (lambda: paired_difference({1: 0.1}, {1: 0.1}, resamples=0), "resamples"),
+        (lambda: smallest_effect(0.1, 1, 0.05), "2 pairs"),
+        (lambda: smallest_effect(-0.1, 9, 0.05), "std"),
+        (lambda: smallest_effect(0.1, 9, 1.0), "level"),
         (lambda: holm({"sgpo": 1.1}), "'sgpo' is 1.1"),
         (lambda: holm({"sgpo": math.nan}), "'sgpo' is nan"),
         (lambda: area_under({}), "at least one point"),
@@ -278,25 +299,3 @@ def test_the_first_x_that_reaches_the_target() -> None:
 def test_bad_input_is_named(call: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
-
-
-# Against scipy, where it is installed
-
-
-def test_the_same_p_as_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    rng = np.random.default_rng(4)
-    for n in (3, 5, 8):
-        ours, baseline = rng.integers(0, 50, size=(2, n)) / 50
-        peer = stats.permutation_test(
-            (ours, baseline), lambda x, y: np.mean(x - y), permutation_type="samples", n_resamples=np.inf
-        )
-        assert paired_difference(dict(enumerate(ours)), dict(enumerate(baseline))).p == pytest.approx(peer.pvalue)
-
-
-def test_nearly_the_same_interval_as_scipy() -> None:
-    stats = pytest.importorskip("scipy.stats")
-    values = np.random.default_rng(6).normal(size=12)
-    peer = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
-    interval = bootstrap_interval(list(values))
-    assert (interval.low, interval.high) == pytest.approx((peer.low, peer.high), abs=0.02)

@@ -36,8 +36,9 @@ def test_by_hand() -> None:
     assert scores.maj_at_k == pytest.approx(1 / 3)
     assert scores.no_answer_frac == 5 / 12
     assert (scores.problems, scores.k, scores.length_mean) == (3, 4, 10)
-    # All 27 resamples of three values: the smallest mean is 0 (all zeros, 1 of 27 > 2.5 %), the greatest 1/2.
-    assert (scores.low, scores.high) == (0.0, 0.5)
+    # Student's t with 2 degrees of freedom: 1/4 +- 4.3027 * 1/4 / sqrt(3) = 1/4 +- .621, and no share is below 0
+    assert (scores.low, scores.high) == (0.0, pytest.approx(0.25 + 4.3027 * 0.25 / math.sqrt(3), abs=1e-4))
+    assert scores.interval() == "0.000 to 0.871"
 
 
 def test_what_is_no_plain_answer() -> None:
@@ -58,6 +59,19 @@ def test_what_is_no_plain_answer() -> None:
     assert math.isnan(scores.stderr) and math.isnan(scores.low)  # one problem says nothing of the spread
     assert scores.metrics("x").keys() >= {"eval/x/avg_at_k", "eval/x/failed_frac"}
     assert not any(name.endswith(("stderr", "low", "high")) for name in scores.metrics("x"))
+
+
+@pytest.mark.parametrize("groups", [[group("10"), group("11")], [group("00")] * 40])
+def test_a_range_is_not_called_a_95_percent_interval(groups: list[list[GradedResponse]]) -> None:
+    scores = score(groups)
+    assert math.isnan(scores.low) and math.isnan(scores.high) and scores.interval() == "-"
+    assert "eval/x/avg_low" not in scores.metrics("x")
+
+
+def test_many_problems_have_a_bootstrap_interval_that_follows_their_skew() -> None:
+    scores = score([group("00")] * 36 + [group("11")] * 4)  # mean .1, standard error .048
+    assert 0 < scores.low < 0.1 < scores.high < 1
+    assert scores.high - 0.1 > 1.1 * (0.1 - scores.low)
 
 
 @pytest.mark.parametrize(
@@ -99,5 +113,5 @@ def test_every_problem_has_the_same_k(groups: list[list[GradedResponse]]) -> Non
 
 
 def test_a_record_reads_back() -> None:
-    scores = score([group("10", ["1", "2"]), group("11", ["1", "1"])])
+    scores = score([group("10", ["1", "2"]), group("11", ["1", "1"]), group("00", ["1", "2"])])
     assert Scores.from_json(json.loads(json.dumps(asdict(scores)))) == scores
