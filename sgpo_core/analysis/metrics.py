@@ -65,7 +65,7 @@ METRICS: dict[str, Metric] = {
     "rollout/length_ratio": Metric("ratio", "steps of a complete, well-formed response over those of the reference solution, median; absent without references of two steps or more", "far from algorithm.credit.reference_scale: set that to it"),
     "eval/<benchmark>/avg_at_k": Metric("0..1", "mean accuracy over k responses a problem", "-"),
     "eval/<benchmark>/avg_stderr": Metric("0..1", "standard error of avg@k over problems", "large against a difference: more problems or a larger k"),
-    "eval/<benchmark>/avg_low": Metric("0..1", "lower end of the 95 % bootstrap interval of avg@k over problems", "-"),
+    "eval/<benchmark>/avg_low": Metric("0..1", "lower end of the 95 % interval of avg@k over problems; absent if there are fewer than 3, or if all have the same share", "-"),
     "eval/<benchmark>/avg_high": Metric("0..1", "upper end of it", "-"),
     "eval/<benchmark>/no_answer_frac": Metric(_SHARE, "responses without a boxed answer", "high: see truncated_frac; else the policy does not know the format"),
     "eval/<benchmark>/truncated_frac": Metric(_SHARE, "responses cut at the protocol's max_tokens", "above 0.05: avg@k measures the limit; raise eval.sets.<benchmark>.max_tokens"),
