@@ -23,7 +23,7 @@ from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
-from tasks.judging import check_judge, judge
+from tasks.judging import check_judge, judge, warn_of_blind_judge
 from tasks.offline.training_set import tokens_spent, trained_policy
 from tasks.preflight import check_resources
 from tasks.progress import finish
@@ -67,6 +67,8 @@ def train(run: Run, spent: dict[str, float]) -> None:
     """Every iteration that the last checkpoint has not seen. `spent`: metrics of what the initial policy has cost."""
     if run.problems.info.description:
         get_run_logger().warning(f"{run.config.data.source}: {run.problems.info.description}")
+    source, scope = f"data.source={run.config.data.source}", run.config.algorithm.credit.scope
+    warn_of_blind_judge(run.config.judge, scope, source, run.problems["prompt"])
     progress, metrics = start_or_resume(run, spent)
     for iteration in range(progress.done + 1, run.iterations + 1):
         for number in sampling_rounds(run, iteration):

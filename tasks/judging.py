@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from prefect import get_run_logger
 
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.judges.rule import is_exact, rule
+from sgpo_core.rl.credit import Scope
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json
 from sgpo_core.types import RolloutGroup
@@ -35,6 +36,20 @@ def judge(run: Run, iteration: int) -> Metrics:
     rollout_table.write(path, groups)
     metrics = {"judge/seconds": run.judge.take_seconds(), "judge/wait_s": time.monotonic() - began}
     return metrics | _drift(run, iteration, groups)
+
+
+def warn_of_blind_judge(settings: JudgeSettings, scope: Scope, source: str, prompts: Iterable[str]) -> None:
+    """Says what the rule judge does not see in responses to these problems, where credit asks it about any. `source`:
+    the setting that names the problems."""
+    if scope == "none" or not kind_of(settings).is_exact_rule or all(is_exact(prompt) for prompt in prompts):
+        return
+    get_run_logger().warning(
+        f"judge.name={settings.name} on {source}: this judge knows every step of chains alone. Here it sees wrong "
+        "equations of plain numbers, such as 4 * 6 = 26, and nothing else: no wrong reasoning, no algebra, no number "
+        "misread. It finds no error in most wrong responses, and algorithm.credit.no_error_found says what becomes of "
+        "these (abstain: they teach nothing). The metric judge/checked_frac is the share of steps that it could check. "
+        "Choose judge=trained, judge=llm or judge=endpoint, and measure it first (docs/judges.md)"
+    )
 
 
 def _drift(run: Run, iteration: int, groups: Sequence[RolloutGroup]) -> Metrics:

@@ -17,7 +17,8 @@ class JudgeScores:
 
     The erroneous ones are `early` (a step before the first wrong one is named: credit is lost), `exact`, `late` (the
     mistake is rewarded), `missed` (no error is found) or abstained; of the correct ones `false_alarms` are called
-    wrong. `agreement` is the mean share of equal votes, None where nobody voted. Tokens are sums.
+    wrong. `agreement` is the mean share of equal votes, None where nobody voted. Tokens are sums, and so are
+    `checked_steps`, steps that the rule judge could check; None from any other judge.
     """
 
     erroneous: int
@@ -34,6 +35,7 @@ class JudgeScores:
     agreement: float | None
     prompt_tokens: int
     completion_tokens: int
+    checked_steps: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ def _scores(rows: Sequence[tuple[Judgment, int]], f1: float | None = None) -> Ju
     exact = sum(index == label for index, label in on_erroneous)
     accuracies = _share(exact, erroneous), _share(found_none, len(rows) - erroneous)
     agreements = [j.agreement for j, _ in rows if j.agreement is not None]
+    checked = [j.checked_steps for j, _ in rows if j.checked_steps is not None]
     return JudgeScores(
         erroneous=erroneous,
         correct=len(rows) - erroneous,
@@ -79,6 +82,7 @@ def _scores(rows: Sequence[tuple[Judgment, int]], f1: float | None = None) -> Ju
         agreement=fmean(agreements) if agreements else None,
         prompt_tokens=sum(j.prompt_tokens for j, _ in rows),
         completion_tokens=sum(j.completion_tokens for j, _ in rows),
+        checked_steps=sum(checked) if checked else None,
     )
 
 

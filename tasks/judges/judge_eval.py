@@ -28,7 +28,10 @@ from tasks.paths import home
 from tasks.reports.text_table import text_table
 from tasks.tracking.tracker import Tracker, new_attempt
 
-_HEAD = ("subset", "solutions", "acc. erroneous", "acc. correct", "F1", "early", "exact", "late", "missed", "abstained")
+_HEAD = (
+    *("subset", "solutions", "acc. erroneous", "acc. correct", "F1"),
+    *("early", "exact", "late", "missed", "false alarms", "abstained", "steps checked"),
+)
 _AT_ONCE = 64  # solutions between two movements of the progress bar
 
 
@@ -113,8 +116,9 @@ def as_table(report: Report) -> str:
 
 def _row(name: str, s: JudgeScores) -> tuple[str, ...]:
     shares = [f"{x:.3f}" if x is not None else "-" for x in (s.accuracy_erroneous, s.accuracy_correct, s.f1)]
-    counts = [str(n) for n in (s.early, s.exact, s.late, s.missed)]
-    return name, str(s.erroneous + s.correct), *shares, *counts, f"{s.abstained_frac:.1%}"
+    counts = [str(n) for n in (s.early, s.exact, s.late, s.missed, s.false_alarms)]
+    checked = "-" if s.checked_steps is None else f"{s.checked_steps:,}"
+    return name, str(s.erroneous + s.correct), *shares, *counts, f"{s.abstained_frac:.1%}", checked
 
 
 def _metrics(report: Report) -> dict[str, float]:

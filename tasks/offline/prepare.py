@@ -54,7 +54,7 @@ from tasks.judges.group_judge import GroupJudge
 from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.judges.verdict_cache import judge_identity
-from tasks.judging import stop_in_time
+from tasks.judging import stop_in_time, warn_of_blind_judge
 from tasks.paths import home
 from tasks.rollout import rollout_group
 from tasks.stage import plain_task
@@ -188,6 +188,8 @@ def judge_responses(settings: JudgeSettings, scope: Scope, imported: Path, grade
     decides = [judge_identity(settings, kind.model(settings)), settings.noise, scope, SEGMENTER]
     stage = imported.parent / f"judged-{fingerprint(decides)}"
     responses, shares = Responses(imported, graded), []
+    prompts = (prompt for table in responses for prompt in table.column("prompt").to_pylist())
+    warn_of_blind_judge(settings, scope, f"the responses in {imported.parent.name}", prompts)
     if _missing(stage, responses.shards):
         with open_judge(settings) as judge:
             check_gate(settings, judge)

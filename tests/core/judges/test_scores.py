@@ -63,3 +63,9 @@ def test_the_first_step_is_index_zero() -> None:
 def test_agreement_is_the_mean_of_what_is_known() -> None:
     judgments = [Judgment(Verdict(1), agreement=share) for share in (1.0, 0.5, None)]
     assert score(judgments, [0, 0, 0], ["a"] * 3).overall.agreement == 0.75
+
+
+def test_checked_steps_are_a_sum_of_what_is_known() -> None:
+    judgments = [Judgment(Verdict(1), checked_steps=count) for count in (3, 0, None)]
+    assert score(judgments, [0, 0, 0], ["a"] * 3).overall.checked_steps == 3
+    assert score(judgments[2:], [0], ["a"]).overall.checked_steps is None
