@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from sgpo_core.data.segmentation import segment, well_formed
+from sgpo_core.data.format_gate import malformed, well_formed
+from sgpo_core.data.segmentation import segment
 from sgpo_core.storage.rollout_table import vote_number
 from sgpo_core.types import Outcome, Rollout, RolloutGroup
 
@@ -40,12 +41,15 @@ METRICS: dict[str, Metric] = {
     "judge/abstained_frac": Metric(_SHARE, "judged responses of which nothing is known (the judge abstained, or found no wrong step in a wrong response); these are excluded", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
     "judge/cached_frac": Metric(_SHARE, "judged responses whose verdict was known already (the rule judge keeps none: 0)", "near 1 early in a run: the policy repeats itself"),
     "judge/vote_agreement": Metric(_SHARE, "share of the votes that the most frequent one has, mean over judged responses; absent without votes", "below 0.7: the judge guesses; a better one, or more judge.votes"),
+    "judge/checked_frac": Metric(_SHARE, "of the steps shown to the rule judge, those that it could check: on chains all, elsewhere those with an equation that it read; absent with other judges", "below 0.9: it is blind to most errors of this data; choose judge=trained, llm or endpoint"),
     "judge/seconds": Metric("s", "time the judge was at work, calls side by side added up", "large against time/generate_s: more judge engines"),
     "judge/wait_s": Metric("s", "time the iteration waited for the judge after the last response was graded", "large: the judge does not hide behind generation; more judge engines, a smaller judge"),
     "judge/tokens": Metric("count", "tokens the judge read and wrote (the rule judge none)", "-"),
     "judge/drift_agreement": Metric(_SHARE, "sampled verdicts that the rule judge gives, too; where that one is exact and is not the judge itself", "falls: the policy leaves what a trained judge knows; train it anew"),
     "judge/drift_alarm": Metric("0 or 1", "1 when judge/drift_agreement, over at least 10 verdicts, is below judge.drift_alarm", "1: see there"),
     "grade/unparsable_frac": Metric(_SHARE, "responses without a readable final answer", "rising: the policy loses the format"),
+    "grade/malformed_frac": Metric(_SHARE, "responses that the format gate refuses; a wrong one that is judged has RTS 0", "high: look at the reasons; a policy of this style never earns credit, unless algorithm.credit.format_gate=false"),
+    "grade/malformed_<reason>_frac": Metric(_SHARE, "those, by reason: empty, thinking (a thinking section that never ends, or a second one), numbering (steps do not count 1, 2, 3), no_box, several_boxes, early_box (not in the last step); absent where there are none", "no_box: say in model.instruction how the answer is given"),
     "grade/failed_frac": Metric(_SHARE, "responses whose grading timed out or broke", "above 0.01: look at those rows in rollouts.parquet"),
     "policy/loss": Metric("-", "policy loss, mean over the iteration's optimizer steps", "nan: lower train.lr"),
     "policy/kl": Metric("nats a token", "k3 estimate of KL to the initial policy; 0 while algorithm.loss.kl_coef is 0", "grows without bound: raise kl_coef"),
@@ -81,6 +85,7 @@ METRICS: dict[str, Metric] = {
     "judge_eval/<subset>/accuracy_correct": Metric(_SHARE, "correct solutions in which no wrong step is found", "low: the judge finds fault with everything"),
     "judge_eval/<subset>/{early,exact,late,missed}": Metric("count", "erroneous solutions by where the verdict lies: before, at or after the first wrong step, or nowhere", "late: mistakes are rewarded; early: credit is lost"),
     "judge_eval/<subset>/{erroneous,correct,false_alarms}": Metric("count", "solutions with and without a wrong step; correct ones that are called wrong", "-"),
+    "judge_eval/<subset>/checked_steps": Metric("count", "steps that the rule judge could check (see judge/checked_frac); absent with other judges", "few: its verdicts say little about this data"),
     "judge_eval/<subset>/abstained_frac": Metric(_SHARE, "solutions without a verdict", "above 0.05: look at the reasons in verdicts.parquet"),
     "judge_eval/<subset>/{agreement,prompt_tokens,completion_tokens}": Metric("share, tokens", "mean share of equal votes; tokens read and written, 0 for verdicts out of the cache", "-"),
     "judge_eval/injections_gained": Metric("count", "of 49 responses that talk to the judge, those that gain by it", "above 0: the judge can be talked into credit; see docs/injections.md"),
@@ -113,6 +118,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         **_judge_metrics(rollouts),
         "grade/unparsable_frac": outcomes[Outcome.UNPARSABLE] / len(rollouts),
         "grade/failed_frac": (outcomes[Outcome.TIMEOUT] + outcomes[Outcome.ERROR]) / len(rollouts),
+        **_form_metrics(rollouts),
         "rollout/tokens": float(sum(lengths)),
         "rollout/length_mean": _mean(lengths),
         "rollout/truncated_frac": _mean([rollout.truncated for rollout in rollouts]),
@@ -125,6 +131,12 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return metrics | _length_metrics(groups)
 
 
+def _form_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
+    reasons = Counter(reason for r in rollouts if (reason := malformed(r.text, r.truncated)))
+    shares = {f"grade/malformed_{reason}_frac": count / len(rollouts) for reason, count in sorted(reasons.items())}
+    return {"grade/malformed_frac": reasons.total() / len(rollouts)} | shares
+
+
 def _length_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     """Whether length is paid for, and how long responses are beside the reference solutions."""
     metrics: dict[str, float] = {}
@@ -133,7 +145,9 @@ def _length_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics["reward/truncated_share"] = sum(advantage for advantage, truncated in paid if truncated) / total
     if tops := [_best_of(group) for group in groups if group.all_negative and group.has_signal]:
         metrics["reward/top_truncated_frac"] = _mean([_mean([r.truncated for r in top]) for top in tops])
-        metrics["reward/top_padded_frac"] = _mean([_mean([r.credit is not None and r.credit.padded for r in top]) for top in tops])
+        metrics["reward/top_padded_frac"] = _mean(
+            [_mean([r.credit is not None and r.credit.padded for r in top]) for top in tops]
+        )
     if ratios := [ratio for group in groups for ratio in _length_ratios(group)]:
         metrics["rollout/length_ratio"] = median(ratios)
     return metrics
@@ -163,10 +177,18 @@ def _judge_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
         "judge/cached_frac": _mean([judgment.cached for judgment in judgments]) if judged else 0.0,
         "judge/tokens": float(sum(j.prompt_tokens + j.completion_tokens for j in judgments)),
     }
+    checked = [(r.judgment.checked_steps, _shown_steps(r)) for r in rollouts if r.judgment and _shown_steps(r)]
+    if known := [(count, shown) for count, shown in checked if count is not None]:
+        metrics["judge/checked_frac"] = sum(count for count, _ in known) / sum(shown for _, shown in known)
     votes = [[vote_number(vote) for vote in judgment.votes] for judgment in judgments]
     if voted := [max(Counter(said).values()) / len(said) for said in votes if len(said) > 1]:
         metrics["judge/vote_agreement"] = _mean(voted)
     return metrics
+
+
+def _shown_steps(rollout: Rollout) -> int:
+    """Steps that a judge is shown: of a truncated response all but the last."""
+    return max(0, len(rollout.step_ends or ()) - rollout.truncated)
 
 
 def _mean(values: Sequence[float]) -> float:

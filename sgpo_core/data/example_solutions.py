@@ -1,90 +1,48 @@
-"""Solutions in the styles that language models write, to look at how they are cut into steps."""
+"""Solutions in the styles that language models write, to look at how they are cut into steps.
 
-EXAMPLES = {
-    "chains": """\
-Step 1: 7 + 8 + 0 = 15
-Step 2: 5 + 6 + 1 = 12
-Answer: \\boxed{125}""",
-    "numbered": """\
-We count the apples day by day.
+`python -m sgpo_core.data.example_solutions` prints the table of docs/steps.md. A `¦` stands where a mathematician would
+begin a step: `EXAMPLES` has the texts without these marks, `EXPECTED` where they are.
+"""
 
-1. On Monday Ann has 12 apples and gives away 5. That leaves 12 - 5 = 7.
-2. On Tuesday she buys as many as she has.
-   So she has 2 * 7 = 14.
-3. On Wednesday she eats 3, which leaves 14 - 3 = 11.
+from __future__ import annotations
 
-The answer is 11.""",
-    "numbered, Markdown": """\
-### Step 1: Find the radius
+import re
+from collections.abc import Callable
 
-The area is $\\pi r^2 = 9\\pi$. Dividing by $\\pi$ gives $r^2 = 9$.
+from sgpo_core.data.format_gate import malformed
+from sgpo_core.data.marked_solutions import MARKED
+from sgpo_core.data.segmentation import SEGMENTER, segment
 
-So $r = 3$.
+MARK = "¦"
+EXAMPLES = {name: text.replace(MARK, "") for name, text in MARKED.items()}
+EXPECTED = {name: [mark.start() - i for i, mark in enumerate(re.finditer(MARK, text))] for name, text in MARKED.items()}
 
-### Step 2: Find the circumference
 
-It is
+def as_markdown() -> str:
+    """Of each example: the steps that a mathematician sees, those of the segmenter and of each simpler way, what the
+    format gate says, and where the segmenter begins its steps, as Markdown."""
+    ways: dict[str, Callable[[str], int]] = {
+        SEGMENTER: lambda text: len(segment(text)),
+        "lines": lambda text: _pieces(r"\n", text),
+        "paragraphs": lambda text: _pieces(r"\n[ \t\r]*\n\s*", text),
+        "sentences": lambda text: _pieces(r"(?<=[.!?])\s+", text),
+    }
+    header = f"| solution | a mathematician | {' | '.join(ways)} | format gate | its steps begin with |"
+    lines = [header, "|" + "---|" * (len(ways) + 4)]
+    for name, text in EXAMPLES.items():
+        counts = [str(len(EXPECTED[name]) + 1), *(str(way(text)) for way in ways.values())]
+        begins = " ".join(f"`{_beginning(step.text)}`" for step in segment(text))
+        lines.append(f"| {' | '.join([name, *counts, malformed(text) or 'passes', begins])} |")
+    return "\n".join(lines)
 
-\\[
-2 \\pi r = 6 \\pi.
-\\]
 
-**Final answer:** $\\boxed{6\\pi}$""",
-    "numbered, bold": """\
-**Step 1:** The train goes 60 km/h for 2.5 h, which is 150 km.
+def _pieces(separator: str, text: str) -> int:
+    return sum(bool(piece.strip()) for piece in re.split(separator, text))
 
-**Step 2:** The rest is 240 km - 150 km = 90 km.
 
-At 45 km/h it takes 2 h.
+def _beginning(text: str, length: int = 12) -> str:
+    return " ".join(text.replace("|", "\\|").replace("`", "'").split())[:length].strip()
 
-**Step 3:** In all that is 4.5 h, so the answer is $\\boxed{4.5}$.""",
-    "paragraphs": """\
-Let x be the number of boys. Then there are 30 - x girls.
 
-Every boy has two pens and every girl three. Together they have 78, so 2x + 3(30 - x) = 78.
-
-Solving this, 90 - x = 78 and x = 12. There are \\boxed{12} boys.""",
-    "LaTeX": """\
-We use the quadratic formula with $a = 1$, $b = -5$ and $c = 6$. The discriminant is
-
-$$
-b^2 - 4ac = 25 - 24
-
-= 1.
-$$
-
-Both roots are therefore rational:
-
-\\begin{align*}
-x_1 &= \\frac{5 + 1}{2} = 3, \\\\
-
-x_2 &= \\frac{5 - 1}{2} = 2.
-\\end{align*}
-
-Their sum is $\\boxed{5}$.""",
-    "code": """\
-We let a program count the pairs.
-
-```python
-count = 0
-for a in range(1, 10):
-    # 1. the smaller number comes first
-
-    # 2. and both are digits
-    count += 9 - a
-
-print(count)
-```
-
-It prints 36. Each pair is counted once, so there are \\boxed{36}.""",
-    "Chinese": """\
-设小明有x个苹果，则小红有2x个。两人共有18个，所以3x=18。解得x=6！因此小明有6个苹果，答案是\\boxed{6}。""",
-    "Chinese, numbered": """\
-第一步：设长为a，宽为b，周长为20，所以a+b=10。
-第二步：面积为24，所以ab=24。
-第三步：解得a=6，b=4。
-答案：\\boxed{6}""",
-    "one blob": """\
-First note that 3.5 hours are 210 minutes. He reads 2 pages a minute! So he reads 420 pages in all? Yes, since 2 * 210 \
-= 420. The book has 500 pages, so 80 are left and the answer is \\boxed{80}.""",
-}
+if __name__ == "__main__":
+    print(as_markdown())

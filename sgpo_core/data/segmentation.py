@@ -1,30 +1,39 @@
 """Cutting a response into steps. [ours] The paper leaves "a step" open; docs/steps.md shows what this makes of
-solutions in several styles, beside simpler ways (`python -m sgpo_core.data.segmentation` prints that table).
+solutions in many styles, beside simpler ways.
 
-Segmenter `lines-v2`, in this order: numbered lines ("Step 3:", "3.", "3)", "### Step 3:", "**Step 3:**", "步骤 3：",
-"第三步：", "3、") where the response has at least two of them, or one and an answer line, else paragraphs (blank lines
-between), else sentences. The answer is a step: the last one. Nothing is cut inside a block (fenced code, display
-mathematics), and no paragraph or sentence ends before one. Steps are character spans that touch, so that the texts of
-all steps joined are the response, and a span can be mapped to sampled tokens.
+Segmenter `lines-v3`. A response may begin with a thinking section (`<think>...</think>` and what other model families
+write); it and what follows it are cut apart, each by the first of these that finds two steps:
+
+    numbered lines    "Step 3:", "3.", "(3)", "## Step 3", "**3. So", "步骤 3：", "第三步："; not in a thinking section
+    paragraphs        blank lines between them; the items ("- ", "* ") of a paragraph that is a list, and what follows a
+                      block of code, are steps, too
+    lines             where most of them begin like a statement, not like the rest of one
+    sentences
+
+The answer is a step: the last one. A remark behind it belongs to it. Nothing is cut inside a block (fenced code,
+display mathematics), and no paragraph or sentence ends before one. Steps are character spans that touch, so that the
+texts of all steps joined are the response, and a span can be mapped to sampled tokens.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
-from sgpo_core.data.example_solutions import EXAMPLES
 from sgpo_core.types import Step
 
-SEGMENTER = "lines-v2"
+SEGMENTER = "lines-v3"
 
 _NUMBERED = re.compile(
-    r"""^[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*)?(?:
-      (?:[Ss]tep[ \t]+)?(\d{1,4})[ \t]*[:.)](?=[ \t]|\*\*)
-      | 步骤[ \t]*(\d{1,4}|十?[一二三四五六七八九]|十)[ \t]*[:：.、]
-      | 第[ \t]*(\d{1,4}|十?[一二三四五六七八九]|十)[ \t]*步[ \t]*[:：.，,、]
+    r"""^(?P<indent>[ \t]*)(?P<heading>\#{1,6}[ \t]+)?(?P<bold>\*\*)?(?:
+      (?P<step>[Ss]tep[ \t]+)(\d{1,4})(?:[ \t]*(?:[:.)](?!\d)|[-–—][ \t])|(?=\*\*|[ \t]*$))
+      | (\d{1,4})[ \t]*[:.)](?=[ \t]|\*\*)
+      | \((\d{1,4})\)(?=[ \t]+[^\W\d_]|[ \t]*[$\\])
+      | (?P<word>步骤)[ \t]*(\d{1,4}|十?[一二三四五六七八九]|十)[ \t]*[:：.、]
+      | (?P<ordinal>第)[ \t]*(\d{1,4}|十?[一二三四五六七八九]|十)[ \t]*步[ \t]*[:：.，,、]
       | (\d{1,4})、
     )""",
     re.MULTILINE | re.VERBOSE,
@@ -34,13 +43,26 @@ _ANSWER_LINE = re.compile(
     r"(?:(?:the )?(?:final )?answer\b|therefore\b|thus\b|hence\b|\\boxed\s*\{|(?:最终)?答案|因此|所以|综上)",
     re.MULTILINE | re.IGNORECASE,
 )
-_BOXED = re.compile(r"\\boxed\s*\{")
+BOXED = re.compile(r"\\boxed\s*\{")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*(?=\S)")
+_ITEM = re.compile(r"^[-*+•–][ \t]+(?=\S)", re.MULTILINE)
+# A line break before what can begin a statement.
+_LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[^\sa-z+\-*/=<>,.;)\]])")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|[。！？][。！？”’」』）]*\s*")
+# Words that end with a full stop and go on; "No. 7"; "1." that begins an item.
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|cf|vs|[Dd]r|[Mm]rs?|[Mm]s|[Pp]rof|[Ss]t|[Ff]igs?|[Ee]qs?|approx|resp|w\.l\.o\.g)\.\s+\S"
+    r"|\b[Nn]os?\.\s+\d|(?:^|[.!?:;]\s+|\n\s*)\(?\d{1,2}\.\s+\S"
+    r"|\s[a-z])$"  # "at 4 p.m. they leave"
+)
 # What begins and what ends a block. A \begin ends with its own \end, whatever stands between.
 _MATHEMATICS = r"(?:equation|align(?:ed|at)?|gather(?:ed)?|multline|eqnarray|split|cases|array|[bpvBV]?matrix)\*?"
 _FENCE = re.compile(rf"^[ \t]*(```|~~~)|(?<!\\)(\\\[|\\\])|(\$\$)|(\\(?:begin|end)\{{{_MATHEMATICS}\}})", re.MULTILINE)
 _ENDS = {"```": "```", "~~~": "~~~", "\\[": "\\]", "$$": "$$"}
+_CODE, _NEXT_LINE = re.compile(r"[ \t]*(?:```|~~~)"), re.compile(r"[ \t]*\r?\n\s*(?=\S)")
+# DeepSeek-R1, QwQ, Qwen3; EXAONE Deep; Seed-OSS; Magistral; Kimi. Chat templates often write the opening one.
+THINKING = re.compile(r"\s*(?:<(?:think|thinking|thought|seed:think)>|\[THINK\]|◁think▷)")
+THOUGHT = re.compile(r"(?:</(?:think|thinking|thought|seed:think)>|\[/THINK\]|◁/think▷)\s*")
 
 
 def segment(text: str) -> list[Step]:
@@ -48,43 +70,125 @@ def segment(text: str) -> list[Step]:
     linear in the text's length."""
     if not text.strip():
         return []
-    blocks = _blocks(text)
-    numbered = list(_numbered(text, blocks))
+    final = final_part(text)
+    return _spans(text, [*_prose(text[:final], False), final, *(final + cut for cut in _cuts(text[final:]))])
+
+
+def final_part(text: str) -> int:
+    """Where what follows the thinking section begins: 0 without one, the text's length where nothing follows it."""
+    if thought := THOUGHT.search(text):
+        return thought.end()
+    return len(text) if THINKING.match(text) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedLine:
+    """Where it begins, its number, and its kind: `step` where it says so, `heading`, `plain` or `indented`."""
+
+    start: int
+    number: int
+    kind: str
+
+
+def numbered_lines(text: str) -> list[NumberedLine]:
+    """The numbered lines that begin steps of what follows a thinking section. A list inside a step is of a lower kind
+    than the steps' own numbers, and does not count."""
+    found = {m.start(): m for m in _NUMBERED.finditer(text)}
+    lines = [NumberedLine(cut, *_read(found[cut])) for cut in _outside(_blocks(text), list(found))]
+    for kind in ("step", "heading", "plain", "indented"):
+        same = [line for line in lines if line.kind == kind]
+        if len(same) >= 2:
+            return same
+    return lines
+
+
+def _read(match: re.Match[str]) -> tuple[int, str]:
+    """Number and kind. Chinese numerals up to 19 are the sum of their characters."""
+    written = match[match.lastindex or 0]
+    number = int(written) if written.isdecimal() else int(sum(map(unicodedata.numeric, written)))
+    if match["step"] or match["word"] or match["ordinal"]:
+        return number, "step"
+    if match["heading"] or match["bold"]:
+        return number, "heading"
+    return number, "indented" if match["indent"] else "plain"
+
+
+def _cuts(text: str) -> list[int]:
+    """Where steps begin, the first one left out."""
+    numbered = [line.start for line in numbered_lines(text)]
     answer = _ANSWER_LINE.search(text, numbered[-1]) if numbered else None
     tail = [answer.start()] if answer and answer.start() > numbered[-1] else []
-    if len(numbered) + len(tail) >= 2:
-        return _spans(text, numbered + tail)
-    first = len(text) - len(text.lstrip())  # blank lines before the text part no paragraphs
-    paragraphs = _outside(blocks, [m.end() for m in _PARAGRAPH.finditer(text, first)])
-    return _spans(text, paragraphs or _outside(blocks, [m.end() for m in _SENTENCE.finditer(text)]))
+    return numbered + tail if len(numbered) + len(tail) >= 2 else _prose(text, True)
 
 
-def _numbered(text: str, blocks: Sequence[tuple[int, int]]) -> dict[int, str]:
-    """Where each numbered line begins, and its number as it is written."""
-    lines = {m.start(): m[m.lastindex or 0] for m in _NUMBERED.finditer(text)}
-    return {start: lines[start] for start in _outside(blocks, list(lines))}
+def _prose(text: str, answered: bool) -> list[int]:
+    """The same, of a text in which numbers do not matter. In a thinking section what is behind a boxed answer is no
+    remark on it (`answered` is false)."""
+    blocks, first = _blocks(text), len(text) - len(text.lstrip())  # blank lines before the text part no paragraphs
+    boxes = [m.start() for m in BOXED.finditer(text)] if answered else []
+    for ways in ((_paragraphs, _items, _after_code), (_lines,), (_sentences,)):
+        cuts = sorted({cut for way in ways for cut in _outside(blocks, list(way(text, first)))})
+        if boxes:
+            cuts = cuts[: bisect_right(cuts, boxes[-1])]
+        if cuts:
+            return cuts
+    return []
 
 
-def _number(written: str) -> int:
-    """Chinese numerals up to 19 are the sum of their characters."""
-    return int(written) if written.isdecimal() else int(sum(map(unicodedata.numeric, written)))
+def _paragraphs(text: str, first: int) -> Iterator[int]:
+    return (m.end() for m in _PARAGRAPH.finditer(text, first))
+
+
+def _items(text: str, first: int) -> Iterator[int]:
+    """Of paragraphs that are lists. A list below a line that introduces it is a part of that step (the solutions of
+    ProcessBench are written so)."""
+    paragraphs = [first, *_paragraphs(text, first)]
+    for item in _ITEM.finditer(text, first):
+        if _ITEM.match(text, paragraphs[bisect_right(paragraphs, item.start()) - 1]):
+            yield item.start()
+
+
+def _after_code(text: str, first: int) -> Iterator[int]:
+    for start, end in _blocks(text):
+        if _CODE.match(text, start) and (behind := _NEXT_LINE.match(text, end)):
+            yield behind.end()
+
+
+def _lines(text: str, first: int) -> Iterator[int]:
+    """Only where most lines begin so (text that is wrapped at some width has few of them), and where a line is about a
+    sentence."""
+    cuts, sentences = [m.end() for m in _LINE.finditer(text, first)], sum(1 for _ in _sentences(text, first))
+    return iter(cuts if 2 * len(cuts) > max(text.rstrip().count("\n", first), sentences - 1) else ())
+
+
+def _sentences(text: str, first: int) -> Iterator[int]:
+    for match in _SENTENCE.finditer(text, first):
+        around = text[max(first, match.start() - 12) : match.end() + 1]
+        if not _ABBREVIATION.search(around):
+            yield match.end()
 
 
 def _blocks(text: str) -> list[tuple[int, int]]:
-    """Spans of fenced code and display mathematics, outermost. What begins but never ends is none. Linear in time."""
+    """Spans of fenced code and display mathematics, outermost. What begins but never ends is none, nor are dollars
+    around a paragraph break where their number is odd: one of them has lost its partner. Linear in time."""
     marks = [(m.start(), m.end(), m[m.lastindex or 0]) for m in _FENCE.finditer(text)]
     last = {mark: start for start, _, mark in marks}
+    unbalanced = sum(mark == "$$" for _, _, mark in marks) % 2 == 1
+    breaks = [m.start() for m in _PARAGRAPH.finditer(text)] if unbalanced else []
     blocks: list[tuple[int, int]] = []
     begin, end = 0, ""
     for mark_start, mark_end, mark in marks:
-        if end:
-            if mark == end:
-                blocks.append((begin, mark_end))
-                end = ""
-            continue
-        closing = mark.replace("begin", "end", 1) if mark.startswith("\\begin") else _ENDS.get(mark, "")
-        if last.get(closing, -1) > mark_start:
-            begin, end = mark_start, closing
+        if end and mark == end:
+            broken = mark == "$$" and bisect_left(breaks, begin) < bisect_left(breaks, mark_start)
+            if broken:  # the one that began it is the odd one
+                begin = mark_start
+                continue
+            blocks.append((begin, mark_end))
+            end = ""
+        elif not end or (mark == "\\[" and end == "\\]"):  # that one does not nest: the former has lost its partner
+            closing = mark.replace("begin", "end", 1) if mark.startswith("\\begin") else _ENDS.get(mark, "")
+            if last.get(closing, -1) > mark_start:
+                begin, end = mark_start, closing
     return blocks
 
 
@@ -109,23 +213,6 @@ def _spans(text: str, starts: Sequence[int]) -> list[Step]:
     return [Step(start, end, text[start:end]) for start, end in spans]
 
 
-def well_formed(text: str, truncated: bool = False) -> bool:
-    """The format gate: numbered steps count 1, 2, 3, ... and there is exactly one boxed answer, in the last step.
-
-    Without the gate, RTS over a response's own steps taught a policy ever shorter, malformed solutions (measured: share
-    of well-formed responses .86 to .03 in 40 iterations). A truncated response has no answer yet: only its numbering
-    is looked at.
-    """
-    steps = segment(text)
-    if not steps:
-        return False
-    numbers = [_number(written) for written in _numbered(text, _blocks(text)).values()]
-    if len(numbers) >= 2 and numbers != list(range(1, len(numbers) + 1)):
-        return False
-    boxed = [m.start() for m in _BOXED.finditer(text)]
-    return truncated or (len(boxed) == 1 and boxed[0] >= steps[-1].start)
-
-
 def tokens_before(token_ids: Sequence[int], character: int, decode: Callable[[Sequence[int]], str]) -> int:
     """How many leading tokens lie wholly before a character offset of the decoded text.
 
@@ -138,28 +225,3 @@ def tokens_before(token_ids: Sequence[int], character: int, decode: Callable[[Se
     while count > 0 and len(decode(token_ids[:count])) > character:
         count -= 1
     return max(0, count)
-
-
-def as_markdown() -> str:
-    """How many steps each way of cutting makes of each example, and where this one begins them, as Markdown."""
-    ways: dict[str, Callable[[str], list[Step]]] = {
-        SEGMENTER: segment,
-        "lines": lambda text: _spans(text, [m.end() for m in re.finditer("\n", text)]),
-        "paragraphs": lambda text: _spans(text, [m.end() for m in _PARAGRAPH.finditer(text)]),
-        "sentences": lambda text: _spans(text, [m.end() for m in re.finditer(r"(?<=[.!?])\s+", text)]),
-    }
-    header = f"| solution | {' | '.join(ways)} | its steps begin with |"
-    lines = [header, "|" + "---|" * (len(ways) + 2)]
-    for name, text in EXAMPLES.items():
-        counts = [str(len(way(text))) for way in ways.values()]
-        begins = " ".join(f"`{_beginning(step.text)}`" for step in segment(text))
-        lines.append(f"| {' | '.join([name, *counts, begins])} |")
-    return "\n".join(lines)
-
-
-def _beginning(text: str, length: int = 12) -> str:
-    return " ".join(text.replace("|", "\\|").replace("`", "'").split())[:length].strip()
-
-
-if __name__ == "__main__":
-    print(as_markdown())

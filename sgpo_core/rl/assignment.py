@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgpo_core.config.algorithm import AlgorithmSettings
-from sgpo_core.data.segmentation import segment, tokens_before, well_formed
+from sgpo_core.data.format_gate import well_formed
+from sgpo_core.data.segmentation import segment, tokens_before
 from sgpo_core.rl.advantages import batch_advantages, lacks_signal
 from sgpo_core.rl.credit import CreditRule, Judged, correct_prefix, group_credit
 from sgpo_core.rl.filters import filtered_out

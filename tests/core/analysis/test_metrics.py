@@ -66,6 +66,8 @@ def test_every_number_of_a_small_iteration() -> None:
             "judge/vote_agreement": 2 / 3,  # a single vote is none
             "judge/tokens": 110,
             "grade/unparsable_frac": 0.25,
+            "grade/malformed_frac": 1.0,
+            "grade/malformed_empty_frac": 1.0,  # responses of this test have no text
             "grade/failed_frac": 0.25,
             "rollout/tokens": 20,
             "rollout/length_mean": 5,
@@ -79,10 +81,10 @@ def test_every_number_of_a_small_iteration() -> None:
 def test_who_is_paid_for_length() -> None:
     # Advantages 2, 2, 0, -1: two share the top, one of them cut off, the other padded; a group without signal and a
     # mixed one have no say there, but the mixed one has 1 of the 5 that is paid in all.
-    def paid(advantage: float, truncated: bool = False, padded: bool = False, grade: Outcome = Outcome.WRONG) -> Rollout:
-        return replace(
-            response(grade, 3, 4, Credit(0.5, 0.5, padded=padded, advantage=advantage)), truncated=truncated
-        )
+    def paid(
+        advantage: float, truncated: bool = False, padded: bool = False, grade: Outcome = Outcome.WRONG
+    ) -> Rollout:
+        return replace(response(grade, 3, 4, Credit(0.5, 0.5, padded=padded, advantage=advantage)), truncated=truncated)
 
     groups = [
         group(0, [paid(2, truncated=True), paid(2, padded=True), paid(0, padded=True), paid(-1)]),
@@ -105,6 +107,19 @@ def test_length_beside_the_reference() -> None:
     two, one = Problem("p", "?", "7", "1. a\n2. b"), Problem("p", "?", "7", "1. a")
     assert rollout_metrics([group(0, many, two), group(1, [written(9)], one)])["rollout/length_ratio"] == 1.5
     assert "rollout/length_ratio" not in rollout_metrics([group(1, [written(9)], one)])
+    metrics = rollout_metrics([group(0, many, two)])
+    assert (metrics["grade/malformed_frac"], metrics["grade/malformed_no_box_frac"]) == (0.25, 0.25)
+
+
+def test_the_share_of_steps_that_could_be_checked() -> None:
+    # 2 of 4 steps and, of a truncated one whose last step nobody saw, 1 of 2; the third says nothing of it, and the
+    # fourth, of which no step is whole, has none.
+    def judged(steps: int, checked: int | None, tokens: int = 3) -> Rollout:
+        return response(Outcome.WRONG, tokens, steps, Credit(0.0), Judgment(Verdict(None), checked_steps=checked))
+
+    metrics = rollout_metrics([group(0, [judged(4, 2), judged(3, 1, tokens=10), judged(9, None), judged(0, 0)])])
+    assert metrics["judge/checked_frac"] == 3 / 6
+    assert "judge/checked_frac" not in rollout_metrics(GROUPS)
 
 
 def test_what_is_not_known_is_absent() -> None:

@@ -177,7 +177,7 @@ def test_neither_padding_nor_going_on_for_ever_pays(own_style: int) -> None:
             for length in range(own_style + 1, 40):
                 padded = wrong(length - 1, length, reference_length=4, **kind)
                 credits = group_credit([*honest, padded], rule)
-                assert credits[-1].padded and not credits[0].padded or own_style > 4
+                assert (credits[-1].padded and not credits[0].padded) or own_style > 4
                 assert credits[-1].rts is not None and credits[0].rts is not None
                 assert credits[-1].rts < credits[0].rts
                 scores.append(credits[-1].rts)
