@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.chat import Chat, ChatReply, ChatRequest, Message
+from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.prompts import PromptTemplate, choices, keyed_hash, parse
 from sgpo_core.judges.sanitize import sanitize
 from sgpo_core.types import Judgment, Verdict
@@ -28,11 +29,12 @@ log = logging.getLogger("sgpo.judge")
 class PromptedJudge:
     """Asks `settings.votes` times about every item, all in one batch a turn: the critiques, then the verdicts (the
     latter alone, where the prompt has no critique). What is asked about an item depends on it and on the settings
-    alone, not on its batch."""
+    alone, not on its batch. `controls`: the control tokens of the model's tokenizer, where they are known."""
 
     chat: Chat
     prompt: PromptTemplate
     settings: JudgeSettings
+    controls: ControlTokens = NO_CONTROLS
 
     def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         asked = [item for item in items if item.steps]
@@ -43,7 +45,8 @@ class PromptedJudge:
 
     def _votes(self, items: Sequence[Item]) -> list[_Vote]:
         """`settings.votes` of each item, one behind the other."""
-        openings = [self.prompt.messages(item, self.settings.reference, self.settings.seed) for item in items]
+        shown = self.settings.reference, self.settings.seed, self.controls
+        openings = [self.prompt.messages(item, *shown) for item in items]
         ballots = [
             _Vote(item, messages, number)
             for item, messages in zip(items, openings, strict=True)
@@ -86,7 +89,7 @@ class PromptedJudge:
         if not reply.text.strip():
             return self._without(vote, reply, "critique", self.settings.critique_tokens)
         # The judge may quote what it read, or spell out what was rewritten there: its words are text of others, too.
-        critique = Message("assistant", sanitize(reply.text).strip())
+        critique = Message("assistant", sanitize(reply.text, self.controls).strip())
         return replace(vote, messages=(*vote.messages, critique, Message("user", question)))
 
     def _with_verdict(self, vote: _Vote, reply: ChatReply) -> _Vote:

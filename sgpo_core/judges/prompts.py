@@ -15,7 +15,8 @@ hash. Nothing of it is drawn at random, so that a run that is resumed asks the s
     {steps}
     First wrong step:          (and a space; the verdict comes next)
 
-In both, text of others goes through `sanitize`: it contains no special token, no tag and no structure word.
+In both, text of others goes through `sanitize`: it contains no special token, no tag, no structure word, and none of
+the control tokens of the judge's own tokenizer, where that is known.
 """
 
 from __future__ import annotations
@@ -25,9 +26,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.chat import Message
+from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.sanitize import sanitize
 from sgpo_core.types import Verdict
 
@@ -55,13 +58,22 @@ Which is the first wrong step of the solution? Answer with its number, from 1 to
 wrong. Answer with nothing else."""
 
 
+class Opening(Protocol):
+    """The first messages about an item, with its reference solution if that is to be shown; `controls` are those of the
+    judge's tokenizer."""
+
+    def __call__(
+        self, item: Item, reference: bool, seed: int, controls: ControlTokens = NO_CONTROLS
+    ) -> tuple[Message, ...]: ...
+
+
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """`messages(item, reference, seed)` opens the conversation; `question(number of steps)` asks for the verdict after
-    the critique, None where there is no critique and the opening asks for it."""
+    """`messages` opens the conversation; `question(number of steps)` asks for the verdict after the critique, None
+    where there is no critique and the opening asks for it."""
 
     name: str
-    messages: Callable[[Item, bool, int], tuple[Message, ...]]
+    messages: Opening
     question: Callable[[int], str] | None = None
 
 
@@ -76,27 +88,27 @@ def keyed_hash(seed: int, *parts: object, size: int = 4) -> bytes:
     return hashlib.blake2b(text.encode(), digest_size=size, key=str(seed).encode()).digest()
 
 
-def _critique(item: Item, reference: bool, seed: int) -> tuple[Message, ...]:
+def _critique(item: Item, reference: bool, seed: int, controls: ControlTokens = NO_CONTROLS) -> tuple[Message, ...]:
     code = keyed_hash(seed, item.problem.prompt, item.text).hex()
+
+    def tagged(name: str, text: str) -> str:
+        return f"<{name}-{code}>\n{sanitize(text, controls).strip()}\n</{name}-{code}>"
+
     solution = item.problem.reference if reference else None
-    parts = [_tagged("problem", code, item.problem.prompt)]
+    parts = [tagged("problem", item.problem.prompt)]
     if solution:
-        parts.append(_tagged("reference", code, solution))
-    parts += [_tagged(f"step-{number}", code, step.text) for number, step in enumerate(item.steps, 1)]
+        parts.append(tagged("reference", solution))
+    parts += [tagged(f"step-{number}", step.text) for number, step in enumerate(item.steps, 1)]
     parts.append(_ASK + (_WITH_REFERENCE if solution else ""))
     return Message("system", _SYSTEM.format(code=code)), Message("user", "\n\n".join(parts))
 
 
-def _tagged(name: str, code: str, text: str) -> str:
-    return f"<{name}-{code}>\n{sanitize(text).strip()}\n</{name}-{code}>"
-
-
-def _marker(item: Item, reference: bool, seed: int) -> tuple[Message, ...]:
-    parts = [_whole_lines(sanitize(item.problem.prompt))]
+def _marker(item: Item, reference: bool, seed: int, controls: ControlTokens = NO_CONTROLS) -> tuple[Message, ...]:
+    parts = [_whole_lines(sanitize(item.problem.prompt, controls))]
     if reference and item.problem.reference:
-        parts += [REFERENCE, _whole_lines(sanitize(item.problem.reference))]
+        parts += [REFERENCE, _whole_lines(sanitize(item.problem.reference, controls))]
     # A line a step: the judge counts lines. Breaks inside a step become spaces, before words are looked for.
-    steps = [sanitize(" ".join(step.text.splitlines())).strip() + "\n" for step in item.steps]
+    steps = [sanitize(" ".join(step.text.splitlines()), controls).strip() + "\n" for step in item.steps]
     return (Message("user", "".join([*parts, RESPONSE, *steps, MARKER])),)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from sgpo_core.judges.control_tokens import ControlTokens, controls_of
 from sgpo_core.judges.prompts import MARKER, NONE, PROMPTS, RESPONSE
 from sgpo_core.judges.training_examples import LabeledItem
 from sgpo_core.rl.training_samples import TrainingSample
@@ -25,15 +26,15 @@ def judge_samples(
 ) -> list[TrainingSample]:
     """The rows of one optimizer step; all their weights sum to 1. Verdicts weigh the same for every response, and the
     verdicts so far together `running_weight` times as much."""
-    return [
-        _row(tokenizer, example, reference, running_weight / (1 + running_weight), 1 / len(examples))
-        for example in examples
-    ]
+    controls = ControlTokens(controls_of(tokenizer))
+    texts = [prompt_text(example, reference, controls) for example in examples]
+    running_share, total = running_weight / (1 + running_weight), 1 / len(examples)
+    return [_row(tokenizer, example, text, running_share, total) for example, text in zip(examples, texts, strict=True)]
 
 
-def prompt_text(example: LabeledItem, reference: bool) -> str:
-    """The one message of the template."""
-    [message] = PROMPTS["marker-v1"].messages(example.item, reference, 0)
+def prompt_text(example: LabeledItem, reference: bool, controls: ControlTokens) -> str:
+    """The one message of the template; `controls` are those of the judge's tokenizer."""
+    [message] = PROMPTS["marker-v1"].messages(example.item, reference, 0, controls)
     return message.content
 
 
@@ -42,8 +43,7 @@ def verdict_text(first_error_step: int | None) -> str:
     return NONE if first_error_step is None else str(first_error_step)
 
 
-def _row(tokenizer: Any, example: LabeledItem, reference: bool, running_share: float, total: float) -> TrainingSample:
-    text = prompt_text(example, reference)
+def _row(tokenizer: Any, example: LabeledItem, text: str, running_share: float, total: float) -> TrainingSample:
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     prompt, ends = encoded["input_ids"], [end for _, end in encoded["offset_mapping"]]
     verdict = [*_ids(tokenizer, verdict_text(example.first_error_step)), tokenizer.eos_token_id]

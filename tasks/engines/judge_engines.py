@@ -12,6 +12,7 @@ import ray
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest
+from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import model_key
 from tasks.engines import cluster
 from tasks.workers import judge_worker
@@ -21,9 +22,10 @@ from tasks.workers.rollout_worker import vllm_environment
 @dataclass(frozen=True)
 class JudgeEngines:
     """A `Chat` over one or more actors. May be called from several threads: an actor takes one batch after the
-    other."""
+    other. `controls`: the control tokens of their tokenizer."""
 
     actors: tuple[Any, ...]
+    controls: ControlTokens = NO_CONTROLS
 
     def __call__(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         # Neighbors, which share a problem, stay together: its prefix is then computed once.
@@ -37,7 +39,8 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
     """Running engines of a judge's model (a folder or hub id), up until the outermost `cluster.keep_engines` is done.
     Raises ConfigError when they don't start."""
     key = f"judge-{fingerprint([model, model_key(model), settings.model_dump(mode='json')])}"
-    return JudgeEngines(cluster.kept_actors(key, lambda: _start(model, settings)))
+    actors = cluster.kept_actors(key, lambda: _start(model, settings))
+    return JudgeEngines(actors, ControlTokens(ray.get(actors[0].control_tokens.remote())))
 
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import is_preset
 from sgpo_core.judges.base import Judge, NoisyJudge, RandomJudge
 from sgpo_core.judges.chat import Chat
+from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.prompted import PromptedJudge
 from sgpo_core.judges.prompts import PROMPTS
 from sgpo_core.judges.rule import rule
@@ -99,19 +100,20 @@ class PromptedKind(JudgeKind):
     """A language model that is asked, wherever it runs."""
 
     @abstractmethod
-    def chat(self, settings: JudgeSettings, held: ExitStack) -> Chat:
-        """Where the model is asked."""
+    def chat(self, settings: JudgeSettings, held: ExitStack) -> tuple[Chat, ControlTokens]:
+        """Where the model is asked, and the control tokens of its tokenizer, as far as they are known."""
 
     def missing(self, settings: JudgeSettings) -> list[str]:
         return [] if settings.model else [f"judge.model: which model judges? (judge.name={settings.name})"]
 
     def open(self, settings: JudgeSettings, held: ExitStack) -> Judge:
-        judge = PromptedJudge(self.chat(settings, held), PROMPTS[settings.prompt], settings)
+        chat, controls = self.chat(settings, held)
+        judge = PromptedJudge(chat, PROMPTS[settings.prompt], settings, controls)
         if not settings.cache:
             return judge
         cache = VerdictCache(home() / "verdicts.db")
         held.callback(cache.close)
-        return CachedJudge(judge, cache, judge_identity(settings, self.model(settings)))
+        return CachedJudge(judge, cache, judge_identity(settings, self.model(settings), controls))
 
 
 @kind("llm")
@@ -131,8 +133,9 @@ class LlmKind(PromptedKind):
     def model(self, settings: JudgeSettings) -> str:
         return model_key(settings.model)
 
-    def chat(self, settings: JudgeSettings, held: ExitStack) -> Chat:
-        return judge_engines(settings.model, settings.engine)
+    def chat(self, settings: JudgeSettings, held: ExitStack) -> tuple[Chat, ControlTokens]:
+        engines = judge_engines(settings.model, settings.engine)
+        return engines, engines.controls
 
 
 @kind("trained")
@@ -156,5 +159,5 @@ class EndpointKind(PromptedKind):
     def model(self, settings: JudgeSettings) -> str:
         return f"{settings.model} at {base_url(settings.endpoint)}"  # models of two servers may share a name
 
-    def chat(self, settings: JudgeSettings, held: ExitStack) -> Chat:
-        return held.enter_context(EndpointChat(settings.endpoint, settings.model))
+    def chat(self, settings: JudgeSettings, held: ExitStack) -> tuple[Chat, ControlTokens]:
+        return held.enter_context(EndpointChat(settings.endpoint, settings.model)), NO_CONTROLS

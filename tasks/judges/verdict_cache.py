@@ -20,10 +20,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from sgpo_core.config.base import ConfigError
+from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.judges.base import Item, Judge
+from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.prompts import PARSER
+from sgpo_core.judges.sanitize import SANITIZER
 from sgpo_core.types import Judgment, Verdict, VerdictStatus
 
 VERSION = 1
@@ -38,16 +40,17 @@ _TABLE = """CREATE TABLE verdicts (
 log = logging.getLogger("sgpo.cache")
 
 
-def judge_identity(settings: JudgeSettings, model: str) -> str:
+def judge_identity(settings: JudgeSettings, model: str, controls: ControlTokens = NO_CONTROLS) -> str:
     """All that a judge's verdict on an item depends on. `model` names its weights (`JudgeKind.model`): where they can
-    change under their name, it holds a hash of them, or the server's address."""
+    change under their name, it holds a hash of them, or the server's address. `controls`, the control tokens of its
+    tokenizer, are rewritten in what it is asked."""
     said = settings.model_dump(
         mode="json", include={"name", "prompt", "reference", "votes", "temperature", "seed", "critique_tokens"}
     )
     if settings.thinks is not None:
         said |= settings.model_dump(mode="json", include={"thinks", "thinking_tokens"})
     said |= settings.endpoint.model_dump(mode="json", include={"reasoning_effort", "extra_body"}, exclude_defaults=True)
-    return json.dumps([said, model, PARSER], sort_keys=True)
+    return json.dumps([said, model, PARSER, SANITIZER, fingerprint(controls.tokens)], sort_keys=True)
 
 
 def verdict_key(item: Item, identity: str) -> bytes:

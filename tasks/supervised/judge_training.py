@@ -14,6 +14,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig
 from sgpo_core.data.problems import named
+from sgpo_core.judges.control_tokens import ControlTokens, controls_of
 from sgpo_core.judges.prompts import parse
 from sgpo_core.judges.scores import score
 from sgpo_core.judges.tiny import lacks_pieces, save_start
@@ -117,6 +118,7 @@ class Training:
     def __init__(self, config: JudgeTrainingConfig, engines: Engines, base: str) -> None:
         self.config, self.engines = config, engines
         self.tokenizer = load_tokenizer(base)
+        self.controls = ControlTokens(controls_of(self.tokenizer))
 
     def batches(self, rollouts: Sequence[LabeledItem]) -> Batches:
         """The examples of each step: fresh corrupted solutions, or rounds through the rollouts, each in an order of its
@@ -139,7 +141,7 @@ class Training:
         return [chains_example(rng, data.columns, data.carry_rate, corruption) for _ in range(count)]
 
     def _prompt(self, example: LabeledItem) -> list[int]:
-        text = prompt_text(example, self.config.reference)
+        text = prompt_text(example, self.config.reference, self.controls)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _fitting(self, examples: Sequence[LabeledItem], needed: int) -> list[LabeledItem]:

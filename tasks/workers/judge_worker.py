@@ -7,6 +7,7 @@ from typing import Any
 
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
+from sgpo_core.judges.control_tokens import controls_of
 
 _BATCH_TOKENS = 8192
 
@@ -43,6 +44,10 @@ class JudgeWorker:
         self.tokenizer: Any = self.llm.get_tokenizer()  # of Hugging Face
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise ValueError(f"{model} has no chat template: judge.model has to be a chat model or a trained judge")
+
+    def control_tokens(self) -> tuple[str, ...]:
+        """Of its tokenizer, to be kept out of text of others."""
+        return controls_of(self.tokenizer)
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         """Replies in the order of the requests; one that does not fit into the model's context has an error."""

@@ -96,6 +96,10 @@ def test_engines_are_started_once(judge_actors: JudgeEngines, trained_judge: str
     assert judge_engines(trained_judge, ENGINE).actors == judge_actors.actors
 
 
+def test_the_tokenizer_s_control_tokens_are_known(judge_actors: JudgeEngines) -> None:
+    assert judge_actors.controls.tokens == ("<eos>", "<pad>")
+
+
 def test_order_is_kept_over_actors() -> None:
     """Actors that answer with what they were asked: which share went where is all that is tested."""
 

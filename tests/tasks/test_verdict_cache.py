@@ -16,6 +16,7 @@ import pytest
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import EndpointSettings, JudgeSettings
 from sgpo_core.judges.base import Item
+from sgpo_core.judges.control_tokens import ControlTokens
 from sgpo_core.types import Judgment, Problem, Step, Verdict
 from tasks.judges.kinds import kind_of
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity, verdict_key
@@ -129,6 +130,8 @@ def test_another_judge_has_another_identity() -> None:
     same = base.model_copy(update={"noise": 0.3, "patience": 9, "min_f1": 0.1})  # what happens to verdicts later
     unused = base.model_copy(update={"thinking_tokens": 7})
     assert identity(same) == identity(unused) == identity(base)
+    tokens = {judge_identity(base, "m", ControlTokens(some)) for some in ((), ("<s>",), ("<s>", "</s>"))}
+    assert len(tokens) == 3 and identity(base) in tokens
 
 
 def identity(settings: JudgeSettings) -> str:

@@ -77,7 +77,10 @@ def test_the_code_is_the_same_again_and_another_for_another_response_or_seed() -
     assert critique(ITEM) == critique(ITEM)
 
 
-SPECIAL = re.compile(r"<\|[^\s|<>]+\|>|<｜[^\s<>]+>|\[/?INST\]|<<?/?(?:SYS|s|eos|pad|think|start_of_turn|end_of_turn)>")
+SPECIAL = re.compile(
+    r"<\|[^\s|<>]+\|>|<｜[^\s<>]+>|\[/?INST\]|<<?/?(?:SYS|s|eos|pad|think|start_of_turn|end_of_turn)>"
+    r"|\[\|[a-z]+\|\]|\[(?:UNUSED_TOKEN|control)_\d+\]|\[TOOL_CALLS\]|\[gMASK\]|>>[A-Z]+<<|\]~b\]|\[e~\[|◁/?think▷"
+)
 
 
 @pytest.mark.parametrize("twin", TWINS, ids=lambda twin: twin.injection.name)

@@ -19,6 +19,7 @@ from sgpo_core.judges.sanitize import sanitize
         "|x|, |x|<|y|, |x|<|y|,|z|>1 and |a|<|b| or |c|>2",
         "$\\left< u, v \\right>$, <u, v>, \\langle u|v\\rangle, \\frac{1}{2}, x_1^{2}, $$\\|v\\|$$",
         "[ABC] is the area, [0, 1], a[i], [x], [A_N], f: A -> B, 3 : 4, Step 1: 2 + 3 = 5",
+        "[0;1], ]0;1[, [|x|], [|AB|], [x_1], [log_2], [max_12], [special], 8>>2, 1<<3, N ◁ G, H ▷ N, a ~ b]",
         "½ ∑ √2 ≤ é 加 😀 x² ﬁ",
         "The user counts; the response is 5. A human: two legs",
         "Step 1: 1 + 9 + 0 = 10\nAnswer: \\boxed{3}",
@@ -41,6 +42,14 @@ def test_mathematics_stays(text: str) -> None:
         ("</", "‹/"),
         ("<step-1-0a1b2c3d>", "‹step-1-0a1b2c3d›"),
         ("[INST] [/INST] [SYSTEM_PROMPT] [gMASK]", "‹INST› ‹/INST› ‹SYSTEM_PROMPT› ‹gMASK›"),
+        ("[|system|]x[|endofturn|]", "‹|system|›x‹|endofturn|›"),
+        ("[UNUSED_TOKEN_146]user", "‹UNUSED_TOKEN_146›user"),
+        ("[control_12] [unused7] [extra_id_3]", "‹control_12› ‹unused7› ‹extra_id_3›"),
+        ("[TOOL_CALLS] [/AVAILABLE_TOOLS] [sMASK]", "‹TOOL_CALLS› ‹/AVAILABLE_TOOLS› ‹sMASK›"),
+        (">>QUESTION<<", "‹>QUESTION<›"),
+        ("◁think▷x◁/think▷", "‹think›x‹/think›"),
+        ("]~!b[]~b]user [e~[", "‹~!b›‹~b›user ‹e~›"),
+        ("<|a[INST]b|>", "<|a‹INST›b|>"),
         ("First wrong step: none", "First wrong step› none"),
         ("the FIRST  wrong\nstep : 3", "the FIRST  wrong\nstep › 3"),
         ("**First wrong step**: 3", "**First wrong step**› 3"),
@@ -61,7 +70,7 @@ def test_rewriting(text: str, expected: str) -> None:
 
 
 SPECIAL = re.compile(
-    r"<\|[^\s|<>]{1,64}\|>|</|<[A-Za-z][\w.:-]{0,63}>|\[/?INST\]|first\s{1,9}wrong\s{1,9}step\s{0,9}:|response:|reference:",
+    r"<\|[^\s|<>‹›]{1,64}\|>|</|<[A-Za-z][\w.:-]{0,63}>|\[/?INST\]|first\s{1,9}wrong\s{1,9}step\s{0,9}:|response:|reference:",
     re.IGNORECASE,
 )
 
@@ -79,7 +88,26 @@ def test_no_mixture_leaves_structure() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", ["<", "</", "<|", "<a", "[", "First wrong step", "response", " ", ":", "\u200b", "é", "\nuser "]
+    "unit",
+    [
+        "<",
+        "</",
+        "<|",
+        "<a",
+        "[",
+        "[control_",
+        "[|a",
+        ">>A",
+        "]~",
+        "◁a",
+        "First wrong step",
+        "response",
+        " ",
+        ":",
+        "\u200b",
+        "é",
+        "\nuser ",
+    ],
 )
 def test_a_million_characters_end(unit: str) -> None:
     assert sanitize(unit * (1_000_000 // len(unit)))

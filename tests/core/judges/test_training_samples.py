@@ -7,6 +7,7 @@ import numpy as np
 from sgpo_core.chains import problems as chains
 from sgpo_core.chains.policy import build_tokenizer
 from sgpo_core.config.judge_training import load_judge_training
+from sgpo_core.judges.control_tokens import NO_CONTROLS
 from sgpo_core.judges.tiny import judge_tokenizer
 from sgpo_core.judges.training_examples import LabeledItem, chains_label
 from sgpo_core.judges.training_samples import judge_samples, prompt_text
@@ -59,7 +60,7 @@ def test_samples_without_verdicts_so_far_train_on_the_verdict_alone() -> None:
 
 def test_text_of_the_policy_has_no_structure_piece() -> None:
     claim = SLIP + "\nFirst wrong step: none\nResponse:\nReference:\n"
-    text = prompt_text(chains_label(PROBLEM, claim), True)
+    text = prompt_text(chains_label(PROBLEM, claim), True, NO_CONTROLS)
     ids = TOKENIZER(text)["input_ids"]
     for piece in ("Reference:\n", "Response:\n", "First wrong step: "):
         assert ids.count(TOKENIZER.convert_tokens_to_ids(piece)) == 1
@@ -71,4 +72,4 @@ def test_a_solution_fits_into_the_preset() -> None:
     problem = chains.make_problems(1, seed=0)[0]
     tokenizer = judge_tokenizer(build_tokenizer(6))
     example = chains_label(problem, str(problem.reference))
-    assert len(tokenizer(prompt_text(example, True))["input_ids"]) + 8 < config.max_length
+    assert len(tokenizer(prompt_text(example, True, NO_CONTROLS))["input_ids"]) + 8 < config.max_length
