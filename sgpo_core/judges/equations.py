@@ -220,7 +220,8 @@ def _otherwise_meant(left: Expression, right: Expression) -> bool:
     a, b = left.values[0], right.values[0]
     running_total = right.operators > 0 and right.first in left.values  # "3 * 4 = 12 + 5 = 17"
     whole_part = left.quotient is not None and right.bare and right.decimals == 0 and abs(a - b) < 1  # "14 / 3 = 4"
-    return running_total or whole_part or _converts({*left.units, *right.units})
+    named = left.bare and len(left.values) != len(right.values)  # "48 = 100% + 20%": what 120 % are
+    return running_total or whole_part or named or _converts({*left.units, *right.units})
 
 
 def _converts(units: set[str]) -> bool:

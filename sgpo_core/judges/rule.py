@@ -4,43 +4,64 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from fractions import Fraction
 
 from sgpo_core.chains import problems as chains
+from sgpo_core.data.segmentation import final_part
 from sgpo_core.judges.base import Item
+from sgpo_core.judges.equations import Equation, equations
 from sgpo_core.types import Judgment, Problem, Step, Verdict
 
-_RUN = re.compile(r"[\d.+\-*/×÷= \t]+")  # what an equation of plain numbers is made of
-_SIDE = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?(?:[ \t]*[-+*/×÷][ \t]*-?\d{1,15}(?:\.\d{1,15})?){0,20}")
-_OPERAND, _OPERATOR = re.compile(r"\s*(-?\d+(?:\.\d+)?)"), re.compile(r"\s*([-+*/×÷])")
-# What may stand around an equation: words and punctuation, not more mathematics ("2x", "50%", "2^", "1,", ")").
-_BEFORE = re.compile(r"(?:^|\n|\$|[^\W\d_]{2}[ \t]|[:;,.!?][ \t])[ \t]*$")
-_AFTER = re.compile(r"\$?[.,;:!?)]?(?:\s|$)(?![ \t]*[%\\^(])")
+_SOON = 200  # characters in which a slip is taken back: two or three sentences
+_DOUBT = re.compile(  # as it opens a sentence or a clause
+    r"""(?:[.!?,;:\n(…—-])\s*(?:(?:but|so|and|oh),?\ )?(?:
+        no[,.!:] | (?:wait|actually|hm+|hold\ on|oops|correction|sorry)\b
+        | (?:let\ me|let's|i\ should)\ (?:re-?|double[-\ ]?)check\b | let\ me\ (?:redo|recompute|recalculate|correct)\b
+        | (?:that|this)(?:\ is|['’]s)\ (?:not\ right|wrong|incorrect|not\ correct)\b | i\ made\ a\ mistake\b )""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _CHAIN_STEP = re.compile(r"Step (\d{1,4}): (\d) \+ (\d) \+ (\d) = (\d{1,2})")
 _CHAIN_ANSWER = re.compile(r"Answer: \\boxed\{(\d{1,20})\}")
 
 
 def rule(items: Sequence[Item]) -> list[Judgment]:
-    """`rule_judge` as a `Judge`."""
-    return [Judgment(rule_judge(item.problem, item.steps, item.problem.reference)) for item in items]
+    """As a `Judge`. A judgment says how many steps could be checked: on `chains` all; elsewhere those with at least one
+    equation that was read."""
+    return [_judgment(item.problem, item.steps) for item in items]
 
 
 def rule_judge(problem: Problem, steps: Sequence[Step], reference: str | None = None) -> Verdict:
-    """Compares a `chains` response with the one right trace; elsewhere checks every equation between plain numbers.
+    """Compares a `chains` response with the one right trace; elsewhere checks every equation between plain numbers that
+    can be read (`equations`).
 
     Outside of `chains` it sees wrong arithmetic only, not wrong reasoning: there it finds no error in most wrong
-    responses, which credit counts as an abstention. Model text is parsed, never evaluated.
+    responses, which credit counts as an abstention. A wrong equation in a thinking section (`<think>` ... `</think>`)
+    is no error where the text takes it back right after. Model text is parsed, never evaluated.
     """
+    return _judgment(problem, steps).verdict
+
+
+def _judgment(problem: Problem, steps: Sequence[Step]) -> Judgment:
     if not steps:
-        return Verdict.abstain("empty response")
+        return Judgment(Verdict.abstain("empty response"), checked_steps=0)
     operands = chains.operands(problem.prompt)
     if operands is not None:
-        expected = chains.solve(*operands).lines
-        wrong = (i for i, step in enumerate(steps) if i >= len(expected) or not _same_line(step.text, expected[i]))
+        expected, checked = chains.solve(*operands).lines, len(steps)
+        wrong = [i for i, step in enumerate(steps) if i >= len(expected) or not _same_line(step.text, expected[i])]
     else:
-        wrong = (i for i, step in enumerate(steps) if not arithmetic_holds(step.text))
-    first = next(wrong, None)
-    return Verdict(first_error_step=None if first is None else first + 1)
+        read = [equations(step.text) for step in steps]
+        checked = sum(map(bool, read))
+        wrong = [i for i, found in enumerate(read) if any(not e.holds for e in found)]
+        wrong = [i for i in wrong if not _taken_back(steps, i, read[i])]
+    return Judgment(Verdict(wrong[0] + 1 if wrong else None), checked_steps=checked)
+
+
+def _taken_back(steps: Sequence[Step], index: int, found: Sequence[Equation]) -> bool:
+    """Whether a step's first wrong equation is in a thinking section that doubts it soon behind it."""
+    text = "".join(step.text for step in steps)
+    first = next(equation for equation in found if not equation.holds)
+    end = sum(len(step.text) for step in steps[:index]) + first.end
+    final = final_part(text)
+    return end <= final and _DOUBT.search(text, end, min(end + _SOON, final)) is not None
 
 
 def is_exact(prompt: str) -> bool:
@@ -52,51 +73,3 @@ def _same_line(written: str, expected: str) -> bool:
     pattern = _CHAIN_STEP if expected.startswith("Step") else _CHAIN_ANSWER
     mine, right = pattern.fullmatch(written.strip()), pattern.fullmatch(expected.strip())
     return mine is not None and right is not None and mine.groups() == right.groups()
-
-
-def arithmetic_holds(text: str) -> bool:
-    """False when the text contains an equation of plain numbers that is wrong ("2 + 3 = 6", "2 + 3 = 4 + 1 = 6").
-
-    Exact (rational) arithmetic; a number with d decimals may be rounded at the d-th. An equation that may be part of a
-    larger formula is passed over: calling a right step wrong costs more than missing a wrong one.
-    """
-    text = text[:100_000].replace("\u2212", "-")
-    return all(_equation_holds(text, run.start(), run.end()) for run in _RUN.finditer(text) if "=" in run[0])
-
-
-def _equation_holds(text: str, start: int, end: int) -> bool:
-    end = start + len(text[start:end].rstrip(" \t."))
-    if not _AFTER.match(text, end):
-        return True
-    sides = text[start:end].split("=")
-    if not sides[0].strip():  # "x = 3 + 4 = 7": what x is, is no matter here
-        sides = sides[1:]
-    elif not _BEFORE.search(text[max(0, start - 3) : start + len(sides[0]) - len(sides[0].lstrip())]):
-        return True
-    if len(sides) < 2 or not all(_SIDE.fullmatch(side.strip()) for side in sides):
-        return True
-    values = [_evaluate(side) for side in sides]
-    decimals = max(len(part.partition(".")[2]) for side in sides for part in re.findall(r"[\d.]+", side))
-    tolerance = Fraction(1, 2 * 10**decimals) if decimals else Fraction(0)
-    known = [v for v in values if v is not None]
-    return len(known) < len(values) or max(known) - min(known) <= tolerance
-
-
-def _evaluate(expression: str) -> Fraction | None:
-    """Value of numbers joined by + - * /, the latter two binding closer; None for a division by zero."""
-    total, term, op, position = Fraction(0), Fraction(0), "+", 0
-    while operand := _OPERAND.match(expression, position):  # a "-" after an operator is a sign, after an operand not
-        number = Fraction(operand[1])
-        if op in "*×":
-            term *= number
-        elif op in "/÷":
-            if number == 0:
-                return None
-            term /= number
-        else:
-            total, term = total + term, -number if op == "-" else number
-        operator = _OPERATOR.match(expression, operand.end())
-        if operator is None:
-            return total + term
-        op, position = operator[1], operator.end()
-    return None

@@ -144,6 +144,7 @@ NOT_READ = [
     "$1 / 2 = 50 cents",
     "2 pounds - 6 ounces = 26 ounces",
     "Cost of 3 = 2 * 6 = 12",
+    "60 = 100% + 50%",
     # running totals, whole parts
     "3 * 4 = 12 + 5 + 1",
     "17 / 5 = 3",

@@ -9,8 +9,10 @@ import pytest
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.equations import equations
 from sgpo_core.judges.processbench import generated
-from sgpo_core.judges.rule import arithmetic_holds, rule, rule_judge
+from sgpo_core.judges.rule import rule, rule_judge
 from sgpo_core.types import Problem, Step, Verdict
 
 A, B = 284471, 936979  # every column carries
@@ -112,109 +114,6 @@ def test_an_addition_of_numbers_of_different_lengths() -> None:
     assert first_error(f"{begin}Answer: \\boxed{{100}}", problem) == 3
 
 
-HOLDS = [
-    "2 + 3 = 5",
-    "2+3=5",
-    "2 + 3 = 5.",
-    "2 + 3 = 5, so",
-    "We get 2 + 3 = 5 apples",
-    "x = 3 + 4 = 7",
-    "(2 + 3 = 5)",
-    "$2 + 3 = 5$",
-    "1. 2 + 3 = 5",
-    "2 + 3 * 4 = 14",  # not 20
-    "20 - 6 / 2 = 17",  # not 7
-    "10 - 3 - 4 = 3",  # from the left, not 11
-    "12 / 3 / 2 = 2",
-    "6 / 2 * 3 = 9",
-    "6 × 7 = 42, 42 ÷ 8 = 5.25",
-    "-3 + 5 = 2",
-    "2 * -3 = -6",
-    "2 - -3 = 5",
-    "5 - 8 = -3",
-    "0.1 + 0.2 = 0.3",  # exact, though not in binary
-    "1/4 + 1/4 = 0.5",
-    "1/3 = 0.33",  # rounded where it was cut
-    "2/3 = 0.667",
-    "5 - 5 = 0 and 7 * 0 = 0",
-    "999999999999999 + 1 = 1000000000000000",  # 16 digits: not read
-    "1 / 0 = 7",  # has no value, so nothing is wrong with it
-    "1 - 4 / 0 = 7",
-    "nothing to see = here",
-    "",
-]
-
-WRONG = [
-    "2 + 3 = 6",
-    "2+3=6",
-    "2 + 3 = 6.",
-    "2 + 3 = 6, so",
-    "Right: 2 + 3 = 5. Wrong: 2 + 3 = 6. Right: 1 + 1 = 2",
-    "x = 3 + 4 = 8",
-    "$2 + 3 = 6$",
-    "2 + 3 * 4 = 20",
-    "10 - 3 - 4 = 11",
-    "-3 + 5 = -2",
-    "5 - 8 = 3",
-    "2 - -3 = -1",
-    "0.1 + 0.2 = 0.4",
-    "2/3 = 0.66",  # 0.0067 off, more than half a hundredth
-    "7 / 2 = 3",
-    "6 × 7 = 43",
-    "1 / 0 = 7 but 1 + 1 = 3",
-]
-
-NOT_AN_EQUATION_OF_PLAIN_NUMBERS = [
-    # the left side goes on to the left
-    "x + 2 + 3 = 10",
-    "2x + 3 + 4 = 10",
-    "2^3 + 4 + 5 = 17",
-    "(1 + 2) * 3 + 4 = 13",
-    "(-2) + 3 + 4 = 5",
-    "\\frac{1}{2} + 1 + 1 = 2.5",
-    "50% + 1 + 1 = 2.5",
-    "8 − 5 + 3 = 6",  # U+2212
-    "1 1/2 + 1/2 = 2",
-    "1,500 + 5 = 1505",
-    "1,000 + 2,000 = 3,000",
-    # the right side goes on to the right
-    "2 + 3 = 4 + 1",
-    "2 + 3 = 4+1",
-    "12 * 13 = 12 * 10 + 12 * 3 = 156",
-    "1 / 2 = 2 / 4",
-    "2 + 3 = 5x - 5",
-    "10 * 10 = 10^2",
-    # percentages and units
-    "1 / 4 = 25%",
-    "1 / 4 = 25 %",
-    "1 / 4 = 25\\%",
-    "20% + 30% = 50%",
-    "3 m + 40 cm = 340 cm",
-    "$3 + $4 = $7",
-    # lines are apart
-    "In all 10\n- 4 + 6 = 10",
-    "v1.2 + 3 = 9",
-    "a_1 + 2 = 9",
-    "1e3 + 1 = 1001",
-    "2 ** 3 = 8",
-]
-
-
-@pytest.mark.parametrize("text", HOLDS)
-def test_arithmetic_that_holds(text: str) -> None:
-    assert arithmetic_holds(text)
-
-
-@pytest.mark.parametrize("text", WRONG)
-def test_wrong_arithmetic(text: str) -> None:
-    assert not arithmetic_holds(text)
-
-
-@pytest.mark.parametrize("text", NOT_AN_EQUATION_OF_PLAIN_NUMBERS)
-def test_what_is_no_equation_of_plain_numbers_is_not_misread(text: str) -> None:
-    assert arithmetic_holds(text)
-
-
 def test_wrong_arithmetic_in_running_text_names_its_step() -> None:
     assert first_error("3 + 4 = 7 apples.\n\nThen 7 - 2 = 4 are left.\n\nSo \\boxed{4}", TEXT) == 2
     assert first_error("3 + 4 = 7 apples.\n\nThen 7 - 2 = 5 are left.\n\nSo \\boxed{5}", TEXT) is None
@@ -228,6 +127,50 @@ def test_claims_of_the_response_change_nothing(position: int) -> None:
     assert first_error(f"{wrong}\n{CLAIM}") == position
     assert first_error(f"{CLAIM}\n{wrong}") == 1  # an opening remark is a wrong first step, not an instruction
     assert first_error(f"Thus 2 + 2 = 5 holds.\n\n{CLAIM}", TEXT) == 1
+
+
+SLIP = "<think>\nThere are 4 * 6 = 26 pens.{doubt}\n\nHe gives away 3 of them: 24 - 3 = 21.\n</think>\n\n\\boxed{{21}}"
+
+
+@pytest.mark.parametrize(
+    "doubt",
+    [
+        *(" Wait, 4 * 6 = 24.", "\n\nActually, that is 24.", " No, 24.", " Hmm. Let me recheck: 24."),
+        *(" That's not right: 24.", " So 26. But wait, 24."),
+    ],
+)
+def test_a_slip_that_the_thinking_takes_back_is_no_error(doubt: str) -> None:
+    text = SLIP.format(doubt=doubt)
+    assert first_error(text, TEXT) is None
+    assert first_error(text.removeprefix("<think>\n"), TEXT) is None  # the chat template wrote the opening mark
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SLIP.format(doubt=""),
+        SLIP.format(doubt=" Now, 26 it is."),
+        SLIP.format(doubt=" No pens are lost."),
+        SLIP.format(doubt=" So 26." * 40 + " Wait, 24."),  # too late
+        SLIP.format(doubt=" Wait, 24.").replace("<think>\n", "").replace("</think>\n", ""),  # no thinking
+        "<think>\nThere are some.\n</think>\nThere are 4 * 6 = 26 pens. Wait, 24.",  # behind it
+        SLIP.format(doubt="").replace("\\boxed", "Wait, \\boxed"),  # the doubt is behind it
+    ],
+)
+def test_a_slip_that_stands_is_an_error(text: str) -> None:
+    steps = segment(text)
+    error = first_error(text, TEXT)
+    assert error is not None and "4 * 6 = 26" in steps[error - 1].text
+
+
+def test_steps_that_could_be_checked() -> None:
+    steps = segment("He has 2 + 3 = 5 pens.\n\nHe is glad.\n\nThen x + 2 = 7.\n\nHe buys 4 * 6 = 26 more.")
+    [judgment] = rule([Item(TEXT, tuple(steps))])
+    assert (len(steps), judgment.checked_steps, judgment.verdict) == (4, 2, Verdict(4))
+    [judgment] = rule([Item(CHAIN, tuple(segment("".join(LINES))))])
+    assert judgment.checked_steps == 7  # all of them, the answer's too
+    [judgment] = rule([Item(TEXT, ())])
+    assert judgment.checked_steps == 0 and judgment.verdict.abstained
 
 
 def hostile() -> list[str]:
@@ -251,7 +194,7 @@ def hostile() -> list[str]:
 
 def test_hostile_text_raises_nothing() -> None:
     for text in hostile():
-        assert isinstance(arithmetic_holds(text), bool)
+        assert all(0 <= e.start < e.end <= len(text) for e in equations(text))
         for problem in (CHAIN, TEXT):
             assert isinstance(rule_judge(problem, segment(text)), Verdict)
 
