@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
 _OURS = ("model", "messages", "stream", "n")  # of a request's body: the client reads the reply to these
+_SECRETS = ("api_key", "apikey", "key", "authorization", "password", "secret")  # settings are shown and recorded
 
 
 class JudgeEngineSettings(Settings):
@@ -61,6 +62,8 @@ class EndpointSettings(Settings):
     def _not_ours(cls, fields: dict[str, Any]) -> dict[str, Any]:
         if taken := [name for name in _OURS if name in fields]:
             raise ValueError(f"judge.endpoint.extra_body may not hold {', '.join(taken)}: leave it out")
+        if secret := [name for name in fields if name.lower() in _SECRETS]:
+            raise ValueError(f"judge.endpoint.extra_body may not hold {secret[0]}: the key goes to SGPO_JUDGE_API_KEY")
         return fields
 
 

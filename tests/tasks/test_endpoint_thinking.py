@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.run import load_run
 from sgpo_core.judges.chat import ChatReply, ChatRequest, Message
 from sgpo_core.judges.processbench import generated
 from sgpo_core.types import Judgment, Verdict
@@ -136,6 +138,28 @@ def test_the_user_s_own_fields_are_sent_and_win() -> None:
         **PLAIN,
         "reasoning": {"effort": "high"},
     }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+judge.endpoint.extra_body.model=other", r"extra_body may not hold model: leave it out"),
+        ("+judge.endpoint.extra_body={stream: true}", r"extra_body may not hold stream"),
+        ("+judge.endpoint.extra_body.API_Key=sk-4711", r"may not hold API_Key: the key goes to SGPO_JUDGE_API_KEY"),
+        ("judge.endpoint.reasoning_effort=low", r"reasoning_effort=low is for a judge that thinks: set judge\.thinks"),
+    ],
+)
+def test_settings_that_can_not_be_used_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_run("tiny", ["judge=endpoint", "judge.model=x", override])
+    assert "4711" not in str(error.value)
+
+
+def test_the_preset_of_one() -> None:
+    judge = load_run("tiny", ["judge=o4-mini"]).judge
+    assert (judge.name, judge.model, judge.thinks) == ("endpoint", "o4-mini", True)
+    more = load_run("tiny", ["judge=o4-mini", "+judge.endpoint.extra_body={service_tier: flex}"]).judge.endpoint
+    assert (more.reasoning_effort, more.extra_body) == ("medium", {"service_tier": "flex"})
 
 
 @pytest.mark.parametrize("name", ["chat_template_kwargs", "reasoning_effort"])
