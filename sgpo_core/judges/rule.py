@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import accumulate
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.data.segmentation import final_part
 from sgpo_core.judges.base import Item
-from sgpo_core.judges.equations import Equation, equations
+from sgpo_core.judges.equations import equations
 from sgpo_core.types import Judgment, Problem, Step, Verdict
 
+VERSION = "equations-v1"  # another one judges recorded responses anew
 _SOON = 200  # characters in which a slip is taken back: two or three sentences
 _DOUBT = re.compile(  # as it opens a sentence or a clause
     r"""(?:[.!?,;:\n(…—-])\s*(?:(?:but|so|and|oh),?\ )?(?:
@@ -51,17 +53,17 @@ def _judgment(problem: Problem, steps: Sequence[Step]) -> Judgment:
         read = [equations(step.text) for step in steps]
         checked = sum(map(bool, read))
         wrong = [i for i, found in enumerate(read) if any(not e.holds for e in found)]
-        wrong = [i for i in wrong if not _taken_back(steps, i, read[i])]
+        wrong = _standing(steps, {i: next(e.end for e in read[i] if not e.holds) for i in wrong})
     return Judgment(Verdict(wrong[0] + 1 if wrong else None), checked_steps=checked)
 
 
-def _taken_back(steps: Sequence[Step], index: int, found: Sequence[Equation]) -> bool:
-    """Whether a step's first wrong equation is in a thinking section that doubts it soon behind it."""
+def _standing(steps: Sequence[Step], slips: dict[int, int]) -> list[int]:
+    """Of the wrong steps those that are not taken back: in a thinking section that doubts them soon behind the place
+    where their first wrong equation ends. `slips`: index of a step -> that place in its text."""
     text = "".join(step.text for step in steps)
-    first = next(equation for equation in found if not equation.holds)
-    end = sum(len(step.text) for step in steps[:index]) + first.end
-    final = final_part(text)
-    return end <= final and _DOUBT.search(text, end, min(end + _SOON, final)) is not None
+    final, starts = final_part(text), [0, *accumulate(len(step.text) for step in steps)]
+    ends = {i: starts[i] + end for i, end in slips.items()}
+    return [i for i, e in ends.items() if e > final or not _DOUBT.search(text, e, min(e + _SOON, final))]
 
 
 def is_exact(prompt: str) -> bool:

@@ -18,7 +18,7 @@ from sgpo_core.judges.chat import Chat
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.prompted import PromptedJudge
 from sgpo_core.judges.prompts import PROMPTS
-from sgpo_core.judges.rule import rule
+from sgpo_core.judges.rule import VERSION, rule
 from sgpo_core.storage.weights import missing_model, model_key
 from tasks.engines.judge_engines import judge_engines
 from tasks.judges.endpoint import EndpointChat
@@ -83,6 +83,9 @@ class RuleKind(JudgeKind):
     """Checks arithmetic; exact on `chains`."""
 
     is_exact_rule = True
+
+    def model(self, settings: JudgeSettings) -> str:
+        return VERSION
 
     def open(self, settings: JudgeSettings, held: ExitStack) -> Judge:
         return rule
