@@ -57,8 +57,11 @@ class CreditSettings(Settings):
         description="how long a solution is expected to be: as the reference solution (where there is none, as group), "
         "as the median of the group's complete responses, as the response itself (the paper; pays for length)",
     )
-    reference_scale: float = Field(
-        1.0, gt=0, description="how many steps of the policy one step of the reference takes (rollout/length_ratio)"
+    max_length_ratio: float = Field(
+        2.0,
+        ge=1,
+        description="a wrong response is excluded if it has this many times the expected length of right steps, a "
+        "truncated one if it has that length of them: its steps are not those of a solution",
     )
     format_gate: bool = Field(True, description="a malformed response has RTS 0")
     no_error_found: Literal["abstain", "last_step"] = Field(

@@ -1,15 +1,17 @@
 """SGPO's credit: from the first wrong step to a reward (arXiv 2505.11595).
 
-    RTS    = min(p, E - 1) / max(n, E)                                       (reasoning trajectory score, in [0, 1))
+    RTS    = min(p / max(n, E), (E - 1) / E)                                 (reasoning trajectory score, in [0, 1))
     reward = sigma(beta * (RTS - gamma)),  sigma(x) = 1 / (1 + exp(-x))      of a wrong response; a correct one has 1
 
 p: steps before the first wrong one; n: steps of the response; E: steps that a solution of this problem is expected to
 take. With E = n, RTS is the paper's p / n.
 
 E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
-off or not, earns (n - 1) / n, more than any real attempt. With E from elsewhere RTS falls with every step beyond E, and
-rises with no step that is left out: the best that a wrong response can earn is (E - 1) / E, with E steps of which all
-but the last, the answer, are right. docs/credit.md argues this and shows what it does.
+off or not, earns (n - 1) / n, more than any real attempt. Steps that are true do not have to be steps of a solution;
+that shows in their number. A response with `max_length_ratio` times E right steps that is wrong all the same, or with E
+right steps and no end, contradicts E: it is excluded, as one whose judge abstained is. No wrong response earns more than
+one of E steps of which all but the last, the answer, are right; none earns more by leaving steps out. docs/credit.md
+argues this and shows what it does.
 
 More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
 what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong
@@ -57,7 +59,7 @@ class CreditRule:
     beta: float = 10.0
     gamma: float = 0.5
     expected_length: Literal["reference", "group", "own"] = "reference"
-    reference_scale: float = 1.0
+    max_length_ratio: float = 2.0
     format_gate: bool = True
     no_error_found: Literal["abstain", "last_step"] = "abstain"
 
@@ -104,7 +106,7 @@ def typical_length(group: Sequence[Judged], format_gate: bool) -> float | None:
 def expected_length(response: Judged, typical: float | None, rule: CreditRule) -> float | None:
     """E: how long a solution of this problem is taken to be, None where nothing says so."""
     if rule.expected_length == "reference" and response.reference_length is not None:
-        return rule.reference_scale * response.reference_length
+        return response.reference_length
     if rule.expected_length == "own":
         return None if response.truncated else float(response.own_length)
     return typical
@@ -124,21 +126,21 @@ def _credit(response: Judged, rule: CreditRule, typical: float | None, judged: b
 
 
 def reasoning_trajectory_score(response: Judged, expected: float | None, rule: CreditRule) -> float | None:
-    """RTS of a wrong response, or None when it can't be known: the judge abstained, or the response was cut off and
-    nothing says how long it would have become (`expected` is None).
+    """RTS of a wrong response, or None when it can't be known: the judge abstained, nothing says how long a truncated
+    response would have become (`expected` is None), or it has more right steps than a wrong or unfinished one can have.
 
     Empty, unparsable or (format gate) malformed: 0, whatever the judge says. Truncated: the whole steps before the
     first wrong one count, and finding no wrong step is no contradiction there.
     """
     if response.own_length == 0 or not response.parsable or (rule.format_gate and not response.well_formed):
         return 0.0
-    verdict = response.verdict
+    verdict, prefix = response.verdict, response.prefix_length
     if verdict is None:
         raise ValueError("a response in the scope of the judge has no verdict: judge it first, or use scope=none")
     if verdict.abstained or expected is None:
         return None
     if verdict.first_error_step is None and not response.truncated and rule.no_error_found == "abstain":
         return None
-    # One unit of E is the answer, which a wrong response has not got right: so a step too many never pays.
-    counted = min(response.prefix_length, max(0.0, expected - 1))
-    return counted / max(response.own_length, expected)
+    if prefix > 0 and prefix >= expected * (1.0 if response.truncated else rule.max_length_ratio):
+        return None
+    return min(prefix / max(response.own_length, expected), max(0.0, (expected - 1) / expected))

@@ -101,7 +101,7 @@ def test_defaults_of_the_algorithm() -> None:
         "gamma": 0.5,
         "rts_unit": "steps",
         "expected_length": "reference",
-        "reference_scale": 1.0,
+        "max_length_ratio": 2.0,
         "format_gate": True,
         "no_error_found": "abstain",
         "mask_after_error": False,

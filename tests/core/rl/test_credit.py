@@ -134,27 +134,31 @@ def test_rts_in_tokens_weighs_steps_by_their_length() -> None:
         (1, 2, 8, 1 / 8),  # shorter than the reference: over 8
         (1, 4, 4, 1 / 4),
         (3, 4, 4, 3 / 4),  # the best there is
-        (3, 8, 4, 3 / 8),  # twice as long: its right steps count over all of its own
-        (4, 5, 4, 3 / 5),  # at most E - 1 = 3 count, for one step of 4 is the answer
-        (7, 8, 4, 3 / 8),
-        (29, 30, 4, 3 / 30),  # padding
+        (3, 8, 4, 3 / 8),  # twice as long: over 8
+        (6, 8, 4, 3 / 4),
+        (7, 8, 4, 3 / 4),  # 7/8, but no more than (E - 1) / E
+        (8, 9, 4, None),  # 2 * 4 right steps and still wrong
+        (29, 30, 4, None),
+        (8, 30, 4, None),
+        (7, 30, 4, 7 / 30),
         (1, 4, None, 1 / 4),  # no reference: the group's, here this response's own
+        (3, 4, None, 3 / 4),
     ],
 )
-def test_rts_over_the_expected_length(before: int, own: int, reference: int | None, score: float) -> None:
-    assert rts(wrong(before, own, reference_length=reference)) == pytest.approx(score)
+def test_rts_over_the_expected_length(before: int, own: int, reference: int | None, score: float | None) -> None:
+    assert rts(wrong(before, own, reference_length=reference)) == (None if score is None else pytest.approx(score))
 
 
 def test_where_the_expected_length_comes_from() -> None:
     response = wrong(1, 8, reference_length=4)
-    assert expected_length(response, 6.0, RULE) == 4.0
-    assert expected_length(response, 6.0, replace(RULE, reference_scale=2.5)) == 10.0
+    assert expected_length(response, 6.0, RULE) == 4
     assert expected_length(response, 6.0, replace(RULE, expected_length="group")) == 6.0
     assert expected_length(response, 6.0, replace(RULE, expected_length="own")) == 8.0
     assert expected_length(replace(response, reference_length=None), 6.0, RULE) == 6.0
-    assert rts(response, typical=6.0, expected_length="group") == 1 / 8
-    assert rts(response, reference_scale=2.5) == 1 / 10
+    assert rts(wrong(1, 3), typical=6.0, expected_length="group") == 1 / 6
     assert rts(wrong(5, 8), expected_length="own") == 5 / 8  # the paper's
+    assert rts(wrong(5, 8, reference_length=4), max_length_ratio=1.25) is None  # 5 = 1.25 * 4
+    assert rts(wrong(4, 8, reference_length=4), max_length_ratio=1.25) == 4 / 8
 
 
 def test_typical_length_is_the_median_of_complete_responses() -> None:
@@ -166,29 +170,27 @@ def test_typical_length_is_the_median_of_complete_responses() -> None:
     assert typical_length(noise, False) == 50  # the malformed one
 
 
-@pytest.mark.parametrize("own_style", [4, 6])
-def test_neither_padding_nor_going_on_for_ever_pays(own_style: int) -> None:
-    """Steps that are true but do no work, before the answer or without an end: no more than a real attempt whose
-    answer alone is wrong, and the less the longer. The reference has 4 steps; the group writes 4, or 6."""
-    for rule in (RULE, replace(RULE, expected_length="group")):
-        honest = [wrong(own_style - 1, own_style, reference_length=4), *[wrong(1, own_style, reference_length=4)] * 3]
-        for kind in ({}, {"truncated": True}):
-            scores = []
-            for length in range(own_style + 1, 40):
-                padded = wrong(length - 1, length, reference_length=4, **kind)
-                credits = group_credit([*honest, padded], rule)
-                assert (credits[-1].padded and not credits[0].padded) or own_style > 4
-                assert credits[-1].rts is not None and credits[0].rts is not None
-                assert credits[-1].rts < credits[0].rts
-                scores.append(credits[-1].rts)
-            assert scores == sorted(scores, reverse=True)
+@pytest.mark.parametrize("style", [4, 6])
+@pytest.mark.parametrize("truncated", [False, True])
+def test_neither_padding_nor_going_on_for_ever_pays(style: int, truncated: bool) -> None:
+    """Steps that are true but do no work, before the answer or without an end: never more than a real attempt whose
+    answer alone is wrong, nothing from twice the expected length on (without an end: from that length on). The
+    reference has 4 steps; the group writes 4, or 6."""
+    for rule, expected in ((RULE, 4), (replace(RULE, expected_length="group"), style)):
+        honest = [wrong(style - 1, style, reference_length=4), *[wrong(1, style, reference_length=4)] * 3]
+        for length in range(2, 40):
+            cheap = wrong(length - 1, length, reference_length=4, truncated=truncated)
+            *_, credit = credits = group_credit([*honest, cheap], rule)
+            assert credit.padded == (length > expected and not credit.excluded)
+            assert credit.excluded == (length - 1 >= (1 if truncated else 2) * expected)
+            assert credit.excluded or credit.shaped_reward <= credits[0].shaped_reward
 
 
-def test_a_group_that_pads_as_a_whole_still_gains_nothing_where_there_is_a_reference() -> None:
+def test_a_group_that_pads_as_a_whole_gains_nothing_where_there_is_a_reference() -> None:
     # 7 of 8 responses: 29 true steps and a wrong answer; one makes an honest mistake in step 2 of 4.
     group = [wrong(29, 30, reference_length=4)] * 7 + [wrong(1, 4, reference_length=4)]
-    assert [c.rts for c in group_credit(group, RULE)] == [pytest.approx(0.1)] * 7 + [0.25]
-    # Without one the median is theirs: (min(29, 29) / 30 against 1/30). This is what the setting can't stop.
+    assert [c.rts for c in group_credit(group, RULE)] == [None] * 7 + [0.25]
+    # Without one the median is theirs: 29/30 against 1/30. This is what the setting can't stop.
     blind = group_credit(group, replace(RULE, expected_length="group"))
     assert [c.rts for c in blind] == [pytest.approx(29 / 30)] * 7 + [pytest.approx(1 / 30)]
 
@@ -223,10 +225,10 @@ def test_truncated_counts_its_whole_right_steps(no_error_found: str) -> None:
 
     assert score(clean(5, truncated=True, reference_length=8)) == 4 / 8
     assert score(clean(5, truncated=True, reference_length=5)) == 4 / 5
-    assert score(clean(5, truncated=True, reference_length=3)) == 2 / 5
+    assert score(clean(5, truncated=True, reference_length=4)) is None  # 4 right steps, and no end
+    assert score(wrong(3, 5, truncated=True, reference_length=4)) == 3 / 5
     assert score(clean(5, truncated=True), typical=8.0) == 4 / 8
     assert score(clean(1, truncated=True, reference_length=4)) == 0.0
-    assert score(wrong(2, 5, truncated=True, reference_length=4)) == 2 / 5
 
 
 @pytest.mark.parametrize("how", ["reference", "group", "own"])
