@@ -28,11 +28,12 @@ def set_up_trainer(run: Run) -> None:
 
 @stage("update")
 def update(run: Run, iteration: int) -> Metrics:
-    """One optimizer step a mini-batch and epoch. Groups without signal are dropped first, and without any there is no
-    step at all (Adam's momentum would move the weights for no reason), unless a KL term still pulls."""
+    """One optimizer step a mini-batch and epoch; where no group of it has a signal there is no step at all (Adam's
+    momentum would move the weights for no reason), unless a KL term still pulls."""
     config, groups = run.config, rollout_table.read(run.paths.rollouts(iteration))
-    has_kl = config.algorithm.loss.kl_coef > 0
-    taught = [g for g, group in enumerate(groups) if group.has_signal or (has_kl and _is_kept(group))]
+    loss = config.algorithm.loss
+    all_count = loss.kl_coef > 0 or loss.no_signal_groups == "keep"
+    taught = [g for g, group in enumerate(groups) if group.has_signal or (all_count and _is_kept(group))]
     batches = [
         batch
         for epoch in range(config.train.epochs)

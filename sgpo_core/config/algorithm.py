@@ -162,6 +162,11 @@ class LossSettings(Settings):
         description="mean over tokens then responses (GRPO), over all tokens, mean over responses of token sums, "
         "or of token sums / sampling.max_tokens (Dr. GRPO)",
     )
+    no_signal_groups: Literal["drop", "keep"] = Field(
+        "drop",
+        description="groups whose advantages are all 0 leave the means above, or count in them (the papers of GRPO and "
+        "Dr. GRPO, TRL, verl); they have no gradient either way",
+    )
     ratio: Ratio = Field(
         "token",
         description="importance ratio and its clipping: of each token, of the sequence (GSPO), none (policy gradient)",

@@ -20,7 +20,7 @@ from sgpo_core.rl.credit import CreditRule, Judged, correct_prefix, group_credit
 from sgpo_core.rl.filters import filtered_out
 from sgpo_core.rl.shaping import Sampled, shape
 from sgpo_core.rl.token_credit import entropy_share, truncated_importance
-from sgpo_core.types import Credit, FloatArray, Outcome, Problem, Rollout, RolloutGroup
+from sgpo_core.types import Credit, FloatArray, Judgment, Outcome, Problem, Rollout, RolloutGroup, Verdict
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class CreditAssignment:
         assert grade is not None, "credit comes after grading"
         parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
         formed = well_formed(rollout.text, truncated)
-        verdict, steps = judgment.verdict if judgment else None, len(rollout.step_ends or ())
+        verdict, steps = judgment and _known(judgment, rollout), len(rollout.step_ends or ())
         prefix = correct_prefix(verdict, steps) if verdict else 0
         reference = segment(problem.reference or "")
         known = len(reference) if len(reference) > 1 else None
@@ -109,3 +109,12 @@ class CreditAssignment:
             if settings.advantage.entropy_coef > 0 and no_signal:
                 share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
         return share
+
+
+def _known(judgment: Judgment, rollout: Rollout) -> Verdict:
+    """What the judge knows. One that could check some of the steps alone (the rule judge), and found none wrong, has
+    not found that none is."""
+    shown, checked = len(rollout.step_ends or ()) - rollout.truncated, judgment.checked_steps
+    if judgment.verdict.first_error_step is None and checked is not None and checked < shown:
+        return Verdict.abstain(f"{checked} of {shown} steps could be checked, and none of these is wrong")
+    return judgment.verdict

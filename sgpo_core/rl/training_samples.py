@@ -91,11 +91,14 @@ def policy_samples(
     over just these, and `max_length` is the length limit of a response (tokens), which one of them divides by.
 
     A token's advantage is its response's times its own credit (0: masked); its weight counts masked tokens in (so that
-    masking does not raise the weight of those that stay).
+    masking does not raise the weight of those that stay). Responses of groups without signal are counted, but have no
+    sample: they have no gradient, unless there is a KL term.
     """
     weights = token_weights([len(rollout.token_ids) for _, rollout in members], loss.mean, max_length)
     samples = []
     for (group, rollout), weight in zip(members, weights, strict=True):
+        if not group.has_signal and loss.kl_coef == 0:
+            continue
         credit, recomputed = rollout.credit, rollout.recomputed
         assert credit is not None, "the update comes after credit"
         assert credit.token_credit is not None, "the update comes after credit"

@@ -33,6 +33,7 @@ OTHER = {
     "algorithm.advantage.baseline": "leave_one_out",
     "algorithm.advantage.std": "floor",
     "algorithm.loss.mean": "token",
+    "algorithm.loss.no_signal_groups": "keep",
     "algorithm.loss.ratio": "sequence",
     "algorithm.loss.old_logprobs": "trainer",
     "algorithm.loss.tis_cap": 2.0,

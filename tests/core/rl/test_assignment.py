@@ -241,6 +241,19 @@ def test_a_truncated_response_counts_its_whole_steps(verdict: Verdict, in_steps:
     assert rts(cut, REFERENCE, **FOUR, rts_unit="tokens") == pytest.approx(in_tokens)
 
 
+def test_a_judge_that_could_not_check_every_step_does_not_say_that_none_is_wrong() -> None:
+    """The rule judge, off its own problems: it earns a response credit only by steps that it has read."""
+    cut = judged(Verdict(None), truncated=True)
+    for checked, score in ((None, 2 / 4), (2, 2 / 4), (1, None)):  # two whole steps were shown
+        assert rts(replace(cut, judgment=Judgment(Verdict(None), checked_steps=checked)), REFERENCE, **FOUR) == score
+    wrong = Judgment(Verdict(2), checked_steps=1)
+    assert rts(replace(cut, judgment=wrong), REFERENCE, **FOUR) == 1 / 4
+    complete = judged(Verdict(None))
+    for checked, score in ((3, pytest.approx(2 / 3)), (2, None)):
+        response = replace(complete, judgment=Judgment(Verdict(None), checked_steps=checked))
+        assert rts(response, no_error_found="last_step") == score
+
+
 def test_no_answer_is_no_fault_of_a_truncated_response() -> None:
     unparsable = Grade(Outcome.UNPARSABLE)
     assert rts(judged(Verdict(3), unparsable)) == 0.0

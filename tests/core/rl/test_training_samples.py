@@ -61,6 +61,16 @@ def test_policy_samples(mean: str, weights: list[float]) -> None:
     assert {s.input_ids.dtype for s in samples()} == {np.dtype(np.int32)}
 
 
+def test_responses_without_signal_are_counted_but_not_trained_on() -> None:
+    # Two more responses of 2 and 4 tokens. Over the first two 1/6, 1/2; over all four 1/12, 1/4; tokens 4 and 10.
+    silent = [member([1], [1] * n, [-1.0] * n, 0.0, [1.0] * n) for n in (2, 4)]
+    for mean, weights in (("sequence", [1 / 12, 1 / 4]), ("token", [1 / 10] * 2), ("sum", [1 / 4] * 2)):
+        kept = policy_samples([*MEMBERS, *silent], LossSettings(mean=mean), 10)
+        assert [s.weights[0] for s in kept] == pytest.approx(weights)
+    with_kl = policy_samples([*MEMBERS, *silent], LossSettings(kl_coef=0.1), 10)
+    assert len(with_kl) == 4  # it pulls on them, too
+
+
 def test_ratios_are_taken_to_the_trainer_where_the_settings_say_so() -> None:
     assert samples(old_logprobs="trainer")[0].old_logprobs.tolist() == [-0.25, -1.25, -1.75]
     assert samples(old_logprobs="sampler")[0].old_logprobs.tolist() == [
