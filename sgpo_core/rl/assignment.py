@@ -73,7 +73,7 @@ class CreditAssignment:
         assert grade is not None, "credit comes after grading"
         parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
         formed = well_formed(rollout.text, truncated)
-        verdict, steps = judgment and _known(judgment, rollout), len(rollout.step_ends or ())
+        verdict, steps = _known(judgment, rollout) if judgment else None, len(rollout.step_ends or ())
         prefix = correct_prefix(verdict, steps) if verdict else 0
         reference = segment(problem.reference or "")
         known = len(reference) if len(reference) > 1 else None

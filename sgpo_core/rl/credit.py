@@ -8,10 +8,10 @@ take. With E = n, RTS is the paper's p / n.
 
 E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
 off or not, earns (n - 1) / n, more than any real attempt. Steps that are true do not have to be steps of a solution;
-that shows in their number. A response with `max_length_ratio` times E right steps that is wrong all the same, or with E
-right steps and no end, contradicts E: it is excluded, as one whose judge abstained is. No wrong response earns more than
-one of E steps of which all but the last, the answer, are right; none earns more by leaving steps out. docs/credit.md
-argues this and shows what it does.
+that shows in their number. A response with `max_length_ratio` times E right steps that is wrong all the same, or with
+E right steps and no end, contradicts E: it is excluded, as one whose judge abstained is. No wrong response earns more
+than one of E steps of which all but the last, the answer, are right; none earns more by leaving steps out.
+docs/credit.md argues this and shows what it does.
 
 More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
 what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong
