@@ -61,8 +61,8 @@ def test_the_verdict_is_no_stronger_than_the_numbers() -> None:
 
 
 def test_the_verdict_says_when_equal_tokens_decide_otherwise() -> None:
-    # grpo ends at .525 with 4 * 100 tokens (and the judge's 1); dapo has used 1,201 at its end, .825, and at 401 it is at
-    # a third of that.
+    # grpo ends at .525 with 4 * 100 tokens (and the judge's 1); dapo has used 1,201 at its end, .825, and at 401 it is
+    # at a third of that.
     text = verdict(dapo_wins_at_equal_iterations(6))
     assert text.startswith("At equal iterations (4): the highest accuracy is that of dapo, 0.825, +0.300, significant")
     assert "At equal tokens (401, the fewest that any run used): the highest accuracy is that of grpo" in text

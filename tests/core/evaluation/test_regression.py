@@ -6,7 +6,15 @@ from dataclasses import asdict
 
 import pytest
 
-from sgpo_core.evaluation.regression import Comparison, Pair, compare_all, regressions, resamples_for
+from sgpo_core.analysis.statistics import paired_difference
+from sgpo_core.evaluation.regression import (
+    Comparison,
+    Pair,
+    compare_all,
+    regressions,
+    resamples_for,
+    smallest_drop,
+)
 from tests.core.evaluation.results import made, result
 
 
@@ -56,24 +64,33 @@ def test_a_night_of_many_comparisons_can_still_raise_the_alarm() -> None:
 
 
 def test_the_smallest_drop_by_hand() -> None:
-    # 40 problems, k = 4; half of them fall from 4 to 3 of 4, the others stay at 4. Differences -1/4 and 0:
-    # std = 1/8 sqrt(40/39) = .12659. Sampling alone: 3/4 * 1/4 / 3 for a share of 3/4, half of them, none for 1:
-    # 1/32, whose root .1768 is larger. t(.995, 39) + t(.8, 39) = 2.7079 + .8512, times .1768 / sqrt(40) = .0995.
-    found = compared([3] * 20 + [4] * 20, [4] * 40)
-    assert found.difference.std == pytest.approx(0.12659, abs=1e-5)
-    assert found.smallest_drop == pytest.approx(0.0995, abs=1e-4)
-    # 20 of 40 lost whole: std = 1/2 sqrt(40/39) = .50637, and no spread of sampling: 3.5591 * .50637 / sqrt(40)
-    assert compared([0] * 20 + [4] * 20, [4] * 40).smallest_drop == pytest.approx(0.28495, abs=1e-4)
+    # 40 problems, k = 4, all solved before; now 20 are lost whole: std = 1/2 sqrt(40/39) = .50637, which is larger than
+    # what draws give. (t(.995, 39) + t(.8, 39)) / sqrt(40) = (2.7079 + .8512) / sqrt(40) = .56275, times .50637.
+    found = compared([0] * 20 + [4] * 20, [4] * 40)
+    assert found.difference.std == pytest.approx(0.50637, abs=1e-5)
+    assert found.smallest_drop == pytest.approx(0.28495, abs=1e-4)
     # Of 4 comparisons Holm asks for .0025: t(.99875, 39) = 3.2384
     assert compared([0] * 20 + [4] * 20, [4] * 40, of=4).smallest_drop == pytest.approx(0.32743, abs=1e-3)
 
 
 def test_equal_nights_do_not_promise_to_find_any_drop() -> None:
-    # Shares of 1/2 with k = 4: variance (1/4 + 1/4) / 3 of a difference, std .408; times 3.5591 / sqrt(40) = .2297
-    assert compared([2] * 40, [2] * 40).smallest_drop == pytest.approx(0.2297, abs=1e-4)
-    assert compared([4] * 40, [4] * 40).smallest_drop is None  # no spread at all
-    assert compared([1] * 20, [1] * 20).smallest_drop is None  # .37 would be needed, and there is a quarter
+    # All shares 1/2, k = 4: q = 1/2 - drop, spread^2 = (1/4 + 1/4 - drop^2) / 3; drop = .56275 spread gives
+    # drop^2 (1 + .31669 / 3) = .31669 / 6
+    assert compared([2] * 40, [2] * 40).smallest_drop == pytest.approx(0.2185, abs=1e-4)
+    # All solved: spread^2 = drop (1 - drop) / 3, so drop = .10556 / 1.10556
+    assert compared([4] * 40, [4] * 40).smallest_drop == pytest.approx(0.09548, abs=1e-4)
+    # Half solved, half not: mean 1/2, v = 1/4 * 40/39 = .25641; q = 1 - 2 drop in half of the problems. spread^2 =
+    # drop (1 - 2 drop) / 3 + 4 v drop^2 = drop / 3 + .35897 drop^2, so drop (1 - .31669 * .35897) = .31669 / 3
+    assert compared([0, 4] * 20, [0, 4] * 20).smallest_drop == pytest.approx(0.11910, abs=1e-4)
+
+
+def test_there_may_be_no_drop_that_is_found() -> None:
     assert compared([2] * 8, [2] * 8, of=2).smallest_drop is None  # 2 / 2^8 = .0078 is above .005
+    # All of a quarter lost: spread 1/4, times (3.2498 + .8834) / sqrt(10) = 1.307: it would take a drop of .33
+    assert compared([1] * 10, [1] * 10).smallest_drop is None
+    assert compared([0] * 40, [0] * 40).smallest_drop is None
+    once = paired_difference(dict.fromkeys(range(40), 1.0), dict.fromkeys(range(40), 1.0))
+    assert smallest_drop([1.0] * 40, 1, once, 0.01) is None  # k = 1: nothing is known of the spread
 
 
 def test_results_of_different_protocols_are_not_compared() -> None:
