@@ -87,6 +87,18 @@ def test_the_same_model_gives_the_same_verdicts_wherever_it_runs(trained_judge: 
     assert [j.prompt_tokens for j in endpoint] == [j.prompt_tokens for j in trained]
 
 
+def test_vllm_takes_what_a_judge_that_thinks_is_asked_with(
+    trained_judge: str, server: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """This one ignores it, since its template has no such switch."""
+    settings = {"name": "endpoint", "model": "judge", "endpoint": {"url": server, "reasoning_effort": "low"}, **MARKER}
+    for thinks in (False, True):
+        thinking, _ = measured(JudgeSettings.model_validate({**settings, "thinks": thinks, "thinking_tokens": 16}))
+        plain, _ = measured(in_actor("trained", trained_judge))
+        assert [j.verdict for j in thinking] == [j.verdict for j in plain]
+    assert "does not accept" not in caplog.text
+
+
 def test_a_run_with_a_trained_judge_keeps_its_verdicts_and_watches_it(policy: str, trained_judge: str) -> None:
     from flows.online import online
 

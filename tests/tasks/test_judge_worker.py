@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +96,27 @@ def test_the_judge_has_learnt_to_judge(judge_actors: JudgeEngines) -> None:
 
 def test_engines_are_started_once(judge_actors: JudgeEngines, trained_judge: str) -> None:
     assert judge_engines(trained_judge, ENGINE).actors == judge_actors.actors
+
+
+def test_a_reply_that_its_limit_cuts_off_says_so(judge_actors: JudgeEngines) -> None:
+    [request] = requests(1)
+    whole, cut = judge_actors([ChatRequest(request.messages, limit) for limit in (8, 1)])
+    assert (whole.completion_tokens, whole.cut_off, cut.completion_tokens, cut.cut_off) == (2, False, 1, True)
+
+
+def test_a_judge_that_thinks_is_asked_to_before_its_critique_alone(trained_judge: str, tmp_path: Path) -> None:
+    """By the template's own switch, which adds a token to the prompt here. A constrained verdict leaves no room for
+    thinking."""
+    folder = tmp_path / "judge"
+    shutil.copytree(trained_judge, folder)
+    tokenizer = AutoTokenizer.from_pretrained(trained_judge)
+    tokenizer.chat_template = "{{ messages[0].content }}{% if enable_thinking and thinking %}9{% endif %}"
+    tokenizer.save_pretrained(folder)
+    [request] = requests(1)
+    asked = [replace(request, thinks=thinks, choices=()) for thinks in (None, False, True)]
+    replies = judge_engines(str(folder), ENGINE)([*asked, replace(request, thinks=True)])
+    lengths = [reply.prompt_tokens - replies[0].prompt_tokens for reply in replies]
+    assert lengths == [0, 0, 1, 0] and not any(reply.error for reply in replies)
 
 
 def test_the_tokenizer_s_control_tokens_are_known(judge_actors: JudgeEngines) -> None:
