@@ -106,12 +106,12 @@ def verdict(comparison: Comparison) -> str:
     ends = {row.arm: row.final for row in comparison.arms if row.final.accuracy}
     if not ends:
         return "No run has finished: there is nothing to compare yet."
-    first = f"{_after_last(comparison).capitalize()}: {_leader_in_words(comparison, ends)}"
+    first = f"{_after_last(comparison).capitalize()} {_leader_in_words(comparison, ends)}"
     equal = {row.arm: row.equal_tokens for row in comparison.arms if row.equal_tokens.accuracy}
     if not equal:
         return f"{first} No tokens were recorded, so nothing is known at equal tokens."
     budget = f"{comparison.token_budget:,.0f}, the fewest that any run used"
-    second = f"At equal tokens ({budget}): {_leader_in_words(comparison, equal)}"
+    second = f"At equal tokens ({budget}) {_leader_in_words(comparison, equal)}"
     differ = _disagreements(comparison, ends, equal)
     return f"{first} {second} " + (f"The two disagree. {' '.join(differ)}" if differ else "The two agree.")
 
@@ -133,23 +133,26 @@ def _mean(standing: Standing) -> float:
 
 def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) -> str:
     arm = _leader(standings)
-    text = f"the highest accuracy is that of {arm}, {_mean(standings[arm]):.3f}"
+    text = f"{arm} has the highest accuracy, {_mean(standings[arm]):.3f}"
     if arm == comparison.baseline:
-        return f"{text}, the baseline."
+        return f"{text}. It is the baseline."
     versus = standings[arm].versus
     if versus is None:
-        return f"{text}; it has no finished seed in common with the baseline, {comparison.baseline}."
+        return f"{text}. It has no finished seed in common with the baseline, {comparison.baseline}."
     least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
     return (
-        f"{text}, {_difference(standings[arm])} against {comparison.baseline}, paired by seed "
-        f"({versus.n} pairs and so many arms allow no p below {least:.3g})."
+        f"{text}: {_difference(standings[arm], comparison.baseline)}. "
+        f"{versus.n} pairs and so many arms allow no p below {least:.3g}."
     )
 
 
-def _difference(standing: Standing) -> str:
+def _difference(standing: Standing, baseline: str) -> str:
     assert standing.versus is not None and standing.p_adjusted is not None
     sure = "significant" if standing.finding else "not significant"
-    return f"{standing.versus.mean:+.3f}, {sure} at {100 * LEVEL:g} % (corrected p = {standing.p_adjusted:.3f})"
+    return (
+        f"{standing.versus.mean:+.3f} against {baseline}, paired by seed, {sure} at {100 * LEVEL:g} % "
+        f"(corrected p = {standing.p_adjusted:.3f})"
+    )
 
 
 def _disagreements(comparison: Comparison, ends: Mapping[str, Standing], equal: Mapping[str, Standing]) -> list[str]:
@@ -157,8 +160,8 @@ def _disagreements(comparison: Comparison, ends: Mapping[str, Standing], equal: 
     then, found, leader = _after_last(comparison), [], _leader(ends)
     # A tie at equal tokens is none, whichever of the two comes first.
     if leader not in equal or _mean(equal[leader]) < _mean(equal[_leader(equal)]):
-        there = equal[leader].versus if leader in equal else None
-        own = f", where {leader} is at {_difference(equal[leader])} against {comparison.baseline}" if there else ""
+        has = leader in equal and equal[leader].versus is not None
+        own = f", where {leader} is at {_difference(equal[leader], comparison.baseline)}" if has else ""
         found.append(f"Highest is {leader} {then}, and {_leader(equal)} at equal tokens{own}.")
     for arm in [arm for arm in ends if arm in equal]:
         if ends[arm].finding != equal[arm].finding:

@@ -55,7 +55,7 @@ def test_the_verdict_is_no_stronger_than_the_numbers() -> None:
     assert "not significant" in verdict(compare(few, ["grpo", "sgpo"], range(3), "grpo", METRIC, 0.5))
     many = [record(arm, seed, 0.2 + 0.1 * (arm == "sgpo")) for arm in ("grpo", "sgpo") for seed in range(6)]
     text = verdict(compare(many, ["grpo", "sgpo"], range(6), "grpo", METRIC, 0.5))
-    assert "+0.100, significant at 5 %" in text and "against grpo" in text and "not significant" not in text
+    assert "+0.100 against grpo, paired by seed, significant at 5 %" in text and "not significant" not in text
     assert text.endswith("The two agree.")
     assert "nothing to compare" in verdict(compare([], ["grpo", "sgpo"], [0], "grpo", METRIC, 0.5))
 
@@ -64,8 +64,11 @@ def test_the_verdict_says_when_equal_tokens_decide_otherwise() -> None:
     # grpo ends at .525 with 4 * 100 tokens (and the judge's 1); dapo has used 1,201 at its end, .825, and at 401 it is
     # at a third of that.
     text = verdict(dapo_wins_at_equal_iterations(6))
-    assert text.startswith("At equal iterations (4): the highest accuracy is that of dapo, 0.825, +0.300, significant")
-    assert "At equal tokens (401, the fewest that any run used): the highest accuracy is that of grpo" in text
+    assert text.startswith("At equal iterations (4) dapo has the highest accuracy, 0.825: +0.300 against grpo")
+    assert (
+        "At equal tokens (401, the fewest that any run used) grpo has the highest accuracy, 0.525. It is the baseline."
+        in text
+    )
     assert (
         "The two disagree. Highest is dapo at equal iterations (4), and grpo at equal tokens, where dapo is at" in text
     )
@@ -82,7 +85,7 @@ def test_the_verdict_names_the_iterations_where_they_differ() -> None:
     runs = [record("grpo", 0, 0.5), record("sgpo", 0, 0.4)]
     longer = replace(runs[1], curves={**runs[1].curves, METRIC: {0: 0.0, 8: 0.6}})
     text = verdict(compare([runs[0], longer], ["grpo", "sgpo"], [0], "grpo", METRIC, 0.5))
-    assert text.startswith("After the last iteration (4 to 8): the highest accuracy is that of sgpo")
+    assert text.startswith("After the last iteration (4 to 8) sgpo has the highest accuracy")
 
 
 def test_without_tokens_the_verdict_says_so() -> None:
