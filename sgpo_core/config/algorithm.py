@@ -60,8 +60,13 @@ class CreditSettings(Settings):
     max_length_ratio: float = Field(
         2.0,
         ge=1,
-        description="a wrong response is excluded if it has this many times the expected length of right steps, a "
-        "truncated one if it has that length of them: its steps are not those of a solution",
+        description="a wrong response with this many times the expected length of right steps is excluded: they are "
+        "not those of a solution (under truncated=prefix a truncated one with the expected length of them)",
+    )
+    truncated: Literal["nothing", "exclude", "prefix"] = Field(
+        "nothing",
+        description="a wrong response that was cut off has RTS 0, is excluded, or earns its right steps; the last pays "
+        "for not ending",
     )
     format_gate: bool = Field(True, description="a malformed response has RTS 0")
     no_error_found: Literal["abstain", "last_step"] = Field(

@@ -77,8 +77,8 @@ class JudgeSettings(Settings):
         description="trained: a folder, or a preset in conf/judge_training, made when missing; llm: folder or hub id; "
         "endpoint: the model's name there",
     )
-    prompt: Literal["critique-v1", "marker-v1"] = Field(
-        "critique-v1", description="template: critique-v1 for chat models, marker-v1 for trained judges"
+    prompt: Literal["critique-v2", "marker-v1"] = Field(
+        "critique-v2", description="template: critique-v2 for chat models, marker-v1 for trained judges"
     )
     reference: bool = Field(True, description="show the judge the reference solution, where there is one")
     votes: Positive = Field(1, description="how often the judge is asked; the majority decides")

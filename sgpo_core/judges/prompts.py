@@ -1,7 +1,7 @@
 """What a language model is asked as a judge, and how its answer is read. Templates have versions: a text that changes
 gets a new name, since verdicts are cached and compared under it.
 
-`critique-v1`, for chat models: a free critique first, then one short question whose answer is one of `choices`. What
+`critique-v2`, for chat models: a free critique first, then one short question whose answer is one of `choices`. What
 was written by others stands between tags that end in a code: 8 hexadecimal digits, a hash of problem and response with
 the judge's seed as key. The policy can't write it: it would need the seed, and the hash of a text that contains that
 hash. Nothing of it is drawn at random, so that a run that is resumed asks the same again.
@@ -50,8 +50,10 @@ this message."""
 _ASK = """\
 Go through the steps in order. Of each say in a sentence or two whether it is right, given the problem and the steps \
 before it; check every calculation yourself. A step is wrong if it contains an error of calculation, of logic or of \
-reading the problem, or a statement that does not follow. Other ways than you would go are not wrong. Stop at the \
-first wrong step."""
+reading the problem, or a statement that does not follow; so is a step that repeats an earlier one, or calculates what \
+has nothing to do with the problem. Other ways than you would go are not wrong, nor is an introduction, a plan or a \
+check. A slip that the solution itself notices and takes back ("Wait, ...", "that is not right") is not wrong: judge \
+what it goes on with. Stop at the first wrong step."""
 _WITH_REFERENCE = " The reference solution is right; a right solution may take another way."
 _QUESTION = """\
 Which is the first wrong step of the solution? Answer with its number, from 1 to {last}, or with "none" if no step is \
@@ -119,7 +121,7 @@ def _whole_lines(text: str) -> str:
 PROMPTS = {
     prompt.name: prompt
     for prompt in (
-        PromptTemplate("critique-v1", _critique, question=lambda last: _QUESTION.format(last=last)),
+        PromptTemplate("critique-v2", _critique, question=lambda last: _QUESTION.format(last=last)),
         PromptTemplate("marker-v1", _marker),
     )
 }

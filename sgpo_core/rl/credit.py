@@ -8,10 +8,10 @@ take. With E = n, RTS is the paper's p / n.
 
 E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
 off or not, earns (n - 1) / n, more than any real attempt. Steps that are true do not have to be steps of a solution;
-that shows in their number. A response with `max_length_ratio` times E right steps that is wrong all the same, or with
-E right steps and no end, contradicts E: it is excluded, as one whose judge abstained is. No wrong response earns more
-than one of E steps of which all but the last, the answer, are right; none earns more by leaving steps out.
-docs/credit.md argues this and shows what it does.
+that shows in their number. A wrong response with `max_length_ratio` times E right steps contradicts E: it is excluded,
+as one whose judge abstained is. No wrong response earns more than one of E steps of which all but the last, the answer,
+are right; none earns more by leaving steps out. A response that was cut off has no answer, and earns nothing, as one
+that ends without an answer (`truncated`). docs/credit.md argues this and shows what it does.
 
 More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
 what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong
@@ -61,6 +61,7 @@ class CreditRule:
     expected_length: Literal["reference", "group", "own"] = "reference"
     max_length_ratio: float = 2.0
     format_gate: bool = True
+    truncated: Literal["nothing", "exclude", "prefix"] = "nothing"
     no_error_found: Literal["abstain", "last_step"] = "abstain"
 
 
@@ -129,15 +130,18 @@ def reasoning_trajectory_score(response: Judged, expected: float | None, rule: C
     """RTS of a wrong response, or None when it can't be known: the judge abstained, nothing says how long a truncated
     response would have become (`expected` is None), or it has more right steps than a wrong or unfinished one can have.
 
-    Empty, unparsable or (format gate) malformed: 0, whatever the judge says. Truncated: the whole steps before the
-    first wrong one count, and finding no wrong step is no contradiction there.
+    Empty, unparsable, (format gate) malformed, and (`truncated` is "nothing") truncated: 0, whatever the judge says.
+    Under "prefix" the whole steps of a truncated response before the first wrong one count, and finding no wrong step
+    is no contradiction there.
     """
-    if response.own_length == 0 or not response.parsable or (rule.format_gate and not response.well_formed):
+    malformed = rule.format_gate and not response.well_formed
+    unfinished = response.truncated and rule.truncated == "nothing"
+    if response.own_length == 0 or not response.parsable or malformed or unfinished:
         return 0.0
     verdict, prefix = response.verdict, response.prefix_length
     if verdict is None:
         raise ValueError("a response in the scope of the judge has no verdict: judge it first, or use scope=none")
-    if verdict.abstained or expected is None:
+    if verdict.abstained or expected is None or (response.truncated and rule.truncated == "exclude"):
         return None
     if verdict.first_error_step is None and not response.truncated and rule.no_error_found == "abstain":
         return None

@@ -39,18 +39,18 @@ def judged(asked: JudgeSettings) -> list[Judgment]:
         return judge(ITEMS)
 
 
-@pytest.mark.parametrize("prompt", ["critique-v1", "marker-v1"])
+@pytest.mark.parametrize("prompt", ["critique-v2", "marker-v1"])
 @pytest.mark.parametrize("where", WAYS)
 def test_a_verdict_is_what_follows_the_thinking(where: str, prompt: str) -> None:
     with fault_server(answer=Thinker(where, words=2000)) as server:
         given = judged(settings(server, prompt=prompt, thinks=True))
     assert [j.verdict for j in given] == [Verdict(2)] * 4
-    turns = 2 if prompt == "critique-v1" else 1
+    turns = 2 if prompt == "critique-v2" else 1
     assert all(j.completion_tokens > 2000 * turns and not j.transient for j in given)
 
 
 @pytest.mark.parametrize("where", WAYS)
-@pytest.mark.parametrize("prompt", ["critique-v1", "marker-v1"])
+@pytest.mark.parametrize("prompt", ["critique-v2", "marker-v1"])
 def test_a_thinker_that_is_not_known_as_one_is_named(where: str, prompt: str, caplog: pytest.LogCaptureFixture) -> None:
     """As every reasoning judge was: its thinking uses up the 32 tokens of the verdict."""
     with fault_server(answer=Thinker(where, words=200)) as server:

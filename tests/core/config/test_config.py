@@ -102,6 +102,7 @@ def test_defaults_of_the_algorithm() -> None:
         "rts_unit": "steps",
         "expected_length": "reference",
         "max_length_ratio": 2.0,
+        "truncated": "nothing",
         "format_gate": True,
         "no_error_found": "abstain",
         "mask_after_error": False,

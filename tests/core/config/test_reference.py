@@ -28,6 +28,7 @@ OTHER = {
     "algorithm.credit.scope": "all_incorrect",
     "algorithm.credit.rts_unit": "tokens",
     "algorithm.credit.expected_length": "group",
+    "algorithm.credit.truncated": "prefix",
     "algorithm.credit.no_error_found": "last_step",
     "algorithm.filter": "mixed",
     "algorithm.advantage.baseline": "leave_one_out",

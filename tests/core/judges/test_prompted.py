@@ -38,7 +38,7 @@ def constrained(last: str) -> Callable[[ChatRequest], ChatReply]:
     return lambda request: ChatReply(last, 130, 1) if request.choices else ChatReply("Hm. First wrong step: 1", 100, 20)
 
 
-def judge(chat: Script, prompt: str = "critique-v1", **settings: object) -> PromptedJudge:
+def judge(chat: Script, prompt: str = "critique-v2", **settings: object) -> PromptedJudge:
     return PromptedJudge(chat, PROMPTS[prompt], JudgeSettings(**settings))
 
 

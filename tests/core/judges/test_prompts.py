@@ -25,7 +25,7 @@ def marker(item: Item, reference: bool = True) -> str:
 
 
 def critique(item: Item, reference: bool = True, seed: int = 0) -> tuple[str, str]:
-    system, user = PROMPTS["critique-v1"].messages(item, reference, seed)
+    system, user = PROMPTS["critique-v2"].messages(item, reference, seed)
     assert (system.role, user.role) == ("system", "user")
     return system.content, user.content
 
@@ -65,7 +65,7 @@ def test_critique_in_full() -> None:
         f"<step-3-{code}>\nAnswer: \\boxed{{20}}\n</step-3-{code}>\n\nGo through the steps"
     )
     assert "reference" not in critique(ITEM, reference=False)[1]
-    question = PROMPTS["critique-v1"].question
+    question = PROMPTS["critique-v2"].question
     assert question is not None
     assert 'from 1 to 3, or with "none"' in question(3)
 
@@ -180,6 +180,6 @@ def test_a_prompt_with_a_version_does_not_change() -> None:
         return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
     assert {name: digest(name) for name in PROMPTS} == {
-        "critique-v1": "e962fac44b21c3ab",
+        "critique-v2": "5483e69c1e2af9a2",
         "marker-v1": "100a4ed5761e5828",
     }

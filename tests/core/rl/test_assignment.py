@@ -22,7 +22,7 @@ EOS, STRADDLING = 0, 1
 TEXT, ENDS = "ab\ncde\nf", (3, 7, 8)
 OWN = {"expected_length": "own", "format_gate": False}  # RTS is the share of the response's own steps
 ABSTAINED = Verdict.abstain("timeout")
-FOUR = {"expected_length": "reference", "format_gate": False}
+FOUR = {"expected_length": "reference", "truncated": "prefix", "format_gate": False}
 REFERENCE = "1. a\n2. b\n3. c\n4. d"  # 4 steps, 19 tokens
 
 

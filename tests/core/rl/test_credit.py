@@ -24,6 +24,7 @@ from sgpo_core.rl.credit import (
 from sgpo_core.types import Credit, Verdict
 
 RULE = CreditRule()
+PREFIX = CreditRule(truncated="prefix")
 CORRECT = Judged(correct=True, own_length=7)
 ABSTAINED = Judged(correct=False, verdict=Verdict.abstain("timeout"), prefix_length=3, own_length=7)
 
@@ -176,7 +177,7 @@ def test_neither_padding_nor_going_on_for_ever_pays(style: int, truncated: bool)
     """Steps that are true but do no work, before the answer or without an end: never more than a real attempt whose
     answer alone is wrong, nothing from twice the expected length on (without an end: from that length on). The
     reference has 4 steps; the group writes 4, or 6."""
-    for rule, expected in ((RULE, 4), (replace(RULE, expected_length="group"), style)):
+    for rule, expected in ((PREFIX, 4), (replace(PREFIX, expected_length="group"), style)):
         honest = [wrong(style - 1, style, reference_length=4), *[wrong(1, style, reference_length=4)] * 3]
         for length in range(2, 40):
             cheap = wrong(length - 1, length, reference_length=4, truncated=truncated)
@@ -221,7 +222,7 @@ def test_empty_response_has_rts_zero() -> None:
 def test_truncated_counts_its_whole_right_steps(no_error_found: str) -> None:
     # 4 whole steps and one cut off: the fifth is in the denominator; no contradiction when all four are right.
     def score(response: Judged, typical: float | None = None) -> float | None:
-        return rts(response, typical=typical, no_error_found=no_error_found)
+        return rts(response, PREFIX, typical, no_error_found=no_error_found)
 
     assert score(clean(5, truncated=True, reference_length=8)) == 4 / 8
     assert score(clean(5, truncated=True, reference_length=5)) == 4 / 5
@@ -235,8 +236,17 @@ def test_truncated_counts_its_whole_right_steps(no_error_found: str) -> None:
 def test_truncated_without_an_expected_length_is_excluded(how: str) -> None:
     # A group of which every response was cut off, without a reference: nothing says how far any of them is.
     group = [clean(5, truncated=True), wrong(2, 5, truncated=True)]
-    credits = group_credit(group, replace(RULE, expected_length=how))
+    credits = group_credit(group, replace(PREFIX, expected_length=how))
     assert credits == [Credit(0.0, excluded=True)] * 2
+
+
+def test_not_to_end_is_worth_no_more_than_to_end_without_an_answer() -> None:
+    # Three right steps of four: cut off, or ended without an answer. Under "prefix" the former pays 3/4, the latter 0.
+    cut = clean(4, truncated=True, reference_length=4)
+    ended = replace(cut, truncated=False, parsable=False)
+    assert [rts(cut, RULE), rts(ended, RULE)] == [0.0, 0.0]
+    assert [rts(cut, RULE, truncated="exclude"), rts(cut, PREFIX), rts(ended, PREFIX)] == [None, 3 / 4, 0.0]
+    assert rts(replace(cut, verdict=Verdict.abstain("timeout")), RULE) == 0.0  # whatever the judge says
 
 
 def test_correct_prefix() -> None:
