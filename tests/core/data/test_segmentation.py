@@ -75,6 +75,9 @@ def pieces(text: str) -> list[str]:
         ["<think>\na\n\n", "1. b\n2. c\n</think>\n\n", "1. d\n", "2. e"],
         ["a \\boxed{1}\n\n", "b\n</think>\n", "c \\boxed{1}\n\nd"],
         ["[THINK]a[/THINK]", "b"],
+        ["◁think▷a◁/think▷", "b"],
+        ["<seed:think>a</seed:think>", "b"],
+        ["<thinking>a</thinking>", "b"],
         ["<think>a\n\n", "b"],
         # a remark behind the answer
         ["a\n\n", "b \\boxed{1}\n\nc\n\nd"],
