@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgpo_core.storage.rollout_table import SCHEMA
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -60,6 +64,13 @@ def group_slices(groups: Sequence[int]) -> list[slice]:
     """The rows of each group, in order."""
     starts = [i for i, g in enumerate(groups) if i == 0 or g != groups[i - 1]]
     return [slice(a, b) for a, b in zip(starts, [*starts, len(groups)][1:], strict=True)]
+
+
+@contextmanager
+def meanwhile(task: Callable[[], T]) -> Iterator[Future[T]]:
+    """Something else that goes on during the block: the start of a flow takes long, and does not fill two cores."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(task)
 
 
 def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -> subprocess.CompletedProcess[str]:

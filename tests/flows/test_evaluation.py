@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.helpers import REPOSITORY, run_module, shell_environment
+from tests.helpers import REPOSITORY, meanwhile, run_module, shell_environment
 
 # Without carries, so that a policy that forgets them gets some right.
 SETTINGS = [
@@ -45,13 +45,13 @@ def generations(home: Path) -> list[dict[str, Any]]:
 
 def test_killed_repeated_forced_and_rescored(policy: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    first, _ = evaluated(policy, whole)
+    with meanwhile(lambda: evaluated(policy, whole)) as unkilled:
+        part = kill_when_generating(policy, killed)
+        before = part.read_bytes()
+        resumed, _ = evaluated(policy, killed)
+        assert part.read_bytes() == before  # kept, not generated again
+        first, _ = unkilled.result()
     assert len(generations(whole)) == 512 and "eval/chains-carry-0/avg_at_k" in first["final_metrics"]
-
-    part = kill_when_generating(policy, killed)
-    before = part.read_bytes()
-    resumed, _ = evaluated(policy, killed)
-    assert part.read_bytes() == before  # kept, not generated again
     assert generations(killed) == generations(whole)
     assert record(killed) == record(whole)
     assert resumed["final_metrics"] == first["final_metrics"]

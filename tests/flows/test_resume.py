@@ -9,13 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import psutil
 import pyarrow.parquet as pq
 
 from tasks.engines.guard import TOKEN, alive, family
-from tests.helpers import REPOSITORY, SMALL, run_module, shell_environment, start_from
+from tests.helpers import REPOSITORY, SMALL, meanwhile, run_module, shell_environment, start_from
 
 ITERATIONS = 4
 CLOCKS = ("judge/seconds", "judge/wait_s")
@@ -24,17 +25,12 @@ EXPERIMENTS = {"online": "sgpo", "offline": "offline"}
 
 def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
     overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect", "cluster.rollout_actors=1"]
-    whole = run_module("flows.online", "tiny", *overrides, home=tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    unkilled = Path(json.loads(whole.stdout.splitlines()[-1])["run_dir"])
-
-    # Once in the middle of an iteration, once when the first checkpoint is being written or just there.
-    kill_when_there(overrides, tmp_path / "killed", "iterations/000002/rollouts.parquet")
-    kill_when_there(overrides, tmp_path / "killed", "checkpoints")
-    again = run_module("flows.online", "tiny", *overrides, home=tmp_path / "killed")
-    assert again.returncode == 0, again.stderr[-3000:]
-    result = json.loads(again.stdout.splitlines()[-1])
-    killed = Path(result["run_dir"])
+    with meanwhile(lambda: result_of("online", overrides, tmp_path / "whole")) as whole:
+        # Once in the middle of an iteration, once when the first checkpoint is being written or just there.
+        kill_when_there(overrides, tmp_path / "killed", "iterations/000002/rollouts.parquet")
+        kill_when_there(overrides, tmp_path / "killed", "checkpoints")
+        result, _ = result_of("online", overrides, tmp_path / "killed")
+        unkilled, killed = Path(whole.result()[0]["run_dir"]), Path(result["run_dir"])
 
     for iteration in range(1, ITERATIONS + 1):
         name = f"iterations/{iteration:06d}"
@@ -57,18 +53,14 @@ def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) ->
 def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
     overrides = [*SMALL[1:], *start_from(policy), "data.count=16", "epochs=2", "algorithm.credit.scope=all_incorrect"]
     overrides = [o for o in overrides if not o.startswith("checkpoint")] + ["checkpoint.every=3"]
-    whole = run_module("flows.offline", "tiny", *overrides, home=tmp_path / "whole")
-    assert whole.returncode == 0, whole.stderr[-3000:]
-    unkilled = Path(json.loads(whole.stdout.splitlines()[-1])["run_dir"])
-
-    # While responses are being made, and in the second epoch's first iteration, after the checkpoint of the third.
     home = tmp_path / "killed"
-    kill_when_there(overrides, home, "../../responses/*/rollouts/*.parquet", "offline")
-    kill_when_there(overrides, home, "iterations/000005/rollouts.parquet", "offline")
-    again = run_module("flows.offline", "tiny", *overrides, home=home)
-    assert again.returncode == 0, again.stderr[-3000:]
-    killed = Path(json.loads(again.stdout.splitlines()[-1])["run_dir"])
-    assert "resuming after iteration 3" in again.stderr
+    with meanwhile(lambda: result_of("offline", overrides, tmp_path / "whole")) as whole:
+        # While responses are being made, and in the second epoch's first iteration, after the checkpoint of the third.
+        kill_when_there(overrides, home, "../../responses/*/rollouts/*.parquet", "offline")
+        kill_when_there(overrides, home, "iterations/000005/rollouts.parquet", "offline")
+        result, log = result_of("offline", overrides, home)
+        unkilled, killed = Path(whole.result()[0]["run_dir"]), Path(result["run_dir"])
+    assert "resuming after iteration 3" in log
 
     for iteration in range(1, 9):  # 16 groups, 4 an iteration, twice
         name = f"iterations/{iteration:06d}"
@@ -80,6 +72,13 @@ def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: 
     names = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole/responses").rglob("*.arrow"))
     assert names == sorted(p.relative_to(home) for p in (home / "responses").rglob("*.arrow"))
     assert all((home / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
+
+
+def result_of(flow: str, overrides: list[str], home: Path) -> tuple[dict[str, Any], str]:
+    """What a run prints at its end, and its log."""
+    done = run_module(f"flows.{flow}", "tiny", *overrides, home=home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
 def metrics(folder: Path) -> dict[str, float]:

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from sgpo_core.config.algorithm import AlgorithmSettings
+from sgpo_core.data.example_solutions import EXAMPLES
+from sgpo_core.data.segmentation import segment
 from sgpo_core.rl.assignment import CreditAssignment
 from sgpo_core.types import Credit, Grade, Judgment, Outcome, Problem, Rollout, RolloutGroup, TokenLogprobs, Verdict
 from tests.records import FAILED, RIGHT, WRONG, floats, group, ints, rollout
@@ -263,6 +265,15 @@ def test_no_answer_is_no_fault_of_a_truncated_response() -> None:
 def test_the_format_gate_looks_at_the_text() -> None:
     assert rts(judged(Verdict(3)), format_gate=True) == 0.0  # there is no boxed answer
     assert rts(judged(Verdict(3), truncated=True), REFERENCE, **{**FOUR, "format_gate": True}) == 2 / 4  # nor could be
+
+
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name.startswith("thinking")])
+def test_a_response_that_thinks_first_earns_credit(name: str) -> None:
+    """With the format gate on, though some box an answer while they think. Its last step is wrong."""
+    text = EXAMPLES[name]
+    steps = segment(text)
+    response = judged(Verdict(len(steps)), text=text, step_ends=tuple(s.end for s in steps))
+    assert rts(response, expected_length="group", format_gate=True) == pytest.approx((len(steps) - 1) / len(steps))
 
 
 def test_a_response_that_nothing_is_known_of_is_excluded() -> None:
