@@ -51,7 +51,7 @@ def judged(verdict: Verdict | None, grade: Grade = WRONG, truncated: bool = Fals
     tokens = [*encode(TEXT), *([] if truncated else [EOS])]
     given = {"text": TEXT, "token_ids": ints(*tokens), "rollout_logprobs": floats(*[-1.0] * len(tokens))}
     judgment = None if verdict is None else Judgment(verdict)
-    return rollout(truncated=truncated, grade=grade, step_ends=ENDS, judgment=judgment, **{**given, **fields})
+    return rollout(truncated=truncated, grade=grade, judgment=judgment, **{"step_ends": ENDS, **given, **fields})
 
 
 def short(grade: Grade, *tokens: int, **fields: Any) -> Rollout:
