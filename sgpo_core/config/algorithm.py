@@ -60,8 +60,8 @@ class CreditSettings(Settings):
     max_length_ratio: float = Field(
         2.0,
         ge=1,
-        description="a wrong response with this many times the expected length of right steps is excluded: they are "
-        "not those of a solution (under truncated=prefix a truncated one with the expected length of them)",
+        description="a wrong response with this many times the expected length of right steps has RTS 0: they are not "
+        "those of a solution (under truncated=prefix a truncated one with the expected length of them)",
     )
     truncated: Literal["nothing", "exclude", "prefix"] = Field(
         "nothing",

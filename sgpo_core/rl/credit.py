@@ -8,10 +8,10 @@ take. With E = n, RTS is the paper's p / n.
 
 E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
 off or not, earns (n - 1) / n, more than any real attempt. Steps that are true do not have to be steps of a solution;
-that shows in their number. A wrong response with `max_length_ratio` times E right steps contradicts E: it is excluded,
-as one whose judge abstained is. No wrong response earns more than one of E steps of which all but the last, the answer,
-are right; none earns more by leaving steps out. A response that was cut off has no answer, and earns nothing, as one
-that ends without an answer (`truncated`). docs/credit.md argues this and shows what it does.
+that shows in their number: a wrong response with `max_length_ratio` times E right steps contradicts E, and earns
+nothing. No wrong response earns more than one of E steps of which all but the last, the answer, are right; none earns
+more by leaving steps out. A response that was cut off has no answer, and earns nothing, as one that ends without an
+answer (`truncated`). docs/credit.md argues this and shows what it does.
 
 More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
 what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong
@@ -127,12 +127,12 @@ def _credit(response: Judged, rule: CreditRule, typical: float | None, judged: b
 
 
 def reasoning_trajectory_score(response: Judged, expected: float | None, rule: CreditRule) -> float | None:
-    """RTS of a wrong response, or None when it can't be known: the judge abstained, nothing says how long a truncated
-    response would have become (`expected` is None), or it has more right steps than a wrong or unfinished one can have.
+    """RTS of a wrong response, or None when it can't be known: the judge abstained, or nothing says how long a
+    truncated response would have become (`expected` is None).
 
     Empty, unparsable, (format gate) malformed, and (`truncated` is "nothing") truncated: 0, whatever the judge says.
-    Under "prefix" the whole steps of a truncated response before the first wrong one count, and finding no wrong step
-    is no contradiction there.
+    With more right steps than a wrong or unfinished response can have: 0. Under "prefix" the whole steps of a truncated
+    response before the first wrong one count, and finding no wrong step is no contradiction there.
     """
     malformed = rule.format_gate and not response.well_formed
     unfinished = response.truncated and rule.truncated == "nothing"
@@ -145,6 +145,6 @@ def reasoning_trajectory_score(response: Judged, expected: float | None, rule: C
         return None
     if verdict.first_error_step is None and not response.truncated and rule.no_error_found == "abstain":
         return None
-    if prefix > 0 and prefix >= expected * (1.0 if response.truncated else rule.max_length_ratio):
-        return None
+    if prefix >= expected * (1.0 if response.truncated else rule.max_length_ratio):
+        return 0.0
     return min(prefix / max(response.own_length, expected), max(0.0, (expected - 1) / expected))

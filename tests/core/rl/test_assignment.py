@@ -217,7 +217,7 @@ def test_the_reference_is_the_expected_length_in_either_unit() -> None:
     assert rts(judged(Verdict(3)), reference, **bound) == 2 / 4
     assert rts(judged(Verdict(3)), reference, rts_unit="tokens", **bound) == 7 / 39
     assert rts(judged(Verdict(3)), "Step 1: a\nStep 2: b", **bound) == 1 / 2  # min(2 / 3, 1 / 2)
-    assert rts(judged(Verdict(3)), "Step 1: a\nStep 2: b", max_length_ratio=1, **bound) is None
+    assert rts(judged(Verdict(3)), "Step 1: a\nStep 2: b", max_length_ratio=1, **bound) == 0
     # A reference of one step, or none, says nothing; then the group does, which is this one response.
     for nothing in ("Step 1: a", None):
         assert rts(judged(Verdict(3)), nothing, **bound) == pytest.approx(2 / 3)

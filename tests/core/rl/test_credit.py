@@ -138,16 +138,16 @@ def test_rts_in_tokens_weighs_steps_by_their_length() -> None:
         (3, 8, 4, 3 / 8),  # twice as long: over 8
         (6, 8, 4, 3 / 4),
         (7, 8, 4, 3 / 4),  # 7/8, but no more than (E - 1) / E
-        (8, 9, 4, None),  # 2 * 4 right steps and still wrong
-        (29, 30, 4, None),
-        (8, 30, 4, None),
+        (8, 9, 4, 0),  # 2 * 4 right steps and still wrong
+        (29, 30, 4, 0),
+        (8, 30, 4, 0),
         (7, 30, 4, 7 / 30),
         (1, 4, None, 1 / 4),  # no reference: the group's, here this response's own
         (3, 4, None, 3 / 4),
     ],
 )
-def test_rts_over_the_expected_length(before: int, own: int, reference: int | None, score: float | None) -> None:
-    assert rts(wrong(before, own, reference_length=reference)) == (None if score is None else pytest.approx(score))
+def test_rts_over_the_expected_length(before: int, own: int, reference: int | None, score: float) -> None:
+    assert rts(wrong(before, own, reference_length=reference)) == pytest.approx(score)
 
 
 def test_where_the_expected_length_comes_from() -> None:
@@ -158,7 +158,7 @@ def test_where_the_expected_length_comes_from() -> None:
     assert expected_length(replace(response, reference_length=None), 6.0, RULE) == 6.0
     assert rts(wrong(1, 3), typical=6.0, expected_length="group") == 1 / 6
     assert rts(wrong(5, 8), expected_length="own") == 5 / 8  # the paper's
-    assert rts(wrong(5, 8, reference_length=4), max_length_ratio=1.25) is None  # 5 = 1.25 * 4
+    assert rts(wrong(5, 8, reference_length=4), max_length_ratio=1.25) == 0  # 5 = 1.25 * 4
     assert rts(wrong(4, 8, reference_length=4), max_length_ratio=1.25) == 4 / 8
 
 
@@ -182,15 +182,15 @@ def test_neither_padding_nor_going_on_for_ever_pays(style: int, truncated: bool)
         for length in range(2, 40):
             cheap = wrong(length - 1, length, reference_length=4, truncated=truncated)
             *_, credit = credits = group_credit([*honest, cheap], rule)
-            assert credit.padded == (length > expected and not credit.excluded)
-            assert credit.excluded == (length - 1 >= (1 if truncated else 2) * expected)
-            assert credit.excluded or credit.shaped_reward <= credits[0].shaped_reward
+            assert credit.padded == (length > expected)
+            assert (credit.rts == 0) == (length - 1 >= (1 if truncated else 2) * expected)
+            assert credit.shaped_reward <= credits[0].shaped_reward
 
 
 def test_a_group_that_pads_as_a_whole_gains_nothing_where_there_is_a_reference() -> None:
     # 7 of 8 responses: 29 true steps and a wrong answer; one makes an honest mistake in step 2 of 4.
     group = [wrong(29, 30, reference_length=4)] * 7 + [wrong(1, 4, reference_length=4)]
-    assert [c.rts for c in group_credit(group, RULE)] == [None] * 7 + [0.25]
+    assert [c.rts for c in group_credit(group, RULE)] == [0.0] * 7 + [0.25]
     # Without one the median is theirs: 29/30 against 1/30. This is what the setting can't stop.
     blind = group_credit(group, replace(RULE, expected_length="group"))
     assert [c.rts for c in blind] == [pytest.approx(29 / 30)] * 7 + [pytest.approx(1 / 30)]
@@ -226,7 +226,7 @@ def test_truncated_counts_its_whole_right_steps(no_error_found: str) -> None:
 
     assert score(clean(5, truncated=True, reference_length=8)) == 4 / 8
     assert score(clean(5, truncated=True, reference_length=5)) == 4 / 5
-    assert score(clean(5, truncated=True, reference_length=4)) is None  # 4 right steps, and no end
+    assert score(clean(5, truncated=True, reference_length=4)) == 0  # 4 right steps, and no end
     assert score(wrong(3, 5, truncated=True, reference_length=4)) == 3 / 5
     assert score(clean(5, truncated=True), typical=8.0) == 4 / 8
     assert score(clean(1, truncated=True, reference_length=4)) == 0.0
