@@ -1,7 +1,7 @@
 """grading: 10,000 answers of the kinds that benchmarks have, right and wrong, on two child processes.
 
-They are 625 problems x 16. Every second problem has a plain integer, which strings alone decide; the rest goes to the
-maths library. No pair comes twice: samples that agree would be answered from memory.
+They are 625 problems x 16. Every second problem has a plain integer and every eighth a fraction, which are decided
+without the maths library; the rest goes there. No pair comes twice: samples that agree would be answered from memory.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ KINDS = ("integer", "integer", "integer", "integer", "fraction", "root", "tuple"
 def measure() -> Iterator[Figure]:
     items = [pair(problem, sample) for problem in range(PROBLEMS) for sample in range(K)]
     with AnswerGrader(workers=2) as grader:
-        grader.grade([("1/2", "\\boxed{0.5}"), ("1/3", "\\boxed{2/6}")])  # the children have started
+        grader.grade([("\\sqrt{8}", "\\boxed{2\\sqrt{2}}"), ("\\sqrt{12}", "\\boxed{2\\sqrt{3}}")])  # the children have started
         began = time.perf_counter()
         outcomes = Counter(grade.outcome for grade in grader.grade(items))
         seconds = time.perf_counter() - began

@@ -31,6 +31,7 @@ _PR_SET_PDEATHSIG = 1
 _PERCENTAGE = re.compile(r"([^$%]+?)\s*\\?%")
 _INTERVAL = re.compile(r"(?:\\left)?\s*[\[(]")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)")
+_SMALL, _TOLERANCE = 1e-3, 1e-6
 _ARITHMETIC = re.compile(r"[\d.+\-*/^() ]+", re.ASCII)
 
 
@@ -42,7 +43,7 @@ def compare(gold: str, answer: str) -> Outcome:
     if not expected:
         return Outcome.ERROR
     if verify(expected, given, timeout_seconds=None):
-        return Outcome.CORRECT
+        return Outcome.WRONG if _differ_in_size(expected[0], given[0]) else Outcome.CORRECT
     # It knows an interval in a gold inequality, not an inequality for a gold interval.
     if _INTERVAL.match(gold) and _INEQUALITY.search(answer) and verify(given, expected, timeout_seconds=None):
         return Outcome.CORRECT
@@ -62,6 +63,16 @@ def _read(text: str) -> list[Any]:
         plain: list[Any] = parse(text, [ExprExtractionConfig()], extraction_mode="first_match", parsing_timeout=None)
         return plain if plain and plain[-1] == text else found
     return found
+
+
+def _differ_in_size(expected: Any, given: Any) -> bool:
+    """Whether two numbers are so small that `math_verify`, which compares six places behind the point, can't tell
+    them apart, though they differ by more than a millionth of themselves."""
+    if not all(getattr(one, "is_number", False) and getattr(one, "is_commutative", False) for one in (expected, given)):
+        return False
+    one, other = (complex(number.evalf()) for number in (expected, given))
+    largest = max(abs(one), abs(other))
+    return largest < _SMALL and abs(one - other) > _TOLERANCE * largest
 
 
 def _is_expression(found: list[Any]) -> bool:

@@ -1,6 +1,6 @@
 """Final answers: found in a response, compared with the gold answer, graded.
 
-    response ──extract_answer──▶ answer ──equal strings, plain integers──▶ Grade
+    response ──extract_answer──▶ answer ──equal tokens, words, rational numbers──▶ Grade
                                     └─────everything else─────▶ a killable child process (child.py) ──▶ Grade
 
 A response is hostile input: whatever it holds, the result is a `Grade`, never an exception.
@@ -23,11 +23,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
-from sgpo_core.grading.answer_forms import canonical, decided, is_no_number, says_more, sides, without_unit
+from sgpo_core.grading.answer_forms import canonical, decided, is_no_number, says_more, sides, skeleton
+from sgpo_core.grading.numerals import Numeral, numeral, same_number
 from sgpo_core.types import Grade, Outcome, RolloutGroup
 
 # Two results that were graded by different versions are not compared: raise it with every change of what comes out.
-GRADER = f"boxed/3, math-verify {metadata.version('math-verify')}"
+GRADER = f"boxed/4, math-verify {metadata.version('math-verify')}"
 TAIL_CHARACTERS = 16_384  # of a response, in which its answer is looked for
 MAX_ANSWER_CHARACTERS = 1_024
 START_DEADLINE_S = 60.0  # for a child to import its libraries, 1-2 s on an idle machine
@@ -80,17 +81,29 @@ def _quick_outcome(gold: str, answer: str) -> Outcome | None:
     """The outcome for two canonical answers where strings alone decide it."""
     if not gold or len(gold) > MAX_ANSWER_CHARACTERS:
         return Outcome.ERROR
-    if gold == answer:
+    if gold == answer or skeleton(gold) == skeleton(answer):
         return Outcome.CORRECT
-    expected = _integer(gold)
-    if expected is None:
-        same = decided(gold, answer)
-    else:
-        *before, last = (_integer(without_unit(side)) for side in sides(answer))
-        if says_more(answer) or (last is None and is_no_number(answer)):
-            return Outcome.WRONG
-        same = last == expected and all(side in (None, last) for side in before) if last is not None else None
+    same = decided(gold, answer)
+    if same is None and says_more(answer) and not says_more(gold):
+        return Outcome.WRONG
+    if same is None and (expected := numeral(gold)):
+        same = _is_number(expected, answer)
     return None if same is None else Outcome.CORRECT if same else Outcome.WRONG
+
+
+def _is_number(expected: Numeral, answer: str) -> bool | None:
+    """Whether an answer says this number, at the end of a chain of equations if it is one (6 \\times 7 = 42); None
+    where it does not end in a number that can be read here."""
+    *before, last = map(numeral, sides(answer))
+    if last is None:
+        return False if is_no_number(answer, expected.whole) else None
+    if expected.whole and last.divided:
+        return False
+    # One quantity in two units (540 cents = \\$5.40) is one answer, the last; two numbers without units are none.
+    converted = [side for side in before if side and side.unit and last.unit and side.unit != last.unit]
+    return same_number(expected, last) and all(
+        side is None or side in converted or same_number(last, side) for side in before
+    )
 
 
 class _Child:

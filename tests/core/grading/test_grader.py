@@ -20,7 +20,7 @@ from sgpo_core.types import Grade, Outcome
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = "sgpo_core.grading.child"
-HALF = ("1/2", r"\boxed{0.5}")  # an item that needs a child
+ROOT_2 = ("\\sqrt{2}", r"\boxed{2/\sqrt{2}}")  # an item that needs a child: it is no rational number
 TOWER = ("9", r"\boxed{9^{9^{9^{9}}}}")  # an item that computes for ever
 
 
@@ -237,9 +237,9 @@ def test_a_million_characters_before_an_answer(grader: AnswerGrader) -> None:
 
 @pytest.mark.parametrize("tower", ["9**9**9**9", "9^{9^{9^{9}}}"])
 def test_a_timeout_and_the_next_item(impatient: AnswerGrader, tower: str, started: Callable[[], set[int]]) -> None:
-    assert impatient.grade([HALF])[0].outcome is Outcome.CORRECT
+    assert impatient.grade([ROOT_2])[0].outcome is Outcome.CORRECT
     start = time.perf_counter()
-    grades = impatient.grade([("9", boxed(tower)), ("9", boxed(tower)), ("1/2", boxed("2/4"))])
+    grades = impatient.grade([("9", boxed(tower)), ("9", boxed(tower)), ROOT_2])
     assert [grade.outcome for grade in grades] == [Outcome.TIMEOUT, Outcome.TIMEOUT, Outcome.CORRECT]
     assert time.perf_counter() - start > 1  # and one deadline only, since the two are the same comparison
     assert len(started()) == 1  # the stuck one is gone
@@ -249,7 +249,7 @@ def test_a_child_killed_while_idle_costs_nothing(grader: AnswerGrader) -> None:
     for _ in range(2):
         for child in children(os.getpid()):
             os.kill(child, signal.SIGKILL)
-        assert grader.grade([HALF]) == [Grade(Outcome.CORRECT, "0.5")]
+        assert grader.grade([ROOT_2]) == [Grade(Outcome.CORRECT, r"2/\sqrt{2}")]
 
 
 @contextmanager
@@ -257,7 +257,7 @@ def stuck(started: Callable[[], set[int]]) -> Iterator[tuple[AnswerGrader, list[
     """A grader, and the grades that a thread gets from it: its child is computing for ever when the block begins."""
     grades: list[Grade] = []
     with AnswerGrader(workers=1, deadline_s=60.0) as grader:
-        thread = threading.Thread(target=lambda: grades.extend(grader.grade([TOWER, HALF])))
+        thread = threading.Thread(target=lambda: grades.extend(grader.grade([TOWER, ROOT_2])))
         thread.start()
         assert until(lambda: any(map(is_ready, started())))
         time.sleep(0.2)  # from the child's start to the item
@@ -297,7 +297,7 @@ def test_any_thread_gets_the_same_and_its_end_ends_no_child(grader: AnswerGrader
 
 def test_workers_have_a_child_each_and_close_ends_them(started: Callable[[], set[int]]) -> None:
     with AnswerGrader(workers=2) as grader:
-        pairs = [(f"{i}/7", f"\\boxed{{\\frac{{{2 * i}}}{{14}}}}") for i in range(1, 30)]
+        pairs = [(f"{i}\\sqrt{{2}}", f"\\boxed{{\\sqrt{{{2 * i * i}}}}}") for i in range(2, 30)]
         assert {grade.outcome for grade in grader.grade(pairs)} == {Outcome.CORRECT}
         assert len(started()) == 2
     assert started() == set()
@@ -307,7 +307,7 @@ PARENT = """
 import sys
 from sgpo_core.grading.grader import AnswerGrader
 grader = AnswerGrader(workers=1, deadline_s=60.0)
-print(grader.grade([("1/2", r"\\boxed{0.5}")])[0].outcome, flush=True)
+print(grader.grade([(r"\\sqrt{2}", r"\\boxed{2/\\sqrt{2}}")])[0].outcome, flush=True)
 if sys.argv[1] == "stuck":
     grader.grade([("9", r"\\boxed{9^{9^{9^{9}}}}")])
 if sys.argv[1] == "idle":
@@ -347,7 +347,7 @@ def test_a_child_needs_neither_the_working_directory_nor_the_environment(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("A_TOKEN", "secret")
     with AnswerGrader() as grader:
-        assert grader.grade([HALF]) == [Grade(Outcome.CORRECT, "0.5")]
+        assert grader.grade([ROOT_2]) == [Grade(Outcome.CORRECT, r"2/\sqrt{2}")]
         (child,) = started()
         assert b"secret" not in Path(f"/proc/{child}/environ").read_bytes()
         assert "torch" not in Path(f"/proc/{child}/maps").read_text()
@@ -357,15 +357,18 @@ def test_a_child_needs_neither_the_working_directory_nor_the_environment(
 def test_a_child_that_cannot_start_is_an_error(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with AnswerGrader() as grader:
         monkeypatch.setattr(sys, "executable", executable)
-        assert grader.grade([HALF, ("5", boxed("5"))]) == [Grade(Outcome.ERROR, "0.5"), Grade(Outcome.CORRECT, "5")]
+        assert grader.grade([ROOT_2, ("5", boxed("5"))]) == [
+            Grade(Outcome.ERROR, r"2/\sqrt{2}"),
+            Grade(Outcome.CORRECT, "5"),
+        ]
         monkeypatch.undo()
-        assert grader.grade([HALF]) == [Grade(Outcome.CORRECT, "0.5")]
+        assert grader.grade([ROOT_2]) == [Grade(Outcome.CORRECT, r"2/\sqrt{2}")]
 
 
 def test_a_child_that_starts_too_slowly_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "START_DEADLINE_S", 0.0)
     with AnswerGrader() as grader:
-        assert grader.grade([HALF]) == [Grade(Outcome.ERROR, "0.5")]
+        assert grader.grade([ROOT_2]) == [Grade(Outcome.ERROR, r"2/\sqrt{2}")]
 
 
 @pytest.mark.parametrize(("workers", "deadline_s"), [(0, 1.0), (1, 0.0)])
