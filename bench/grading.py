@@ -22,7 +22,8 @@ KINDS = ("integer", "integer", "integer", "integer", "fraction", "root", "tuple"
 def measure() -> Iterator[Figure]:
     items = [pair(problem, sample) for problem in range(PROBLEMS) for sample in range(K)]
     with AnswerGrader(workers=2) as grader:
-        grader.grade([("\\sqrt{8}", "\\boxed{2\\sqrt{2}}"), ("\\sqrt{12}", "\\boxed{2\\sqrt{3}}")])  # the children have started
+        # So that the children have started.
+        grader.grade([("\\sqrt{8}", "\\boxed{2\\sqrt{2}}"), ("\\sqrt{12}", "\\boxed{2\\sqrt{3}}")])
         began = time.perf_counter()
         outcomes = Counter(grade.outcome for grade in grader.grade(items))
         seconds = time.perf_counter() - began

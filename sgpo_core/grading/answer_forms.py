@@ -135,9 +135,9 @@ def _sorted_list(tokens: list[str]) -> list[str]:
             parts.append([])
         else:
             parts[-1].append(token)
-    # Commas of thousands have an order: 1,234,567 is not 1,567,234.
-    numbers = all(len(part) <= _GROUP and all(map(str.isdigit, part)) for part in parts)
-    return tokens if numbers else [token for part in sorted(parts) for token in (",", *part)]
+    # Commas of thousands have an order: -1,234 is not 234,-1.
+    grouped = any(len(part) >= _GROUP and all(map(str.isdigit, part[:_GROUP])) for part in parts[1:])
+    return tokens if grouped else [token for part in sorted(parts) for token in (",", *part)]
 
 
 def decided(gold: str, answer: str) -> bool | None:

@@ -78,7 +78,8 @@ def test_skeletons_keep_what_is_said() -> None:
     assert skeleton(r"\{ a , b \}") == skeleton(r"\{a,b\}") != skeleton("a,b")
     assert skeleton("E_1, E_2") == skeleton("E_{2},E_{1}")
     assert skeleton("(a,b)") != skeleton("(b,a)")
-    assert skeleton("1,234") != skeleton("234,1")
+    assert skeleton("-1,234") != skeleton("234,-1")
+    assert skeleton("1,234.5") != skeleton("234.5,1")
     assert skeleton(r"\text{ no }") == skeleton(r"\text{no}") != skeleton(r"\text{on}")
     assert skeleton(r"a \\ b") != skeleton("a b")
 
