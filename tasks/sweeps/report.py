@@ -142,7 +142,7 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
     least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
     return (
         f"{text}: {_difference(standings[arm], comparison.baseline)}. "
-        f"{versus.n} pairs and so many arms allow no p below {least:.3g}."
+        f"With {versus.n} seeds in common and {len(standings)} arms no corrected p below {least:.3g} is possible."
     )
 
 
