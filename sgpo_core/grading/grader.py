@@ -35,6 +35,7 @@ START_DEADLINE_S = 60.0  # for a child to import its libraries, 1-2 s on an idle
 
 _ROOT = str(Path(__file__).resolve().parents[2])
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a bracket
+_NAME = re.compile(r"^[a-zA-Z]\s*=\s*")  # of the unknown: x=5 asks for a number
 # 007, +7, 1,234 and its other forms 1{,}234  1,\!234  1\,234  1 234
 _INTEGER = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,| )\d{3})+|\d+)", re.ASCII)
 
@@ -75,7 +76,7 @@ def _quick_outcome(gold: str, answer: str) -> Outcome | None:
     if gold == answer or skeleton(gold) == skeleton(answer):
         return Outcome.CORRECT
     same = decided(gold, answer)
-    if same is None and (expected := numeral(gold)):
+    if same is None and (expected := numeral(_NAME.sub("", gold))):
         same = _is_number(expected, answer)
     return None if same is None else Outcome.CORRECT if same else Outcome.WRONG
 

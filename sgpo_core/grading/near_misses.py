@@ -31,13 +31,17 @@ _WORD = re.compile(r"\\text\{([a-zA-Z ]+)\}")
 _SUM = re.compile(r"(?<=[\w)}]) ?([+-]) ?(?=[\w\\(])")
 _FACTOR = re.compile(r"([1-9])\d* ?(?:\\sqrt|\\pi|[a-zA-Z])")
 _NO_EXPRESSION = re.compile(r"[,=<>:|$\[\]]|\\(?:pm|mp|text|mbox|begin|cup|in|mid|\{)(?![a-zA-Z])")
+_NAMED = re.compile(r"[a-zA-Z]\s*=\s*(.+)")  # x=5: its misses are those of 5
 _PRIME = 1009  # an element that no list has; checked
 
 
 def near_misses(gold: str) -> list[Variant]:
     """All wrong answers that the rules make of a gold one; none twice."""
     found: dict[str, Variant] = {}
-    if (text := body(gold)) is not None:
+    text = body(gold)
+    if text and (named := _NAMED.fullmatch(text)) and quantity(named[1]):
+        text = named[1]
+    if text is not None:
         for kind, rule in RULES.items():
             for answer in rule(text):
                 if answer not in (gold, text):

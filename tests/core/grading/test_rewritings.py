@@ -32,7 +32,15 @@ REAL = [
     *("1,-2", "$48$, $384$", "$2$ or $-2$ or $\\frac{1}{2}$ or $-\\frac{1}{2}$", r"\{1\pm\sqrt{5},-2\}", "(6,31,-1)"),
     *("(3,4]", r"(2,12) \cup (12,102)", "$[2,+\\infty)$", "x \\in [-2,7]", r"\left( 3, \frac{\pi}{2} \right)"),
     *(r"\begin{pmatrix} -1/3 \\ 2/3 \\ 5/3 \end{pmatrix}", r"\begin{pmatrix} -1 & 0 \\ 0 & -1 \end{pmatrix}"),
-    *("$(1,0),(\\frac{1}{100},-8),(100,8)$", "y = 2x + 3", "$f(x)=x+22$", r"\text{(C)}", r"\text{Evelyn}", "204_5"),
+    *(
+        "$(1,0),(\\frac{1}{100},-8),(100,8)$",
+        "y = 2x + 3",
+        "$f(x)=x+22$",
+        r"\text{(C)}",
+        r"\text{Evelyn}",
+        "204_5",
+        "x=5",
+    ),
     *("$\\{x|-2\\leq x < 1\\}$", "E_{1},E_{2}", r"\frac{e^{2 i t}}{(2+2 i)}", "$\\frac{1}{2 n+2}$", "$10^{3},10$"),
 ]
 
@@ -77,6 +85,7 @@ def made(gold: str, kind: str) -> list[str]:
         ("b is odd", "full stop", []),  # words between formulas
         ("12", "digit", ["22", "13"]),
         ("99", "digit", ["89", "98"]),
+        ("x=12", "digit", ["22", "13"]),
         ("\\frac{3}{8}", "digit", ["\\frac{4}{8}"]),
         ("1,2", "digit", ["1,3"]),  # 2,2 would name one twice
         ("0.1234567", "digit", ["0.2234567"]),  # six digits are compared
