@@ -46,7 +46,9 @@ def test_first_wrong_step(text: str, step: int | None) -> None:
 
 def test_words_of_the_problem_are_numbers() -> None:
     prompt = "Ann has three dozen eggs and sells half. How many are left?"
-    [judgment] = reference([Item(Problem("p", prompt, "18", "3*12=36\n36/2=18"), tuple(segment("1. 3 * 12 = 36\n2. 9")))])
+    [judgment] = reference(
+        [Item(Problem("p", prompt, "18", "3*12=36\n36/2=18"), tuple(segment("1. 3 * 12 = 36\n2. 9")))]
+    )
     assert judgment.verdict == Verdict(2)
 
 
