@@ -50,6 +50,6 @@ def warn_of_form(rollouts: Sequence[Rollout], max_tokens: int) -> None:
         named = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         log.warning(
             f"{reasons.total()} of the first {n - truncated} complete responses are malformed ({named}), and earn "
-            "nothing if they are wrong. Say in model.instruction how to answer, start from a policy that knows the form, "
-            "or set algorithm.credit.format_gate=false (docs/steps.md)"
+            "nothing if they are wrong. Say in model.instruction how to answer, start from a policy that knows the "
+            "form, or set algorithm.credit.format_gate=false (docs/steps.md)"
         )
