@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
+from prefect import get_run_logger
+
+from sgpo_core.data.format_gate import malformed
 from sgpo_core.storage import rollout_table
+from sgpo_core.types import Rollout
 from tasks.run import Run
 from tasks.stage import stage
+
+_MANY = 0.5  # share of responses
 
 
 @stage("grade")
@@ -21,4 +30,26 @@ def grade(run: Run, iteration: int) -> None:
 def assign_credit(run: Run, iteration: int) -> None:
     """RTS, shaped reward, advantage of every response, and the share of it that each of its tokens gets."""
     path = run.paths.rollouts(iteration)
-    rollout_table.write(path, run.credit(rollout_table.read(path)))
+    groups = run.credit(rollout_table.read(path))
+    rollout_table.write(path, groups)
+    if iteration == 1:
+        warn_of_form([rollout for group in groups for rollout in group.rollouts], run.config.sampling.max_tokens)
+
+
+def warn_of_form(rollouts: Sequence[Rollout], max_tokens: int) -> None:
+    """Says so when most of the first responses can't earn anything, however good their steps are."""
+    log, n = get_run_logger(), len(rollouts)
+    truncated = sum(r.truncated for r in rollouts)
+    reasons = Counter(reason for r in rollouts if not r.truncated and (reason := malformed(r.text)))
+    if truncated > _MANY * n:
+        log.warning(
+            f"{truncated} of the first {n} responses were cut off at sampling.max_tokens={max_tokens} and earn nothing "
+            "(algorithm.credit.truncated): raise it, or have the policy answer in fewer words (model.instruction)"
+        )
+    if reasons.total() > _MANY * (n - truncated):
+        named = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
+        log.warning(
+            f"{reasons.total()} of the first {n - truncated} complete responses are malformed ({named}), and earn "
+            "nothing if they are wrong. Say in model.instruction how to answer, start from a policy that knows the "
+            "form, or set algorithm.credit.format_gate=false (docs/steps.md)"
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
@@ -20,6 +20,16 @@ class ModelSettings(Settings):
     max_length: Positive = Field(128, description="prompt and response together, tokens")
     chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
     instruction: str = Field("", description="text put after every prompt")
+
+    @field_validator("instruction")
+    @classmethod
+    def _breaks_lines(cls, text: str) -> str:
+        if text.startswith("\\n"):
+            raise ValueError(
+                "it begins with a backslash and an n, which are no line break here: in bash write "
+                "model.instruction=$'\"\\n...\"', or set it in a file"
+            )
+        return text
 
 
 class DataSettings(Settings):

@@ -70,7 +70,7 @@ class EndpointSettings(Settings):
 class JudgeSettings(Settings):
     name: str = Field(
         "rule",
-        description="who finds the first wrong step: rule, trained, llm, endpoint, or random, which is a control",
+        description="who finds the first wrong step: rule, reference, trained, llm, endpoint, or random, a control",
     )
     model: str = Field(
         "",

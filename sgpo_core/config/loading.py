@@ -78,18 +78,55 @@ def load_preset(model: type[Config], group: str, preset: str, overrides: Sequenc
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            composed = compose(f"{group}/{preset}", overrides=[*overrides])
-        values = OmegaConf.to_container(composed, resolve=True)
+            values = _composed(f"{group}/{preset}", model, overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_hydra_advice(str(error), model)) from None
     except yaml.YAMLError as error:
         where = f"conf/{group}/{preset}.yaml, or a file that it names"
         raise ConfigError(f"{where}, is no YAML: {' '.join(str(error).split())}") from None
-    assert isinstance(values, dict)
     try:
         return model.model_validate({**values, "preset": preset})
     except ValidationError as error:
         raise ConfigError(_pydantic_advice(error, model)) from None
+
+
+def _composed(name: str, model: type[Settings], overrides: Sequence[str]) -> dict[str, Any]:
+    """The values that conf/ and the overrides give. Below a mapping, whose keys Hydra can't know (eval.sets.<name>, the
+    fields of a request), a setting needs no plus; but a benchmark of that name has to be there."""
+    below = [o for o in overrides if (key := _key(o)) and any(key.startswith(f"{m}.") for m in _mappings(model))]
+    composed = compose(name, overrides=[o for o in overrides if o not in below])
+    for override in below:
+        mapping = next(m for m in _mappings(model) if _key(override).startswith(f"{m}."))
+        there, entry = OmegaConf.select(composed, mapping), _key(override).removeprefix(f"{mapping}.").split(".")[0]
+        if mapping in _named(model) and entry not in there:
+            raise ConfigError(
+                f"{mapping}.{entry}: there is none of that name, only {', '.join(there) or 'none at all'}"
+            )
+    forced = [f"++{o}" if o in below else o for o in overrides]
+    values = OmegaConf.to_container(compose(name, overrides=forced), resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
+
+
+def _key(override: str) -> str:
+    """The key that it sets, "" for one that adds or removes (+, ~)."""
+    key, sign, _ = override.partition("=")
+    return key if sign and re.fullmatch(r"[A-Za-z_][\w.-]*", key) else ""
+
+
+def _mappings(model: type[Settings], prefix: str = "") -> Iterator[str]:
+    """Keys of the settings that are mappings."""
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, Settings):
+            yield from _mappings(type(default), f"{prefix}{name}.")
+        elif get_origin(field.annotation) is dict:
+            yield f"{prefix}{name}"
+
+
+def _named(model: type[Settings]) -> set[str]:
+    """Those of them that hold settings by name."""
+    return {setting.key.partition(".<name>")[0] for setting in describe(model) if ".<name>" in setting.key}
 
 
 def _hydra_advice(message: str, model: type[Settings]) -> str:

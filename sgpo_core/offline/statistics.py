@@ -7,15 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sgpo_core.data.format_gate import malformed
 from sgpo_core.types import Outcome, Rollout, RolloutGroup
 
 RTS_BINS = 10
+_MANY = 0.5  # share of responses from which on a warning names what is wrong with them
 
 
 @dataclass(slots=True)
 class Statistics:
     """Counts over responses and groups; histograms as value -> count. `signal` groups have responses with different
-    advantages: only these teach. `abstained` responses were judged, and nothing is known of them (they are excluded).
+    advantages: only these teach. `unanswered` responses have no answer that could be read. `abstained` ones were
+    judged, and nothing is known of them (they are excluded). `malformed`: by reason, see the format gate.
     """
 
     responses: int = 0
@@ -26,9 +29,11 @@ class Statistics:
     signal: int = 0
     correct: int = 0
     ungraded: int = 0
+    unanswered: int = 0
     truncated: int = 0
     judged: int = 0
     abstained: int = 0
+    malformed: Counter[str] = field(default_factory=Counter)
     sizes: Counter[int] = field(default_factory=Counter)
     lengths: Counter[int] = field(default_factory=Counter)
     steps: Counter[int] = field(default_factory=Counter)
@@ -51,7 +56,10 @@ class Statistics:
         self.responses += 1
         self.correct += rollout.correct
         self.ungraded += grade is None or grade.outcome in (Outcome.ERROR, Outcome.TIMEOUT)
+        self.unanswered += grade is not None and grade.outcome is Outcome.UNPARSABLE
         self.truncated += rollout.truncated
+        if reason := malformed(rollout.text, rollout.truncated):
+            self.malformed[reason] += 1
         self.judged += rollout.judgment is not None
         self.abstained += rollout.judgment is not None and (credit is None or credit.excluded)
         self.lengths[len(rollout.token_ids)] += 1
@@ -107,7 +115,9 @@ def as_rows(s: Statistics) -> list[tuple[str, str]]:
         ("groups with signal", part(s.signal, s.groups)),
         ("correct responses", part(s.correct, s.responses)),
         ("not gradable", part(s.ungraded, s.responses)),
+        ("without a readable answer", part(s.unanswered, s.responses)),
         ("truncated", part(s.truncated, s.responses)),
+        ("malformed", f"{part(s.malformed.total(), s.responses)} {_reasons(s)}".rstrip()),
         ("judged", part(s.judged, s.responses)),
         ("abstained", part(s.abstained, s.judged)),
         ("RTS, by tenths from 0 to 1", rts),
@@ -116,8 +126,16 @@ def as_rows(s: Statistics) -> list[tuple[str, str]]:
     ]
 
 
+def _reasons(s: Statistics) -> str:
+    return ", ".join(f"{reason} {count:,}" for reason, count in s.malformed.most_common())
+
+
 def warnings(s: Statistics, algorithm: str) -> list[str]:
     """What should be known before time is spent on training."""
+    return [line for line in (_on_signal(s, algorithm), _on_answers(s), _on_form(s)) if line]
+
+
+def _on_signal(s: Statistics, algorithm: str) -> str:
     if s.signal == 0:
         why = f"{s.all_negative:,} are all-negative, {s.all_positive:,} all-positive"
         help_ = (
@@ -125,9 +143,27 @@ def warnings(s: Statistics, algorithm: str) -> list[str]:
             if not s.judged
             else f"of {s.judged:,} judged responses the judge abstained on {s.abstained:,}"
         )
-        return [
+        return (
             f"nothing can be learned: none of the {s.groups:,} groups has a signal under {algorithm} ({why}); {help_}"
-        ]
+        )
     if s.signal < 0.05 * s.groups:
-        return [f"little can be learned: {s.signal:,} of {s.groups:,} groups have a signal under {algorithm}"]
-    return []
+        return f"little can be learned: {s.signal:,} of {s.groups:,} groups have a signal under {algorithm}"
+    return ""
+
+
+def _on_answers(s: Statistics) -> str:
+    if s.unanswered <= _MANY * s.responses:
+        return ""
+    return (
+        f"{s.unanswered:,} of {s.responses:,} responses have no answer that can be read, and count as wrong: an answer "
+        "is what stands in the last \\boxed{...} of a response"
+    )
+
+
+def _on_form(s: Statistics) -> str:
+    if s.malformed.total() <= _MANY * s.responses:
+        return ""
+    return (
+        f"{s.malformed.total():,} of {s.responses:,} responses are malformed ({_reasons(s)}): judged, they have RTS 0 "
+        "unless algorithm.credit.format_gate=false (docs/steps.md says what the form is)"
+    )

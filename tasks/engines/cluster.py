@@ -7,6 +7,7 @@ starting them is what costs: a whole comparison runs on one set.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from threading import Lock
 from typing import Any
 
 import ray
+from prefect.logging import get_logger
 
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
@@ -128,10 +130,28 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         rollouts = _start_rollouts(policy, model, cluster)  # the actors start while the trainers do
         ranks = start_trainers(cluster) if trainers else ()
         engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir))
-        ray.get([r.peak_memory_mib.remote() for r in rollouts])  # waits until all have started
+        if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
+            get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:
         raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
     return engines
+
+
+def kv_advice(sequences: float, model: ModelSettings, cluster: ClusterSettings) -> str:
+    """What to say of a KV cache that holds so many sequences of full length; "" where all that are generated at a time
+    fit."""
+    if sequences >= cluster.max_num_seqs:
+        return ""
+    if cluster.rollout_gpus:
+        help_ = "raise cluster.gpu_memory_utilization or .rollout_gpus"
+    else:
+        help_ = (
+            f"cluster.kv_cache_mib={math.ceil(cluster.kv_cache_mib * cluster.max_num_seqs / sequences)} holds them all"
+        )
+    return (
+        f"the KV cache of an engine holds {sequences:.0f} responses of model.max_length={model.max_length} tokens at a "
+        f"time, not cluster.max_num_seqs={cluster.max_num_seqs}: the others wait when responses get long; {help_}"
+    )
 
 
 def _start_ray() -> None:

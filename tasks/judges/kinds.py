@@ -18,6 +18,8 @@ from sgpo_core.judges.chat import Chat
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.judges.prompted import PromptedJudge
 from sgpo_core.judges.prompts import PROMPTS
+from sgpo_core.judges.reference import VERSION as REFERENCE_VERSION
+from sgpo_core.judges.reference import reference
 from sgpo_core.judges.rule import VERSION, rule
 from sgpo_core.storage.weights import missing_model, model_key
 from tasks.engines.judge_engines import judge_engines
@@ -89,6 +91,17 @@ class RuleKind(JudgeKind):
 
     def open(self, settings: JudgeSettings, held: ExitStack) -> Judge:
         return rule
+
+
+@kind("reference")
+class ReferenceKind(JudgeKind):
+    """Compares numbers with those of the worked solution."""
+
+    def model(self, settings: JudgeSettings) -> str:
+        return REFERENCE_VERSION
+
+    def open(self, settings: JudgeSettings, held: ExitStack) -> Judge:
+        return reference
 
 
 @kind("random")

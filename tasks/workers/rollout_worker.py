@@ -137,6 +137,12 @@ class RolloutWorker:
         positions = zip(token_ids[1:], output.prompt_logprobs[1:], strict=True)
         return tuple(float(entry[token].logprob) for token, entry in positions if entry is not None)
 
+    def kv_sequences(self) -> float:
+        """How many sequences of full length (model.max_length) the KV cache holds."""
+        config = self.llm.llm_engine.vllm_config
+        tokens = (config.cache_config.num_gpu_blocks or 0) * config.cache_config.block_size
+        return float(tokens / config.model_config.max_model_len)
+
     def peak_memory_mib(self) -> float:
         import resource
 

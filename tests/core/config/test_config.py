@@ -207,3 +207,21 @@ def test_every_setting_has_an_explanation(model: type[Settings]) -> None:
 @pytest.mark.parametrize("model", [BenchmarkSettings, LessonSettings])
 def test_settings_within_lists_have_explanations_too(model: type[Settings]) -> None:
     assert [setting.key for setting in describe(model) if not setting.text] == []
+
+
+def test_settings_below_a_mapping_need_no_plus() -> None:
+    overrides = ["eval.sets.chains.top_p=0.5", "eval.sets.chains.data.max_bad_rows=3", "judge.endpoint.extra_body.k=20"]
+    config = load_run("tiny", overrides)
+    assert (config.eval.sets["chains"].top_p, config.eval.sets["chains"].data.max_bad_rows) == (0.5, 3)
+    assert config.judge.endpoint.extra_body == {"k": 20}
+    assert load_run("tiny", ["eval=gsm8k", "eval.sets.gsm8k.data.count=5"]).eval.sets["gsm8k"].data.count == 5
+    with pytest.raises(ConfigError, match=r"eval\.sets\.chain: there is none of that name, only chains"):
+        load_run("tiny", ["eval.sets.chain.k=3"])
+    with pytest.raises(ConfigError, match=r"eval\.sets\.chains\.kk: did you mean eval\.sets\.<name>\.k"):
+        load_run("tiny", ["eval.sets.chains.kk=3"])
+
+
+def test_a_line_break_that_is_none() -> None:
+    assert load_run("tiny", ['model.instruction="\n\nThink."']).model.instruction == "\n\nThink."
+    with pytest.raises(ConfigError, match=r"model\.instruction.*backslash and an n"):
+        load_run("tiny", [r'model.instruction="\n\nThink."'])

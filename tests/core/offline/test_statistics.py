@@ -17,10 +17,12 @@ def response(
     rts: float | None = None,
     verdict: Verdict | None = None,
     truncated: bool = False,
+    text: str = "So \\boxed{1}",
 ) -> Rollout:
     abstained = verdict is not None and verdict.abstained
     credit = Credit(0.0, rts, excluded=abstained, correct=outcome is Outcome.CORRECT, advantage=advantage)
     return rollout(
+        text=text,
         token_ids=ints(*range(1, tokens + 1)),
         truncated=truncated,
         grade=Grade(outcome),
@@ -43,7 +45,7 @@ FIRST = [
     ),
 ]
 # Group 2: all-positive, no signal. RTS 1 belongs to the last tenth.
-SECOND = [group(2, [response(Outcome.CORRECT, 2, 1, 0.0, 1.0)])]
+SECOND = [group(2, [response(Outcome.CORRECT, 2, 1, 0.0, 1.0, text="1")])]
 
 
 def counted() -> Statistics:
@@ -57,6 +59,7 @@ def test_counts() -> None:
     s = counted()
     assert (s.responses, s.groups, s.all_negative, s.mixed, s.all_positive, s.signal) == (6, 3, 1, 1, 1, 2)
     assert (s.correct, s.ungraded, s.truncated, s.judged, s.abstained) == (2, 1, 1, 3, 1)
+    assert (s.unanswered, s.malformed) == (1, {"no_box": 1})
     assert s.sizes == {2: 1, 3: 1, 1: 1}
     assert s.lengths == {1: 1, 2: 3, 3: 1, 4: 1}
     assert s.steps == {1: 4, 2: 2}
@@ -87,8 +90,19 @@ def test_warning_when_nothing_can_be_learned() -> None:
     assert warnings(counted(), "sgpo") == []
     no_signal = Statistics()
     no_signal.add(SECOND)
-    [line] = warnings(no_signal, "grpo")
+    line, _ = warnings(no_signal, "grpo")
     assert line.startswith("nothing can be learned: none of the 1 groups has a signal under grpo (0 are all-negative")
     assert line.endswith("algorithm=sgpo")
     few = Statistics(groups=100, signal=4, judged=1)
     assert warnings(few, "sgpo") == ["little can be learned: 4 of 100 groups have a signal under sgpo"]
+
+
+def test_warning_of_answers_that_nobody_reads() -> None:
+    # Two of three responses write their answer as A: 26.
+    plain = response(Outcome.UNPARSABLE, 3, 2, 0.5, text="13 * 2 = 26\nA: 26")
+    s = Statistics()
+    s.add([group(0, [plain, plain, response(Outcome.CORRECT, 3, 1, -1.0)])])
+    answers, form = warnings(s, "sgpo")
+    assert "2 of 3 responses have no answer that can be read" in answers and "\\boxed{...}" in answers
+    assert "2 of 3 responses are malformed (no_box 2)" in form and "format_gate=false" in form
+    assert dict(as_rows(s))["malformed"] == "2 (66.7%) no_box 2"

@@ -1,0 +1,62 @@
+"""The reference judge, on a problem with a worked solution in our own words: 5 bags of 6 apples, 4 are eaten, the rest
+is shared by 2: 30, 26, 13."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgpo_core.data.segmentation import segment
+from sgpo_core.judges.base import Item
+from sgpo_core.judges.reference import reference
+from sgpo_core.types import Problem, Verdict
+
+PROMPT = "Ann buys 5 bags with 6 apples each. She eats 4, and shares the rest with Bob. How many has Bob?"
+WORKED = "The bags hold 5*6=<<5*6=30>>30 apples.\nShe keeps 30-4=<<30-4=26>>26.\nBob has 26/2=<<26/2=13>>13.\n#### 13"
+
+
+def first_error(text: str, worked: str | None = WORKED) -> int | None:
+    [judgment] = reference([Item(Problem("p", PROMPT, "13", worked), tuple(segment(text)))])
+    assert not judgment.verdict.abstained
+    return judgment.verdict.first_error_step
+
+
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        # the worked solution's answer
+        ("1. 5 * 6 = 30\n2. 30 - 4 = 26\n3. 26 / 2 = 13\nSo \\boxed{13}", None),
+        ("She has 26 apples. Bob gets half, which is 13.", None),
+        ("1. 5 * 6 = 31\n2. 31 - 5 = 26\n3. 26 / 2 = 13\nSo \\boxed{13}", 1),  # by a false equation
+        # where it leaves it
+        ("1. 5 * 6 = 30\n2. 30 - 4 = 26\n3. 26 - 2 = 24\nSo \\boxed{24}", 3),  # 24 is in neither
+        ("1. 5 * 6 = 30\n2. 30 - 4 = 25\n3. 25 / 5 = 5\nSo \\boxed{5}", 2),  # false
+        ("1. 5 * 6 = 30\n2. 30 - 4 = 26\nThus \\boxed{26}", 3),  # it stops short: right as far as it goes
+        ("1. 5 + 6 = 11\n2. 11 - 4 = 7\nSo \\boxed{7}", 1),
+        # steps that reach nothing
+        ("1. There are 5 bags.\n2. There are 6 apples.\n3. She eats 4.\nSo \\boxed{4}", 1),
+        ("1. 5 * 6 = 30\n2. It is 30.\n3. It is 30.\n4. It is 30.\nSo \\boxed{30}", 2),
+        ("Let me think.\n\nLet me think again.\n\n5 * 6 = 30.\n\nSo \\boxed{30}", 4),
+        # numbers of steps are no numbers, nor are those that anybody has
+        ("Step 1: 5 * 6 = 30\nStep 2: 30 - 4 = 26\nStep 3: half of 100% of it is \\boxed{7}", 3),
+    ],
+)
+def test_first_wrong_step(text: str, step: int | None) -> None:
+    assert first_error(text) == step
+
+
+def test_words_of_the_problem_are_numbers() -> None:
+    prompt = "Ann has three dozen eggs and sells half. How many are left?"
+    [judgment] = reference(
+        [Item(Problem("p", prompt, "18", "3*12=36\n36/2=18"), tuple(segment("1. 3 * 12 = 36\n2. 9")))]
+    )
+    assert judgment.verdict == Verdict(2)
+
+
+@pytest.mark.parametrize("worked", [None, "", "By symmetry."])
+def test_it_abstains_without_numbers_to_compare_with(worked: str | None) -> None:
+    [judgment] = reference([Item(Problem("p", PROMPT, "13", worked), tuple(segment("1. 5 * 6 = 30\n2. 4")))])
+    assert judgment.verdict.abstained and "data.reference_column" in judgment.verdict.reason
+
+
+def test_nothing_to_read() -> None:
+    assert reference([Item(Problem("p", PROMPT, "13", WORKED), ())])[0].verdict.abstained
