@@ -203,12 +203,8 @@ def test_what_is_beyond_the_limits_is_not_read() -> None:
         *("1/", "= ", "\n= ", "\n- ", r"\text{", "of ", "5% of ", ".1", "00", "**", "$", "¼", "²"),
     ],
 )
-def test_time_is_linear(piece: str) -> None:
-    """Text of ten times the length would take a hundred times as long, were it quadratic."""
-
-    def seconds(length: int) -> float:
-        began = time.process_time()
-        equations(piece * (length // len(piece)))
-        return time.process_time() - began
-
-    assert seconds(100_000) < 40 * max(seconds(10_000), 0.005)
+def test_a_long_text_ends(piece: str) -> None:
+    """In a fraction of a second; the square of its length would take minutes."""
+    began = time.process_time()
+    equations(piece * (MAX_TEXT // len(piece)))
+    assert time.process_time() - began < 20
