@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from prefect import get_run_logger
 
+from sgpo_core.config.algorithm import CreditSettings
 from sgpo_core.data.format_gate import malformed
 from sgpo_core.storage import rollout_table
 from sgpo_core.types import Rollout
@@ -33,20 +34,23 @@ def assign_credit(run: Run, iteration: int) -> None:
     groups = run.credit(rollout_table.read(path))
     rollout_table.write(path, groups)
     if iteration == 1:
-        warn_of_form([rollout for group in groups for rollout in group.rollouts], run.config.sampling.max_tokens)
+        first = [rollout for group in groups for rollout in group.rollouts]
+        warn_of_form(first, run.config.algorithm.credit, run.config.sampling.max_tokens)
 
 
-def warn_of_form(rollouts: Sequence[Rollout], max_tokens: int) -> None:
-    """Says so when most of the first responses can't earn anything, however good their steps are."""
+def warn_of_form(rollouts: Sequence[Rollout], credit: CreditSettings, max_tokens: int) -> None:
+    """Says so when most of the first responses can earn no partial credit, however good their steps are."""
+    if credit.scope == "none":
+        return
     log, n = get_run_logger(), len(rollouts)
-    truncated = sum(r.truncated for r in rollouts)
+    truncated = sum(r.truncated and not r.correct for r in rollouts)
     reasons = Counter(reason for r in rollouts if not r.truncated and (reason := malformed(r.text)))
-    if truncated > _MANY * n:
+    if truncated > _MANY * n and credit.truncated == "nothing":
         log.warning(
             f"{truncated} of the first {n} responses were cut off at sampling.max_tokens={max_tokens} and earn nothing "
             "(algorithm.credit.truncated): raise it, or have the policy answer in fewer words (model.instruction)"
         )
-    if reasons.total() > _MANY * (n - truncated):
+    if reasons.total() > _MANY * (n - truncated) and credit.format_gate:
         named = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         log.warning(
             f"{reasons.total()} of the first {n - truncated} complete responses are malformed ({named}), and earn "

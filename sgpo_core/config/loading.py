@@ -97,11 +97,11 @@ def _composed(name: str, model: type[Settings], overrides: Sequence[str]) -> dic
     composed = compose(name, overrides=[o for o in overrides if o not in below])
     for override in below:
         mapping = next(m for m in _mappings(model) if _key(override).startswith(f"{m}."))
-        there, entry = OmegaConf.select(composed, mapping), _key(override).removeprefix(f"{mapping}.").split(".")[0]
+        there = OmegaConf.select(composed, mapping) or {}
+        entry = _key(override).removeprefix(f"{mapping}.").split(".")[0]
         if mapping in _named(model) and entry not in there:
-            raise ConfigError(
-                f"{mapping}.{entry}: there is none of that name, only {', '.join(there) or 'none at all'}"
-            )
+            names = f", only {', '.join(there)}" if there else ""
+            raise ConfigError(f"{mapping}.{entry}: there is none of that name{names}")
     forced = [f"++{o}" if o in below else o for o in overrides]
     values = OmegaConf.to_container(compose(name, overrides=forced), resolve=True)
     assert isinstance(values, dict)

@@ -136,7 +136,12 @@ def _prose(text: str, answered: bool) -> list[int]:
 
 
 def _paragraphs(text: str, first: int) -> Iterator[int]:
-    return (m.end() for m in _PARAGRAPH.finditer(text, first))
+    return (m.end() for m in _breaks(text, first))
+
+
+def _breaks(text: str, first: int = 0) -> Iterator[re.Match[str]]:
+    """Paragraph breaks; not in the blank lines at the end, at each of which the search would look at all the rest."""
+    return _PARAGRAPH.finditer(text, first, len(text.rstrip()) + 1)
 
 
 def _items(text: str, first: int) -> Iterator[int]:
@@ -163,8 +168,10 @@ def _lines(text: str, first: int) -> Iterator[int]:
 
 def _sentences(text: str, first: int) -> Iterator[int]:
     for match in _SENTENCE.finditer(text, first):
-        around = text[max(first, match.start() - 12) : match.end() + 1]
-        if not _ABBREVIATION.search(around):
+        start, end = match.span()
+        stop = match[0].rstrip()
+        gap = f"{stop} " if stop != match[0] else stop  # one blank, however many there are
+        if not _ABBREVIATION.search(text[max(first, start - 12) : start] + gap + text[end : end + 1]):
             yield match.end()
 
 
@@ -174,7 +181,7 @@ def _blocks(text: str) -> list[tuple[int, int]]:
     marks = [(m.start(), m.end(), m[m.lastindex or 0]) for m in _FENCE.finditer(text)]
     last = {mark: start for start, _, mark in marks}
     unbalanced = sum(mark == "$$" for _, _, mark in marks) % 2 == 1
-    breaks = [m.start() for m in _PARAGRAPH.finditer(text)] if unbalanced else []
+    breaks = [m.start() for m in _breaks(text)] if unbalanced else []
     blocks: list[tuple[int, int]] = []
     begin, end = 0, ""
     for mark_start, mark_end, mark in marks:

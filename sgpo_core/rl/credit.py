@@ -9,9 +9,9 @@ take. With E = n, RTS is the paper's p / n.
 E is what keeps RTS from being earned by length [ours]. Under p / n a response that goes on and on without an error, cut
 off or not, earns (n - 1) / n, more than any real attempt. Steps that are true do not have to be steps of a solution;
 that shows in their number: a wrong response with `max_length_ratio` times E right steps contradicts E, and earns
-nothing. No wrong response earns more than one of E steps of which all but the last, the answer, are right; none earns
-more by leaving steps out. A response that was cut off has no answer, and earns nothing, as one that ends without an
-answer (`truncated`). docs/credit.md argues this and shows what it does.
+nothing. No wrong response earns more than one of E steps of which all but the last, the answer, are right; one shorter
+than E earns no more by leaving right steps out. A response that was cut off has no answer, and earns nothing, as one
+that ends without an answer (`truncated`). docs/credit.md argues this and shows what it does.
 
 More decisions the paper leaves open [ours]: which wrong responses are judged (`scope`), what RTS counts (`rts_unit`),
 what an abstention means (the response is excluded, never given a made-up score), the format gate, and that a wrong

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from sgpo_core.config.algorithm import CreditSettings
 from sgpo_core.types import Rollout
 from tasks.rewards import warn_of_form
 from tests.records import rollout
@@ -31,6 +32,10 @@ def test_warning_of_responses_that_earn_nothing(
 ) -> None:
     lines: list[str] = []
     monkeypatch.setattr("tasks.rewards.get_run_logger", lambda: SimpleNamespace(warning=lines.append))
-    warn_of_form(responses, 96)
+    warn_of_form(responses, CreditSettings(), 96)
     assert len(lines) == len(said)
     assert all(line.startswith(start) for line, start in zip(lines, said, strict=True))
+    lines.clear()
+    for other in (CreditSettings(scope="none"), CreditSettings(truncated="exclude", format_gate=False)):
+        warn_of_form(responses, other, 96)
+    assert lines == []

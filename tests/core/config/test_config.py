@@ -217,6 +217,8 @@ def test_settings_below_a_mapping_need_no_plus() -> None:
     assert load_run("tiny", ["eval=gsm8k", "eval.sets.gsm8k.data.count=5"]).eval.sets["gsm8k"].data.count == 5
     with pytest.raises(ConfigError, match=r"eval\.sets\.chain: there is none of that name, only chains"):
         load_run("tiny", ["eval.sets.chain.k=3"])
+    with pytest.raises(ConfigError, match=r"eval\.sets\.chains: there is none of that name$"):
+        load_run("tiny", ["~eval.sets", "eval.sets.chains.seed=1"])
     with pytest.raises(ConfigError, match=r"eval\.sets\.chains\.kk: did you mean eval\.sets\.<name>\.k"):
         load_run("tiny", ["eval.sets.chains.kk=3"])
 

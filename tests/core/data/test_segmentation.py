@@ -149,7 +149,23 @@ WORDS = "some words of a step"
 @pytest.mark.parametrize(
     "unit",
     [
-        *("x", "\n", "1", ".", " x", "\nx", "\n \n", "\r\n", "\t1 ", "Step ", "\\boxed{", "answer\n"),
+        *(
+            "x",
+            "\n",
+            "1",
+            ".",
+            " x",
+            "\n\f",
+            "\n\u00a0",
+            "\\boxed{1} a.\n\n\n",
+            "\nx",
+            "\n \n",
+            "\r\n",
+            "\t1 ",
+            "Step ",
+            "\\boxed{",
+            "answer\n",
+        ),
         *(
             "\\[",
             "\\[ x. ",
@@ -167,9 +183,10 @@ WORDS = "some words of a step"
     ],
 )
 def test_a_million_characters_end(unit: str) -> None:
-    text = "x" + unit * (1_000_000 // len(unit)) + "x"
-    assert segment(text)[-1].end == len(text)
-    assert not well_formed(text)
+    for end in ("x", ""):
+        text = "x" + unit * (1_000_000 // len(unit)) + end
+        assert segment(text)[-1].end == len(text)
+        assert not well_formed(text)
 
 
 @pytest.mark.parametrize(

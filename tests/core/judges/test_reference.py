@@ -36,12 +36,35 @@ def first_error(text: str, worked: str | None = WORKED) -> int | None:
         ("1. There are 5 bags.\n2. There are 6 apples.\n3. She eats 4.\nSo \\boxed{4}", 1),
         ("1. 5 * 6 = 30\n2. It is 30.\n3. It is 30.\n4. It is 30.\nSo \\boxed{30}", 2),
         ("Let me think.\n\nLet me think again.\n\n5 * 6 = 30.\n\nSo \\boxed{30}", 4),
+        ("A.\n\nB.\n\nC.\n\n5 * 6 = 30.\n\nSo \\boxed{30}", 1),  # three idle steps: nobody knows what they are for
+        ("2 things.\n\n100 percent.\n\n1 more.\n\nSo \\boxed{9}", 1),  # numbers that everybody has
         # numbers of steps are no numbers, nor are those that anybody has
         ("Step 1: 5 * 6 = 30\nStep 2: 30 - 4 = 26\nStep 3: half of 100% of it is \\boxed{7}", 3),
     ],
 )
 def test_first_wrong_step(text: str, step: int | None) -> None:
     assert first_error(text) == step
+
+
+def test_a_number_that_nobody_has_is_not_read() -> None:
+    """Python refuses to read integers of more than 4,300 digits."""
+    assert first_error("5 * 6 = 30.\n\nIt is " + "1" * 5000 + ".\n\nSo \\boxed{7}") == 2
+
+
+def test_decimals_at_the_beginning_and_numbers_behind_the_box() -> None:
+    problem = Problem("p", "A pen costs 3.5 dollars. What do 2 cost, and 6 dollars more?", "13", "3.5*2=7\n7+6=13")
+    for text, step in (
+        ("3.5 * 2 = 7 dollars.\n\n7 + 6 is \\boxed{12}", 2),
+        ("3.5 * 2 = 7 dollars.\n\n7 + 6 is \\boxed{12} and not 13", 2),
+        ("3.5 * 2 = 7 dollars.\n\n7 + 6 is \\boxed{13} dollars", None),
+    ):
+        [judgment] = reference([Item(problem, tuple(segment(text)))])
+        assert judgment.verdict == Verdict(step)
+
+
+def test_numbers_of_steps_in_the_worked_solution_are_not_reached_by_counting() -> None:
+    worked = "Step 1: 5*6=30\nStep 2: 30-4=26\nStep 3: 26/2=13"
+    assert first_error("I count 1.\n\nI count 2.\n\nI count 3.\n\nSo \\boxed{9}", worked) == 1
 
 
 def test_words_of_the_problem_are_numbers() -> None:
