@@ -39,7 +39,8 @@ def test_a_new_kind_is_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_unknown_kind_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ConfigError, match=r"judge\.name=oracle: choose one of rule, reference, random, "):
+    kinds = "rule, reference, random, llm, trained, endpoint"
+    with pytest.raises(ConfigError, match=rf"judge\.name=oracle: choose one of {kinds}"):
         check_resources(load_run("tiny", ["judge.name=oracle"]))
 
 
