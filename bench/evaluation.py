@@ -25,7 +25,7 @@ from bench.workload import MAX_TOKENS, bare_seconds, policy
 from sgpo_core.config.evaluation import load_evaluation
 from sgpo_core.storage.atomic import remove_atomically
 from tasks.benchmarks.evaluate import Job, encoded_prompts, generate_responses, jobs, model_settings
-from tasks.data import load_tokenizer, stop_ids
+from tasks.data import stop_ids
 from tasks.engines.cluster import rollout_engines
 from tasks.paths import REPOSITORY
 from tasks.tracking.policies import resolve
@@ -81,9 +81,9 @@ def throughput() -> Figure:
 
 def requests(job: Job, seeds: Sequence[int]) -> tuple[list[Request], Sampling]:
     """The evaluation's own requests, in the order of problems and samples."""
-    settings, tokenizer = job.settings, load_tokenizer(job.policy.folder)
+    settings, stops = job.settings, stop_ids(job.policy.folder)
     prompts = [prompt for prompt in encoded_prompts(job, chat_template=False) for _ in range(settings.k)]
-    sampling = Sampling(settings.temperature, settings.max_tokens, stop_ids(tokenizer), settings.top_p, logprobs=False)
+    sampling = Sampling(settings.temperature, settings.max_tokens, stops, settings.top_p, logprobs=False)
     return [Request(prompt, seed) for prompt, seed in zip(prompts, seeds, strict=True)], sampling
 
 

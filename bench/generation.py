@@ -19,7 +19,7 @@ from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, MAX_TOKENS, bare_seconds
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.data import encode_prompts, load_tokenizer, stop_ids
+from tasks.data import encode_prompts, stop_ids
 from tasks.engines.cluster import engines_for
 from tasks.engines.generation import stream_groups
 from tasks.workers.rollout_worker import Completion, Request, Sampling
@@ -65,4 +65,4 @@ def work(folder: str) -> tuple[list[Request], Sampling]:
     """The requests of one iteration, a seed for each."""
     prompts = encode_prompts(folder, chains.make_problems(GROUPS, seed=3, columns=COLUMNS), MODEL, MAX_TOKENS)
     requests = [Request(prompts[i // GROUP_SIZE], seed=i) for i in range(GROUPS * GROUP_SIZE)]
-    return requests, Sampling(1.0, MAX_TOKENS, stop_ids(load_tokenizer(folder)))
+    return requests, Sampling(1.0, MAX_TOKENS, stop_ids(folder))

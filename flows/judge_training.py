@@ -19,6 +19,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.judges.kinds import kind_of
+from tasks.models.folders import model_folder
 from tasks.supervised import judge_training as tasks
 
 
@@ -39,14 +40,22 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
 
 
 def ready(judge: JudgeSettings) -> JudgeSettings:
-    """The settings with the folder of a trained judge that they name by its preset; it is made where it is missing."""
-    if not (kind_of(judge).trainable and is_preset(judge.model)):
+    """The settings with the folder of the model that judges here: one that is named by its preset in
+    conf/judge_training is made where it is missing, one of the hub is downloaded."""
+    kind = kind_of(judge)
+    if kind.trainable and is_preset(judge.model):
+        folder = make(load_judge_training(judge.model))["run_dir"]
+    elif kind.local:
+        folder = str(model_folder("judge.model", judge.model))
+    else:
         return judge
-    return judge.model_copy(update={"model": make(load_judge_training(judge.model))["run_dir"]})
+    return judge.model_copy(update={"model": folder})
 
 
 def _model(name: str) -> str:
-    return str(warm_start.make(load_warm_start(name))["run_dir"]) if is_warm_start(name) else name
+    if is_warm_start(name):
+        return str(warm_start.make(load_warm_start(name))["run_dir"])
+    return str(model_folder("base", name))
 
 
 if __name__ == "__main__":

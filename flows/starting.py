@@ -12,6 +12,7 @@ from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.checkpointing import load_checkpoint
 from tasks.evaluation import evaluate
+from tasks.models.folders import model_folder
 from tasks.progress import Progress
 from tasks.rollout import sync_weights
 from tasks.run import Run
@@ -34,9 +35,10 @@ def named_by(load: Callable[[str, list[str]], TrainingConfig]) -> Callable[[], s
 
 
 def initial_policy(config: TrainingConfig) -> str:
-    """Folder or hub id of the policy to start from; a missing warm start is made on the run's own engines."""
+    """Folder of the policy to start from: one of the hub is downloaded, a missing warm start made on the run's own
+    engines."""
     if config.model.path is not None:
-        return config.model.path
+        return str(model_folder("model.path", config.model.path))
     settings = load_warm_start(str(config.model.warm_start), [])
     shared = settings.model_copy(update={"cluster": config.cluster, "deepspeed": config.deepspeed})
     return str(warm_start.make(shared)["run_dir"])

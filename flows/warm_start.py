@@ -13,6 +13,7 @@ from prefect import flow
 
 from flows.cli import main
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
+from tasks.models.folders import model_folder
 from tasks.supervised import warm_start as tasks
 
 
@@ -25,6 +26,8 @@ def warm_start(preset: str = "tiny", overrides: list[str] | None = None, fresh: 
 def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
     """The warm start itself, its bases first."""
     base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
+    if base is None and config.model.path:
+        base = str(model_folder("model.path", config.model.path))
     kept = tasks.kept(config)
     with kept.locked():
         result = None if fresh else kept.result()

@@ -75,3 +75,5 @@ def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
     engines.on_all_ranks("export", str(folder / "model.safetensors"))
     AutoConfig.from_pretrained(initial_policy).save_pretrained(folder)
     load_tokenizer(initial_policy).save_pretrained(folder)
+    if (generation := Path(initial_policy) / "generation_config.json").is_file():
+        shutil.copy(generation, folder)  # which tokens end a response

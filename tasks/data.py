@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -82,7 +83,7 @@ class PolicyCodec:
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.model.chat_template:
-            return self.encode([text + self.model.instruction for text in texts])
+            return self.encode([self.model.preamble + text + self.model.instruction for text in texts])
         return [encode_prompt(self.tokenizer, Problem("", text, ""), self.model) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -104,7 +105,7 @@ def load_tokenizer(policy: str) -> Any:
 
 def encode_prompt(tokenizer: Any, problem: Problem, model: ModelSettings) -> list[int]:
     """Token ids of a problem as the policy gets it: with `model.instruction`, in the chat template if one is set."""
-    text = problem.prompt + model.instruction
+    text = model.preamble + problem.prompt + model.instruction
     if not model.chat_template:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     ids = tokenizer.apply_chat_template(
@@ -135,5 +136,11 @@ def decode_all(tokenizer: Any, sequences: Sequence[Any]) -> list[str]:
     return list(tokenizer.batch_decode(sequences, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def stop_ids(tokenizer: Any) -> list[int]:
-    return [tokenizer.eos_token_id]
+def stop_ids(policy: str) -> list[int]:
+    """Tokens that end a response: the tokenizer's own, and those of generation_config.json in the policy's folder (chat
+    models have several)."""
+    found = [load_tokenizer(policy).eos_token_id]
+    if (file := Path(policy) / "generation_config.json").is_file():
+        named = json.loads(file.read_text()).get("eos_token_id")
+        found += named if isinstance(named, list) else [named]
+    return sorted({i for i in found if i is not None})

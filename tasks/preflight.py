@@ -12,8 +12,8 @@ from sgpo_core.config.evaluation import EvaluationConfig
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.training import ClusterSettings
-from sgpo_core.storage.weights import missing_model
 from tasks.judges.kinds import kind_of
+from tasks.models.folders import missing_model
 from tasks.paths import home
 from tasks.tracking.tracker import check_reachable, tracking_uri
 

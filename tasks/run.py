@@ -56,7 +56,7 @@ class Run:
         self.engines, self.tracker = engines, tracker
         self.problems, self.benchmarks = sets.train, sets.benchmarks
         self.tokenizer = load_tokenizer(policy)
-        self.stop_ids = stop_ids(self.tokenizer)
+        self.stop_ids = stop_ids(policy)
         self.grader = AnswerGrader()
         self.judge = GroupJudge(judge, config.algorithm.credit.scope)
         self.stream = GroupStream(self.grader, self.judge, kind_of(config.judge).calls_at_a_time)

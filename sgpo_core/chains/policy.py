@@ -38,7 +38,7 @@ def _escape(piece: str) -> str:
 
 def save_random_policy(config: WarmStartConfig, folder: Path) -> None:
     """Writes an untrained policy (Hugging Face layout, safetensors), the same for the same seed."""
-    tokenizer = build_tokenizer(config.columns)
+    tokenizer = build_tokenizer(config.data.columns)
     torch.manual_seed(config.seed)
     model = Qwen2ForCausalLM(
         Qwen2Config(

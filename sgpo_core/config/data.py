@@ -10,7 +10,9 @@ from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
 
 class ModelSettings(Settings):
-    path: str | None = Field(None, description="folder or hub id of the policy to start from")
+    path: str | None = Field(
+        None, description="policy to start from: a folder, a name in runs/models, or ORG/NAME@REVISION of the hub"
+    )
     warm_start: str | None = Field(
         None, description="name in conf/warm_start whose policy to start from, made when missing"
     )
@@ -19,7 +21,10 @@ class ModelSettings(Settings):
     )
     max_length: Positive = Field(128, description="prompt and response together, tokens")
     chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
-    instruction: str = Field("", description="text put after every prompt")
+    preamble: str = Field(
+        "", description="text put before every problem: for a base model, problems with solutions in the form asked for"
+    )
+    instruction: str = Field("", description="text put after every problem")
 
     @field_validator("instruction")
     @classmethod

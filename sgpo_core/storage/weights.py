@@ -8,7 +8,14 @@ from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
 
-_CONTENT = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_CONTENT = (
+    "*.safetensors",
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+)
 _READ_BYTES = 1 << 24
 
 
@@ -24,23 +31,6 @@ def weights_hash(folder: Path) -> str:
         raise ConfigError(f"{folder} holds no policy: config.json and *.safetensors are wanted")
     files = sorted({file for pattern in _CONTENT for file in folder.glob(pattern)})
     return _hash(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
-
-
-def model_key(model: str) -> str:
-    """Names the weights of a model: of a folder their hash, for they may be made anew under the same name; else the
-    hub id itself."""
-    return weights_hash(Path(model)) if is_policy(Path(model)) else model
-
-
-def missing_model(setting: str, path: str) -> list[str]:
-    """What is wrong with the model that a setting names: [] for a folder with a model, and for what may be an id of the
-    Hugging Face hub."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1
-    folder = Path(path).expanduser()
-    if looks_local and not (folder / "config.json").is_file():
-        found = "no config.json in it" if folder.is_dir() else "nothing"
-        return [f"a Hugging Face model folder at {setting}={path} (found {found})"]
-    return []
 
 
 @lru_cache(maxsize=16)  # a large model is read once, not for everything that asks

@@ -156,7 +156,9 @@ def generate_responses(job: Job, config: EvaluationConfig, engines: Engines) -> 
     """Samples the problems that are not on disk yet, spread over the engines, and writes them as they are finished."""
     settings, name = job.settings, job.protocol.benchmark
     tokenizer, prompts = load_tokenizer(job.policy.folder), encoded_prompts(job, uses_template(config, job))
-    sampling = Sampling(settings.temperature, settings.max_tokens, stop_ids(tokenizer), settings.top_p, logprobs=False)
+    sampling = Sampling(
+        settings.temperature, settings.max_tokens, stop_ids(job.policy.folder), settings.top_p, logprobs=False
+    )
     seeds = [
         [request_seed(settings.seed, f"eval/{name}", 0, problem.id, s) for s in range(settings.k)]
         for problem in job.problems

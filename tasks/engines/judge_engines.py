@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -13,7 +14,7 @@ from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
-from sgpo_core.storage.weights import model_key
+from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
 from tasks.workers import judge_worker
 from tasks.workers.rollout_worker import vllm_environment
@@ -36,9 +37,9 @@ class JudgeEngines:
 
 
 def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
-    """Running engines of a judge's model (a folder or hub id), up until the outermost `cluster.keep_engines` is done.
+    """Running engines of the judge in the folder `model`, up until the outermost `cluster.keep_engines` is done.
     Raises ConfigError when they don't start."""
-    key = f"judge-{fingerprint([model, model_key(model), settings.model_dump(mode='json')])}"
+    key = f"judge-{fingerprint([weights_hash(Path(model)), settings.model_dump(mode='json')])}"
     actors = cluster.kept_actors(key, lambda: _start(model, settings))
     return JudgeEngines(actors, ControlTokens(ray.get(actors[0].control_tokens.remote())))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
@@ -21,11 +22,12 @@ from sgpo_core.judges.prompts import PROMPTS
 from sgpo_core.judges.reference import VERSION as REFERENCE_VERSION
 from sgpo_core.judges.reference import reference
 from sgpo_core.judges.rule import VERSION, rule
-from sgpo_core.storage.weights import missing_model, model_key
+from sgpo_core.storage.weights import weights_hash
 from tasks.engines.judge_engines import judge_engines
 from tasks.judges.endpoint import EndpointChat
 from tasks.judges.endpoint_access import api_key, base_url
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity
+from tasks.models.folders import missing_model
 from tasks.paths import home
 
 
@@ -35,6 +37,7 @@ class JudgeKind(ABC):
     calls_at_a_time = 1  # batches that should be under way together
     is_exact_rule = False  # the judge that others are compared with
     trainable = False  # judge.model may name a preset in conf/judge_training
+    local = False  # judge.model is a model that engines here hold
 
     def missing(self, settings: JudgeSettings) -> list[str]:
         """What the judge needs and is not there. Raises ConfigError for a setting that can't be used."""
@@ -137,6 +140,7 @@ class LlmKind(PromptedKind):
     """Any chat model, in vLLM engines of the run."""
 
     calls_at_a_time = 2  # an engine has the next batch at hand when it is done
+    local = True
 
     def missing(self, settings: JudgeSettings) -> list[str]:
         if self.trainable and is_preset(settings.model):
@@ -147,7 +151,7 @@ class LlmKind(PromptedKind):
         return settings.engine.actors * settings.engine.gpus
 
     def model(self, settings: JudgeSettings) -> str:
-        return model_key(settings.model)
+        return weights_hash(Path(settings.model))
 
     def chat(self, settings: JudgeSettings, held: ExitStack) -> tuple[Chat, ControlTokens]:
         engines = judge_engines(settings.model, settings.engine)

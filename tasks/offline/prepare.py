@@ -37,7 +37,7 @@ from sgpo_core.rl.credit import Scope
 from sgpo_core.rl.training_samples import forward_sample
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import atomic_directory, read_json, waiting_lock, write_json
-from sgpo_core.storage.weights import model_key
+from sgpo_core.storage.weights import weights_hash
 from sgpo_core.types import RolloutGroup
 from tasks.data import (
     PolicyCodec,
@@ -78,7 +78,7 @@ def sample_responses(config: OfflineConfig, policy: str) -> Path:
     their folder."""
     sampling = config.sampling
     decides = [
-        model_key(policy),
+        weights_hash(Path(policy)),
         config.model.model_dump(mode="json"),
         config.data.model_dump(mode="json"),
         sampling.model_dump(mode="json", exclude={"problems"}),
@@ -114,7 +114,7 @@ def _sampled(
     requests = group_requests(
         prompts, sampling.group_size, lambda g, s: request_seed(seed, "responses", 0, chosen[g].id, s)
     )
-    settings = Sampling(sampling.temperature, sampling.max_tokens, stop_ids(tokenizer))
+    settings = Sampling(sampling.temperature, sampling.max_tokens, stop_ids(policy))
     responses = generate_groups(engines, tokenizer, requests, settings)
     return [
         rollout_group(first_group + g, *parts, policy_version=0)
@@ -227,7 +227,7 @@ def recompute_missing_logprobs(config: OfflineConfig, policy: str, imported: Pat
     responses = Responses(imported)
     if not any(table.column("rollout_logprobs").null_count for table in responses):
         return None
-    decides = [model_key(policy), config.sampling.temperature, config.model.dtype]
+    decides = [weights_hash(Path(policy)), config.sampling.temperature, config.model.dtype]
     stage = imported.parent / f"logprobs-{fingerprint(decides)}"
     if _missing(stage, responses.shards):
         with engines_for(policy, config.model, config.cluster) as engines:

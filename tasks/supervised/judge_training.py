@@ -28,10 +28,11 @@ from tasks.engines.generation import generate_groups, group_requests
 from tasks.engines.sync import sync_engines
 from tasks.stage import Metrics
 from tasks.supervised.loop import Course, Kept, train_until_good
-from tasks.supervised.warm_start import MODEL, answer_each
+from tasks.supervised.warm_start import answer_each
 from tasks.workers.rollout_worker import Sampling
 
 _VERDICT_TOKENS = 8
+_POLICY, _POLICY_TOKENS = ModelSettings(max_length=128), 96  # of `chains`; as conf/model/tiny.yaml, to share engines
 _TEMPLATE = "{{ messages[0]['content'] }}"  # the prompt is one message, and nothing goes round it
 log = logging.getLogger("sgpo.judge_training")
 
@@ -103,8 +104,8 @@ def train_judge(
 def responses_of(config: JudgeTrainingConfig, policy: str) -> list[LabeledItem]:
     """Responses of the policy to problems that nothing is trained on, labeled by the rule judge."""
     problems = chains.make_problems(config.gate_samples, seed=3, columns=config.data.columns)
-    with rollout_engines(policy, weights_hash(Path(policy)), MODEL, config.cluster) as engines:
-        responses = answer_each(engines, policy, problems, config.seed, "judge test")
+    with rollout_engines(policy, weights_hash(Path(policy)), _POLICY, config.cluster) as engines:
+        responses = answer_each(engines, policy, _POLICY, problems, _POLICY_TOKENS, (config.seed, "judge test", 0))
     items = [
         chains_label(problem, response.text, response.completion.truncated)
         for problem, response in zip(problems, responses, strict=True)
@@ -116,7 +117,7 @@ class Training:
     """One judge on its way: what it is trained and tested on."""
 
     def __init__(self, config: JudgeTrainingConfig, engines: Engines, base: str) -> None:
-        self.config, self.engines = config, engines
+        self.config, self.engines, self.base = config, engines, base
         self.tokenizer = load_tokenizer(base)
         self.controls = ControlTokens(controls_of(self.tokenizer))
 
@@ -186,7 +187,7 @@ class Training:
     def _test(self, examples: Sequence[LabeledItem]) -> dict[str, float]:
         """How good the verdicts are that the judge now writes, unconstrained."""
         prompts = [self._prompt(e) for e in examples]
-        sampling = Sampling(0.0, _VERDICT_TOKENS, stop_ids(self.tokenizer))
+        sampling = Sampling(0.0, _VERDICT_TOKENS, stop_ids(self.base))
         groups = generate_groups(self.engines, self.tokenizer, group_requests(prompts, 1, lambda g, s: 0), sampling)
         texts = [response.text for [response] in groups]
         verdicts = [parse(text, len(e.item.steps)) for text, e in zip(texts, examples, strict=True)]

@@ -8,6 +8,7 @@ batches ──supervised steps──▶ model ──test──▶ gate ──▶
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ from tasks.paths import home
 from tasks.stage import Metrics
 from tasks.tracking.tracker import Tracker, new_attempt
 
-_STEPS_A_CALL = 50
+_STEPS_A_POINT = 50  # of the loss curve, or fewer: it has 20 points
+_SECONDS_A_CALL = 2.0  # steps that one call of the ranks makes, about; the progress bar moves once a call
 _MORE_LR = 0.3  # of the learning rate, where steps are added
 
 
@@ -85,21 +87,33 @@ def _supervise(
     done: int,
 ) -> int:
     """One step for each factor of the learning rate; returns how many were done so far."""
-    ranks = engines.trainers
+    window = max(1, min(_STEPS_A_POINT, len(factors) // 20))
+    pace, points = 1, [factors[i : i + window] for i in range(0, len(factors), window)]
     with tqdm(total=len(factors), desc=course.title, unit="step", mininterval=1) as bar:
-        for first in range(0, len(factors), _STEPS_A_CALL):
-            steps = []
-            for factor in factors[first : first + _STEPS_A_CALL]:
-                split = split_over_ranks(course.batch(done), train.micro_batch_tokens, len(ranks))
-                steps.append((factor * train.lr, split))
-                done += 1
-            shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(len(ranks))]
-            losses = ray.get([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
-            loss = float(np.sum(losses, axis=0).mean())
-            tracker.log(done, {loss_name: loss})
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update(len(steps))
+        for point in points:
+            losses: list[float] = []
+            while len(losses) < len(point):
+                began, some = time.monotonic(), point[len(losses) : len(losses) + pace]
+                losses += _steps(course, train, engines, some, done)
+                done += len(some)
+                bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
+                bar.update(len(some))
+                if time.monotonic() - began < _SECONDS_A_CALL:
+                    pace *= 2
+            tracker.log(done, {loss_name: float(np.mean(losses))})
     return done
+
+
+def _steps(course: Course, train: TrainSettings, engines: Engines, factors: Sequence[float], done: int) -> list[float]:
+    """The loss of each of the steps that follow `done`."""
+    ranks = engines.trainers
+    steps = [
+        (factor * train.lr, split_over_ranks(course.batch(done + i), train.micro_batch_tokens, len(ranks)))
+        for i, factor in enumerate(factors)
+    ]
+    shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(len(ranks))]
+    losses = ray.get([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
+    return [float(loss) for loss in np.sum(losses, axis=0)]
 
 
 class Keyed(Protocol):

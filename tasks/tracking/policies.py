@@ -8,6 +8,7 @@ from pathlib import Path
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.run_dir import RunPaths, best_checkpoint
 from sgpo_core.storage.weights import is_policy, weights_hash
+from tasks.models.folders import is_hub_id, local_folder, model_folder, models_home
 from tasks.paths import home
 from tasks.tracking import registry
 from tasks.tracking.registry import Version
@@ -30,12 +31,12 @@ def resolve(name: str) -> Policy:
     for folder in _places(name):
         if is_policy(folder):
             return Policy(name, str(folder), weights_hash(folder))
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        folder = _from_hub(name)
+    if is_hub_id(name) or local_folder(name) is not None:
+        folder = model_folder("POLICY", name)
         return Policy(name, str(folder), weights_hash(folder))
     raise ConfigError(
         f"POLICY={name}: no folder with config.json and *.safetensors, no run below {home()}, "
-        "neither models:/NAME@ALIAS nor an id of the Hugging Face hub (ORG/NAME)"
+        f"no model in {models_home()}, neither models:/NAME@ALIAS nor ORG/NAME[@REVISION] of the Hugging Face hub"
     )
 
 
@@ -50,16 +51,3 @@ def _places(name: str) -> list[Path]:
     runs = [folder, *(home().glob(f"*/{name}") if "/" not in name else ())]
     best = [(paths, best_checkpoint(paths)) for paths in map(RunPaths, runs) if paths.root.is_dir()]
     return [folder, *(paths.checkpoint(iteration) / "policy" for paths, iteration in best if iteration)]
-
-
-def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.safetensors", "*.json", "*.jinja", "*.txt"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
-    except Exception as error:
-        raise ConfigError(
-            f"POLICY={name}: can't be loaded from the Hugging Face hub ({type(error).__name__}). Without internet, "
-            "copy the model's folder here and name it"
-        ) from None

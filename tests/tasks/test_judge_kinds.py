@@ -50,7 +50,10 @@ def test_an_unknown_kind_is_refused_before_anything_starts() -> None:
         (JudgeSettings(name="rule"), []),
         (JudgeSettings(name="llm"), ["judge.model: which model judges? (judge.name=llm)"]),
         (JudgeSettings(name="trained", model="tiny"), []),  # a preset in conf/judge_training is made when it is missing
-        (JudgeSettings(name="llm", model="tiny"), ["a Hugging Face model folder at judge.model=tiny (found nothing)"]),
+        (
+            JudgeSettings(name="llm", model="./tiny"),
+            ["a Hugging Face model folder at judge.model=./tiny (found nothing)"],
+        ),
     ],
 )
 def test_what_a_judge_lacks_is_said(settings: JudgeSettings, missing: list[str]) -> None:

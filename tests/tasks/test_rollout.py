@@ -46,7 +46,7 @@ def prompts(policy: str) -> list[list[int]]:
 
 
 def sampling(policy: str, temperature: float = 1.0) -> Sampling:
-    return Sampling(temperature, 64, stop_ids(load_tokenizer(policy)))
+    return Sampling(temperature, 64, stop_ids(policy))
 
 
 def generated(engines: Engines, policy: str, groups: list[list[Request]], temperature: float = 1.0) -> list[Completion]:

@@ -1,0 +1,24 @@
+"""Worked solutions of people, rewritten as responses: what a supervised start on real text learns to write."""
+
+from __future__ import annotations
+
+import re
+
+from sgpo_core.data.format_gate import well_formed
+from sgpo_core.grading.grader import extract_answer
+from sgpo_core.types import Problem
+
+_MARK = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's calculator marks: 48/2 = <<48/2=24>>24
+_LAST_LINE = re.compile(r"\n*#### .*\Z")
+
+
+def as_response(problem: Problem) -> str | None:
+    """The problem's worked solution in the form that a policy is asked for: as it is where it boxes its answer, else
+    without GSM8K's marks and with the answer in a box on a line of its own. None where there is no worked solution, or
+    where its form would not pass the format gate."""
+    if not problem.reference:
+        return None
+    text = _LAST_LINE.sub("", _MARK.sub("", problem.reference)).strip()
+    if extract_answer(text) is None:
+        text += f"\nThe answer is \\boxed{{{problem.answer}}}."
+    return text if well_formed(text) else None
