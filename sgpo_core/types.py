@@ -15,6 +15,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from sgpo_core.config.data import AnswerForm
+
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float32]
 
@@ -22,13 +24,15 @@ FloatArray = npt.NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One task for the policy. `reference` is a worked solution, where the problem set has one; `domain` names
-    the part of the set that it belongs to, "" where that has none."""
+    the part of the set that it belongs to, "" where that has none; `answer_form` says how a response has to give its
+    final answer (`grading.final_answers`)."""
 
     id: str
     prompt: str
     answer: str
     reference: str | None = None
     domain: str = ""
+    answer_form: AnswerForm = "boxed"
 
 
 @dataclass(frozen=True, slots=True)

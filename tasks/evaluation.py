@@ -36,7 +36,8 @@ def _evaluate_one(run: Run, iteration: int, name: str, settings: BenchmarkSettin
     sampling = Sampling(settings.temperature, limit, run.stop_ids, settings.top_p)
     groups = generate_groups(run.engines, run.tokenizer, requests, sampling)
     rows = [(problem, s, r) for problem, group in zip(problems, groups, strict=True) for s, r in enumerate(group)]
-    grades = run.grader.grade([(problem.answer, response.text) for problem, _, response in rows])
+    pairs = [(problem.answer, response.text) for problem, _, response in rows]
+    grades = run.grader.grade(pairs, settings.data.answer_form)
     table = pa.table(
         {
             "problem_id": [problem.id for problem, _, _ in rows],

@@ -10,7 +10,7 @@ from prefect import get_run_logger
 from sgpo_core.config.algorithm import CreditSettings
 from sgpo_core.data.format_gate import malformed
 from sgpo_core.storage import rollout_table
-from sgpo_core.types import Rollout
+from sgpo_core.types import RolloutGroup
 from tasks.run import Run
 from tasks.stage import stage
 
@@ -34,17 +34,18 @@ def assign_credit(run: Run, iteration: int) -> None:
     groups = run.credit(rollout_table.read(path))
     rollout_table.write(path, groups)
     if iteration == 1:
-        first = [rollout for group in groups for rollout in group.rollouts]
-        warn_of_form(first, run.config.algorithm.credit, run.config.sampling.max_tokens)
+        warn_of_form(groups, run.config.algorithm.credit, run.config.sampling.max_tokens)
 
 
-def warn_of_form(rollouts: Sequence[Rollout], credit: CreditSettings, max_tokens: int) -> None:
+def warn_of_form(groups: Sequence[RolloutGroup], credit: CreditSettings, max_tokens: int) -> None:
     """Says so when most of the first responses can earn no partial credit, however good their steps are."""
     if credit.scope == "none":
         return
+    rollouts = [(rollout, group.problem.answer_form) for group in groups for rollout in group.rollouts]
     log, n = get_run_logger(), len(rollouts)
-    truncated = sum(r.truncated and not r.correct for r in rollouts)
-    reasons = Counter(reason for r in rollouts if not r.truncated and (reason := malformed(r.text)))
+    truncated = sum(r.truncated and not r.correct for r, _ in rollouts)
+    found = [malformed(r.text, False, form) for r, form in rollouts if not r.truncated]
+    reasons = Counter(reason for reason in found if reason)
     if truncated > _MANY * n and credit.truncated == "nothing":
         log.warning(
             f"{truncated} of the first {n} responses were cut off at sampling.max_tokens={max_tokens} and earn nothing "
@@ -54,6 +55,6 @@ def warn_of_form(rollouts: Sequence[Rollout], credit: CreditSettings, max_tokens
         named = ", ".join(f"{reason} {count}" for reason, count in reasons.most_common())
         log.warning(
             f"{reasons.total()} of the first {n - truncated} complete responses are malformed ({named}), and earn "
-            "nothing if they are wrong. Say in model.instruction how to answer, start from a policy that knows the "
-            "form, or set algorithm.credit.format_gate=false (docs/steps.md)"
+            "nothing if they are wrong. Say in model.instruction how to answer and in data.answer_form how it does, "
+            "start from a policy that knows the form, or set algorithm.credit.format_gate=false (docs/steps.md)"
         )

@@ -96,7 +96,8 @@ def imports_between_modules(trees: Trees) -> dict[str, set[str]]:
 # Package -> those of the same level that it may import. What is not named imports none.
 ROOMS = {
     "sgpo_core.storage": {"config", "types"},
-    "sgpo_core.grading": {"types"},
+    "sgpo_core.types": {"config"},
+    "sgpo_core.grading": {"config", "types"},
     "sgpo_core.chains": {"config", "types"},
     "sgpo_core.data": {"chains", "config", "grading", "types"},
     "sgpo_core.rl": {"config", "data", "types"},

@@ -49,7 +49,7 @@ METRICS: dict[str, Metric] = {
     "judge/drift_alarm": Metric("0 or 1", "1 when judge/drift_agreement, over at least 10 verdicts, is below judge.drift_alarm", "1: see there"),
     "grade/unparsable_frac": Metric(_SHARE, "responses without a readable final answer", "rising: the policy loses the format"),
     "grade/malformed_frac": Metric(_SHARE, "responses that the format gate refuses; a wrong one that is judged has RTS 0", "high: look at the reasons; a policy of this style never earns credit, unless algorithm.credit.format_gate=false"),
-    "grade/malformed_<reason>_frac": Metric(_SHARE, "those, by reason: empty, thinking (a thinking section that never ends, or a second one), numbering (steps do not count 1, 2, 3), no_box, several_boxes, early_box (not in the last step); absent where there are none", "no_box: say in model.instruction how the answer is given"),
+    "grade/malformed_<reason>_frac": Metric(_SHARE, "those, by reason: empty, thinking (a thinking section that never ends, or a second one), numbering (steps do not count 1, 2, 3), no_answer, several_answers, early_answer (not in the last step); absent where there are none", "no_box: say in model.instruction how the answer is given"),
     "grade/failed_frac": Metric(_SHARE, "responses whose grading timed out or broke", "above 0.01: look at those rows in rollouts.parquet"),
     "policy/loss": Metric("-", "policy loss, mean over the iteration's optimizer steps", "nan: lower train.lr"),
     "policy/kl": Metric("nats a token", "k3 estimate of KL to the initial policy; 0 while algorithm.loss.kl_coef is 0", "grows without bound: raise kl_coef"),
@@ -119,7 +119,7 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         **_judge_metrics(rollouts),
         "grade/unparsable_frac": outcomes[Outcome.UNPARSABLE] / len(rollouts),
         "grade/failed_frac": (outcomes[Outcome.TIMEOUT] + outcomes[Outcome.ERROR]) / len(rollouts),
-        **_form_metrics(rollouts),
+        **_form_metrics(groups),
         "rollout/tokens": float(sum(lengths)),
         "rollout/length_mean": _mean(lengths),
         "rollout/truncated_frac": _mean([rollout.truncated for rollout in rollouts]),
@@ -132,10 +132,11 @@ def rollout_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
     return metrics | _length_metrics(groups)
 
 
-def _form_metrics(rollouts: Sequence[Rollout]) -> dict[str, float]:
-    reasons = Counter(reason for r in rollouts if (reason := malformed(r.text, r.truncated)))
-    shares = {f"grade/malformed_{reason}_frac": count / len(rollouts) for reason, count in sorted(reasons.items())}
-    return {"grade/malformed_frac": reasons.total() / len(rollouts)} | shares
+def _form_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
+    found = [malformed(r.text, r.truncated, g.problem.answer_form) for g in groups for r in g.rollouts]
+    reasons = Counter(reason for reason in found if reason)
+    shares = {f"grade/malformed_{reason}_frac": count / len(found) for reason, count in sorted(reasons.items())}
+    return {"grade/malformed_frac": reasons.total() / len(found)} | shares
 
 
 def _length_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
@@ -164,7 +165,8 @@ def _length_ratios(group: RolloutGroup) -> list[float]:
     reference = len(segment(group.problem.reference or ""))
     if reference < 2:
         return []
-    complete = [r for r in group.rollouts if r.step_ends and not r.truncated and well_formed(r.text)]
+    form = group.problem.answer_form
+    complete = [r for r in group.rollouts if r.step_ends and not r.truncated and well_formed(r.text, False, form)]
     return [len(r.step_ends or ()) / reference for r in complete]
 
 

@@ -8,6 +8,8 @@ from pydantic import Field, field_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
+AnswerForm = Literal["boxed", "hashes", "phrase", "any"]  # how a response gives its final answer
+
 
 class ModelSettings(Settings):
     path: str | None = Field(
@@ -51,6 +53,11 @@ class DataSettings(Settings):
     )
     answer_type: Literal["any", "integer", "choice"] = Field(
         "any", description="what every final answer has to be; a row with another one is broken"
+    )
+    answer_form: AnswerForm = Field(
+        "boxed",
+        description="how a response has to give its final answer: \\boxed{5}, a line `#### 5`, `The answer is 5.`, or "
+        "any of them (the first of these that it has)",
     )
     choice_columns: list[str] = Field(
         default_factory=list,

@@ -13,6 +13,7 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from sgpo_core.config.base import ConfigError, Operational, Positive, Settings
+from sgpo_core.config.data import AnswerForm
 from sgpo_core.config.loading import load_preset, presets
 from sgpo_core.config.run import RunConfig, TrainingConfig
 
@@ -71,6 +72,9 @@ class ResponsesSettings(Settings):
         0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
     )
     seed: int = Field(0, ge=0, description="of sampling, apart from the runs' seeds: many trainings share a data set")
+    answer_form: AnswerForm = Field(
+        "boxed", description="how recorded responses give their final answer; those that are sampled: data.answer_form"
+    )
     columns: ColumnSettings = ColumnSettings()
 
 

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from sgpo_core.data.segmentation import BOXED, THINKING, THOUGHT, NumberedLine, final_part, numbered_lines, segment
+from sgpo_core.config.data import AnswerForm
+from sgpo_core.data.segmentation import THINKING, THOUGHT, NumberedLine, final_part, numbered_lines, segment
+from sgpo_core.grading.final_answers import final_answers
 
-Malformed = Literal["empty", "thinking", "numbering", "no_box", "several_boxes", "early_box"]
+Malformed = Literal["empty", "thinking", "numbering", "no_answer", "several_answers", "early_answer"]
 
 
-def malformed(text: str, truncated: bool = False) -> Malformed | None:
+def malformed(text: str, truncated: bool = False, form: AnswerForm = "boxed") -> Malformed | None:
     """What is wrong with the form of a response, None where nothing is.
 
     empty: no text; thinking: a thinking section that never ends, or a second one; numbering: the numbered steps do not
-    count 1, 2, 3, ...; no_box, several_boxes: not exactly one boxed answer; early_box: it is not in the last step. A
-    truncated response has no answer yet: only its numbering is looked at.
+    count 1, 2, 3, ...; no_answer, several_answers: not exactly one final answer of this form; early_answer: it is not
+    in the last step. A truncated response has no answer yet: only its numbering is looked at.
     """
     steps, final = segment(text), final_part(text)
     if not steps:
@@ -33,15 +35,15 @@ def malformed(text: str, truncated: bool = False) -> Malformed | None:
         return "numbering"
     if truncated:
         return None
-    boxes = [m.start() for m in BOXED.finditer(text, final)]
-    if len(boxes) != 1:
-        return "several_boxes" if boxes else "no_box"
-    return None if boxes[0] >= steps[-1].start else "early_box"
+    answers = final_answers(text[final:], form)
+    if len(answers) != 1:
+        return "several_answers" if answers else "no_answer"
+    return None if final + answers[0].start >= steps[-1].start else "early_answer"
 
 
-def well_formed(text: str, truncated: bool = False) -> bool:
+def well_formed(text: str, truncated: bool = False, form: AnswerForm = "boxed") -> bool:
     """Whether nothing is wrong with the form of a response (see `malformed`)."""
-    return malformed(text, truncated) is None
+    return malformed(text, truncated, form) is None
 
 
 def _counts(lines: Sequence[NumberedLine]) -> bool:

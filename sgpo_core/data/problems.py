@@ -23,9 +23,9 @@ FILES = (".jsonl", ".json", ".parquet")
 
 
 def load_problems(data: DataSettings, copies: Path | None = None) -> Dataset:
-    """A data set with columns id, prompt, answer, reference, domain (string; reference may be null); `info.description`
-    says which rows were left out. In `copies` files can stand in for data sets of the hub. Raises ConfigError when the
-    source is missing, has more than `max_bad_rows` broken rows, or none that is usable."""
+    """A data set with columns id, prompt, answer, reference, domain, answer_form (string; reference may be null);
+    `info.description` says which rows were left out. In `copies` files can stand in for data sets of the hub. Raises
+    ConfigError when the source is missing, has more than `max_bad_rows` broken rows, or none that is usable."""
     if data.source == "chains":
         rows = [_row(p) for p in chains.make_problems(data.count, data.seed, data.columns, data.carry_rate)]
         return Dataset.from_list(rows)
@@ -183,6 +183,7 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
         answer=str(_text(row[data.answer_column])).rpartition("\n#### ")[2].strip(),
         reference=str(reference) if reference else None,
         domain=str(row.get(data.domain_column) or "") if data.domain_column else "",
+        answer_form=data.answer_form,
     )
     if data.choice_columns:
         return _with_choices(problem, [str(row[column]).strip() for column in data.choice_columns], data.seed)

@@ -10,15 +10,18 @@ from sgpo_core.types import Problem
 
 _MARK = re.compile(r"<<[^<>\n]{0,200}>>")  # GSM8K's calculator marks: 48/2 = <<48/2=24>>24
 _LAST_LINE = re.compile(r"\n*#### .*\Z")
+_BOX = "The answer is \\boxed{ANSWER}."
+_LAST_LINES = {"boxed": _BOX, "any": _BOX, "hashes": "#### ANSWER", "phrase": "The answer is ANSWER."}
 
 
 def as_response(problem: Problem) -> str | None:
-    """The problem's worked solution in the form that a policy is asked for: as it is where it boxes its answer, else
-    without GSM8K's marks and with the answer in a box on a line of its own. None where there is no worked solution, or
-    where its form would not pass the format gate."""
+    """The problem's worked solution in the form that a policy is asked for: as it is where it gives its answer in the
+    problem's `answer_form`, else with a last line that does; without GSM8K's marks. None where there is no worked
+    solution, or where its form would not pass the format gate."""
     if not problem.reference:
         return None
+    form = problem.answer_form
     text = _LAST_LINE.sub("", _MARK.sub("", problem.reference)).strip()
-    if extract_answer(text) is None:
-        text += f"\nThe answer is \\boxed{{{problem.answer}}}."
-    return text if well_formed(text) else None
+    if extract_answer(text, form) is None:
+        text += "\n" + _LAST_LINES[form].replace("ANSWER", problem.answer)
+    return text if well_formed(text, form=form) else None

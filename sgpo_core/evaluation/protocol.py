@@ -50,6 +50,7 @@ def protocol(
     name: str, benchmark: BenchmarkSettings, config: EvaluationConfig, problems: Iterable[Problem]
 ) -> Protocol:
     """The protocol of one benchmark with the grader of today."""
+    form = benchmark.data.answer_form
     return Protocol(
         benchmark=name,
         problems=fingerprint([(p.id, p.prompt, p.answer) for p in problems]),
@@ -61,7 +62,7 @@ def protocol(
         k=benchmark.k,
         seed=benchmark.seed,
         dtype=config.dtype,
-        grader=GRADER,
+        grader=GRADER if form == "boxed" else f"{GRADER}, answers in {form}",
     )
 
 

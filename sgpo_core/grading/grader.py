@@ -23,40 +23,31 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
 
+from sgpo_core.config.data import AnswerForm
 from sgpo_core.grading.answer_forms import canonical, decided, is_no_number, says_more, sides, skeleton
+from sgpo_core.grading.final_answers import MAX_ANSWER_CHARACTERS, final_answers
 from sgpo_core.grading.numerals import Numeral, numeral, same_number
 from sgpo_core.types import Grade, Outcome, RolloutGroup
 
 # Two results that were graded by different versions are not compared: raise it with every change of what comes out.
 GRADER = f"boxed/4, math-verify {metadata.version('math-verify')}"
 TAIL_CHARACTERS = 16_384  # of a response, in which its answer is looked for
-MAX_ANSWER_CHARACTERS = 1_024
 START_DEADLINE_S = 60.0  # for a child to import its libraries, 1-2 s on an idle machine
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)  # an escaped brace is a character, not a bracket
 _NAME = re.compile(r"^[a-zA-Z]\s*=\s*")  # of the unknown: x=5 asks for a number
 # 007, +7, 1,234 and its other forms 1{,}234  1,\!234  1\,234  1 234
 _INTEGER = re.compile(r"[+-]?(?:[1-9]\d{0,2}(?:(?:,|\{,\}|,\\!|\\,| )\d{3})+|\d+)", re.ASCII)
 
 
-def extract_answer(text: str) -> str | None:
-    """The content, stripped, of the balanced `\\boxed{...}` that opens last, within the last 16,384 characters.
+def extract_answer(text: str, form: AnswerForm = "boxed") -> str | None:
+    """The final answer that begins last (see `final_answers`) within the last 16,384 characters.
 
     None where there is none, or where it is blank, longer than 1,024 characters or not encodable as UTF-8 (lone
     surrogates), so that an answer can be stored anywhere. Takes time linear in those characters.
     """
-    tail = text[-TAIL_CHARACTERS:]
-    opened: list[tuple[int, bool]] = []
-    best = (-1, -1)
-    for token in _BRACES.finditer(tail):
-        if token[0] == "}":
-            if opened:
-                start, boxed = opened.pop()
-                best = max(best, (start, token.start())) if boxed else best
-        elif token[0].endswith("{") and token[0] != r"\{":
-            opened.append((token.end(), token[0] != "{"))
-    answer = tail[slice(*best)].strip() if best[0] >= 0 else ""
+    said = [found.text for found in final_answers(text[-TAIL_CHARACTERS:], form) if found.text is not None]
+    answer = said[-1] if said else ""
     try:
         answer.encode()
     except UnicodeEncodeError:
@@ -176,14 +167,15 @@ class AnswerGrader:
         self._lock = threading.Lock()
         self._closed = False
 
-    def grade(self, items: Sequence[tuple[str, str]]) -> list[Grade]:
-        """Grades (gold answer, response text) pairs, in their order. RuntimeError after `close()`."""
+    def grade(self, items: Sequence[tuple[str, str]], form: AnswerForm = "boxed") -> list[Grade]:
+        """Grades (gold answer, response text) pairs, in their order; `form` is that of the responses' final answers.
+        RuntimeError after `close()`."""
         if self._closed:
             raise RuntimeError("this AnswerGrader is closed: make another")
         compared: dict[tuple[str, str], Future[Outcome]] = {}  # samples of one problem often share their answer
         graded: list[tuple[Outcome | Future[Outcome], str | None]] = []
         for gold, response in items:
-            answer = extract_answer(response)
+            answer = extract_answer(response, form)
             if answer is None:
                 graded.append((Outcome.UNPARSABLE, None))
                 continue
@@ -197,7 +189,8 @@ class AnswerGrader:
     def grade_group(self, group: RolloutGroup) -> RolloutGroup:
         """The group with a grade for each response; one that is there already stays."""
         new = [rollout for rollout in group.rollouts if rollout.grade is None]
-        grades = iter(self.grade([(group.problem.answer, rollout.text) for rollout in new]))
+        pairs = [(group.problem.answer, rollout.text) for rollout in new]
+        grades = iter(self.grade(pairs, group.problem.answer_form))
         return group.with_rollouts([replace(r, grade=next(grades)) if r.grade is None else r for r in group.rollouts])
 
     def _compare(self, gold: str, answer: str) -> Outcome:

@@ -35,8 +35,8 @@ _PART_BYTES = 8 * 2**20  # of the source, compressed or not; some 20,000 respons
 _MOST_PARTS = 128  # each is an open file
 _PLACED = pa.schema([*RESPONSE, ("file", pa.int32()), ("place", pa.int64())])
 _SHARD = (
-    *("problem_id", "domain", "group", "sample", "prompt", "answer", "reference", "prompt_ids", "token_ids"),
-    *("rollout_logprobs", "response", "truncated", "grade", "first_error_step", "verdict_status"),
+    *("problem_id", "domain", "group", "sample", "prompt", "answer", "reference", "answer_form", "prompt_ids"),
+    *("token_ids", "rollout_logprobs", "response", "truncated", "grade", "first_error_step", "verdict_status"),
 )
 
 
@@ -72,7 +72,7 @@ def import_responses(settings: ResponsesSettings, codec: Codec, folder: Path, wo
     bad.refuse_too_many()
     groups = responses = too_long = shards = 0
     for part in tqdm(sorted(work.glob("*.arrow")), desc="grouping", unit="part", disable=None):
-        table, overlong = _grouped(_read(part), files, codec, bad, groups)
+        table, overlong = _grouped(_read(part), files, codec, bad, groups, settings.answer_form)
         too_long += overlong
         for shard in _cut(table):
             write_shard(folder, shards, shard)
@@ -158,7 +158,9 @@ def _read(part: Path) -> pa.Table:
     return table.take(order)
 
 
-def _grouped(table: pa.Table, files: Files, codec: Codec, bad: BadRows, first_group: int) -> tuple[pa.Table, int]:
+def _grouped(
+    table: pa.Table, files: Files, codec: Codec, bad: BadRows, first_group: int, answer_form: str
+) -> tuple[pa.Table, int]:
     """A part's rows as a shard has them, its groups counted from `first_group`; and how many were too long."""
     starts = _starts(table)
     of_group = np.repeat(np.arange(len(starts)), np.diff([*starts, table.num_rows]))
@@ -181,6 +183,7 @@ def _grouped(table: pa.Table, files: Files, codec: Codec, bad: BadRows, first_gr
         # Of a problem, and so of its first response.
         "reference": rows.column("reference").take(first[group]),
         "domain": pc.fill_null(rows.column("domain").take(first[group]), ""),
+        "answer_form": [answer_form] * len(kept),
         "group": (first_group + group).astype(np.int32),
         "sample": (np.arange(len(kept)) - first[group]).astype(np.int32),
         "prompt_ids": [prompts[of_group[i]] for i in kept],

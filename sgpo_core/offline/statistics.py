@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from sgpo_core.config.data import AnswerForm
 from sgpo_core.data.format_gate import malformed
 from sgpo_core.types import Outcome, Rollout, RolloutGroup
 
@@ -49,16 +50,16 @@ class Statistics:
             self.mixed += group.mixed
             self.signal += group.has_signal
             for rollout in group.rollouts:
-                self._add(rollout)
+                self._add(rollout, group.problem.answer_form)
 
-    def _add(self, rollout: Rollout) -> None:
+    def _add(self, rollout: Rollout, form: AnswerForm) -> None:
         grade, credit = rollout.grade, rollout.credit
         self.responses += 1
         self.correct += rollout.correct
         self.ungraded += grade is None or grade.outcome in (Outcome.ERROR, Outcome.TIMEOUT)
         self.unanswered += grade is not None and grade.outcome is Outcome.UNPARSABLE
         self.truncated += rollout.truncated
-        if reason := malformed(rollout.text, rollout.truncated):
+        if reason := malformed(rollout.text, rollout.truncated, form):
             self.malformed[reason] += 1
         self.judged += rollout.judgment is not None
         self.abstained += rollout.judgment is not None and (credit is None or credit.excluded)
@@ -155,8 +156,8 @@ def _on_answers(s: Statistics) -> str:
     if s.unanswered <= _MANY * s.responses:
         return ""
     return (
-        f"{s.unanswered:,} of {s.responses:,} responses have no answer that can be read, and count as wrong: an answer "
-        "is what stands in the last \\boxed{...} of a response"
+        f"{s.unanswered:,} of {s.responses:,} responses have no answer that can be read, and count as wrong: "
+        "data.answer_form says in which form they give it"
     )
 
 

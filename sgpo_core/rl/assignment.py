@@ -72,7 +72,7 @@ class CreditAssignment:
         grade, judgment, truncated = rollout.grade, rollout.judgment, rollout.truncated
         assert grade is not None, "credit comes after grading"
         parsable = truncated or grade.outcome is not Outcome.UNPARSABLE
-        formed = well_formed(rollout.text, truncated)
+        formed = well_formed(rollout.text, truncated, problem.answer_form)
         verdict, steps = _known(judgment, rollout) if judgment else None, len(rollout.step_ends or ())
         prefix = correct_prefix(verdict, steps) if verdict else 0
         reference = segment(problem.reference or "")

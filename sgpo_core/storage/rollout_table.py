@@ -13,7 +13,7 @@ from functools import reduce
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pyarrow as pa
@@ -51,6 +51,7 @@ GENERATED = {
     "prompt": "group.problem.prompt",
     "answer": "group.problem.answer",
     "reference": "group.problem.reference",
+    "answer_form": "group.problem.answer_form",
     "prompt_ids": "group.prompt_ids",
     "token_ids": "rollout.token_ids",
     "rollout_logprobs": "rollout.rollout_logprobs",
@@ -118,7 +119,8 @@ def _annotation(place: str) -> Any:
 
 def _arrow_type(place: str) -> pa.DataType:
     found = _annotation(place)
-    return pa.string() if isinstance(found, type) and issubclass(found, StrEnum) else _ARROW[found]
+    of_words = get_origin(found) is Literal or (isinstance(found, type) and issubclass(found, StrEnum))
+    return pa.string() if of_words else _ARROW[found]
 
 
 SCHEMA = pa.schema([(name, _arrow_type(place)) for name, place in PLACES.items()])
@@ -206,7 +208,14 @@ class _Cells(NamedTuple):
 
 def _group(rows: Sequence[_Cells]) -> RolloutGroup:
     get = rows[0].get
-    problem = Problem(get("problem_id", ""), get("prompt", ""), get("answer", ""), get("reference"), get("domain", ""))
+    problem = Problem(
+        id=get("problem_id", ""),
+        prompt=get("prompt", ""),
+        answer=get("answer", ""),
+        reference=get("reference"),
+        domain=get("domain", ""),
+        answer_form=get("answer_form", "boxed"),
+    )
     prompt_ids = get("prompt_ids", np.zeros(0, np.int32))
     return RolloutGroup(get("group", 0), problem, prompt_ids, tuple(_rollout(cells) for cells in rows))
 

@@ -221,7 +221,7 @@ def grade_responses(job: Job) -> Result:
     with bar, AnswerGrader(workers=os.cpu_count() or 1) as grader:
         for part in job.parts():
             table = pq.read_table(part, columns=columns).to_pylist()
-            grades = grader.grade([(row["answer"], row["response"]) for row in table])
+            grades = grader.grade([(row["answer"], row["response"]) for row in table], job.settings.data.answer_form)
             for row, grade in zip(table, grades, strict=True):
                 response = GradedResponse(grade, row["truncated"], row["tokens"])
                 groups.setdefault(row["number"], []).append(response)

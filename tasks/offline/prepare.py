@@ -250,7 +250,7 @@ def recompute_missing_logprobs(config: OfflineConfig, policy: str, imported: Pat
 
 def problems_of(responses: Responses) -> Dataset:
     """The problems of a data set, one row each, as `problems.load_problems` gives them."""
-    names = ("problem_id", "prompt", "answer", "reference", "domain")
+    names = ("problem_id", "prompt", "answer", "reference", "domain", "answer_form")
     parts = [table.filter(pc.equal(table.column("sample"), 0)).select(names) for table in responses]
     return Dataset(pa.concat_tables(parts).rename_columns(["id", *names[1:]]))
 

@@ -105,8 +105,9 @@ class SolutionLessons:
     def measure(self, responses: Sequence[Generated]) -> Metrics:
         with AnswerGrader() as grader:
             pairs = [(p.answer, r.text) for p, r in zip(self.held_out, responses, strict=True)]
-            right = [grade.correct for grade in grader.grade(pairs)]
-        formed = [not r.completion.truncated and well_formed(r.text) for r in responses]
+            right = [grade.correct for grade in grader.grade(pairs, self.config.data.answer_form)]
+        form = self.config.data.answer_form
+        formed = [not r.completion.truncated and well_formed(r.text, False, form) for r in responses]
         return {"warm_start/form": float(np.mean(formed)), "warm_start/accuracy": float(np.mean(right))}
 
     def _order(self, epoch: int) -> list[int]:

@@ -108,7 +108,7 @@ def test_length_beside_the_reference() -> None:
     assert rollout_metrics([group(0, many, two), group(1, [written(9)], one)])["rollout/length_ratio"] == 1.5
     assert "rollout/length_ratio" not in rollout_metrics([group(1, [written(9)], one)])
     metrics = rollout_metrics([group(0, many, two)])
-    assert (metrics["grade/malformed_frac"], metrics["grade/malformed_no_box_frac"]) == (0.25, 0.25)
+    assert (metrics["grade/malformed_frac"], metrics["grade/malformed_no_answer_frac"]) == (0.25, 0.25)
 
 
 def test_the_share_of_steps_that_could_be_checked() -> None:

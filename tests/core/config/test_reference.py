@@ -20,6 +20,7 @@ OTHER = {
     "model.dtype": "bfloat16",
     "model.warm_start": "tiny_mild",
     "data.answer_type": "integer",
+    "data.answer_form": "hashes",
     "data.choice_columns": ["wrong"],
     "judge.prompt": "marker-v1",
     "judge.thinks": True,

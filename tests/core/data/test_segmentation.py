@@ -233,9 +233,9 @@ def test_well_formed(text: str, expected: bool) -> None:
         ("\n", "empty"),
         ("<think>a", "thinking"),
         ("1. a\n3. b", "numbering"),
-        ("a", "no_box"),
-        (BOXED + BOXED, "several_boxes"),
-        ("1. \\boxed{4}\n2. b", "early_box"),
+        ("a", "no_answer"),
+        (BOXED + BOXED, "several_answers"),
+        ("1. \\boxed{4}\n2. b", "early_answer"),
     ],
 )
 def test_what_is_malformed(text: str, reason: str) -> None:

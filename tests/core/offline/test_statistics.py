@@ -59,7 +59,7 @@ def test_counts() -> None:
     s = counted()
     assert (s.responses, s.groups, s.all_negative, s.mixed, s.all_positive, s.signal) == (6, 3, 1, 1, 1, 2)
     assert (s.correct, s.ungraded, s.truncated, s.judged, s.abstained) == (2, 1, 1, 3, 1)
-    assert (s.unanswered, s.malformed) == (1, {"no_box": 1})
+    assert (s.unanswered, s.malformed) == (1, {"no_answer": 1})
     assert s.sizes == {2: 1, 3: 1, 1: 1}
     assert s.lengths == {1: 1, 2: 3, 3: 1, 4: 1}
     assert s.steps == {1: 4, 2: 2}
@@ -103,6 +103,6 @@ def test_warning_of_answers_that_nobody_reads() -> None:
     s = Statistics()
     s.add([group(0, [plain, plain, response(Outcome.CORRECT, 3, 1, -1.0)])])
     answers, form = warnings(s, "sgpo")
-    assert "2 of 3 responses have no answer that can be read" in answers and "\\boxed{...}" in answers
-    assert "2 of 3 responses are malformed (no_box 2)" in form and "format_gate=false" in form
-    assert dict(as_rows(s))["malformed"] == "2 (66.7%) no_box 2"
+    assert "2 of 3 responses have no answer that can be read" in answers and "data.answer_form" in answers
+    assert "2 of 3 responses are malformed (no_answer 2)" in form and "format_gate=false" in form
+    assert dict(as_rows(s))["malformed"] == "2 (66.7%) no_answer 2"

@@ -32,8 +32,8 @@ TEXT, FLAG, WHOLE, REAL = pa.string(), pa.bool_(), pa.int64(), pa.float64()
 WHOLES, REALS = pa.list_(pa.int32()), pa.list_(pa.float32())
 GENERATED = {
     **{"problem_id": TEXT, "domain": TEXT, "group": WHOLE, "sample": WHOLE, "prompt": TEXT, "answer": TEXT},
-    **{"reference": TEXT, "prompt_ids": WHOLES, "token_ids": WHOLES, "rollout_logprobs": REALS, "response": TEXT},
-    **{"truncated": FLAG, "policy_version": WHOLE, "seed": WHOLE},
+    **{"reference": TEXT, "answer_form": TEXT, "prompt_ids": WHOLES, "token_ids": WHOLES, "rollout_logprobs": REALS},
+    **{"response": TEXT, "truncated": FLAG, "policy_version": WHOLE, "seed": WHOLE},
 }
 GRADED = {"grade": TEXT, "extracted_answer": TEXT, "outcome_reward": REAL}
 JUDGED = {
