@@ -15,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from prefect import flow
 
 from flows import cli
@@ -23,7 +24,7 @@ from flows.starting import initial_policy, named_by, start_or_resume
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
-from tasks.data import ProblemSets, load_benchmarks
+from tasks.data import ProblemSets, load_benchmarks, refuse_overlap
 from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
 from tasks.offline.prepare import (
@@ -31,6 +32,7 @@ from tasks.offline.prepare import (
     grade_responses,
     import_source,
     judge_responses,
+    problems_of,
     recompute_missing_logprobs,
     sample_responses,
 )
@@ -60,7 +62,7 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
         benchmarks = load_benchmarks(config.eval.sets)
         with keep_engines():
             policy = initial_policy(config)
-            data = TrainingSet(config, prepare(config, policy))
+            data = TrainingSet(config, prepare(config, policy, benchmarks))
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)
             nobody = JudgeSettings()  # the responses bring their verdicts along
@@ -70,11 +72,13 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
                 return finish(run)
 
 
-def prepare(config: OfflineConfig, policy: str) -> list[Path]:
-    """The stages of the data set, made where they are missing."""
+def prepare(config: OfflineConfig, policy: str, benchmarks: dict[str, Dataset]) -> list[Path]:
+    """The stages of the data set, made where they are missing. Raises ConfigError where it has problems of the
+    benchmarks."""
     with data_set_lock(config):
         sampled = sample_responses(config, policy) if config.responses.source == SAMPLED else None
         imported = import_source(config, policy, sampled)
+        refuse_overlap(ProblemSets(problems_of(imported), benchmarks), f"responses.source={config.responses.source}")
         graded = grade_responses(imported)
         scope = config.algorithm.credit.scope
         judged = None if scope == "none" else judge_responses(ready(config.judge), scope, imported, graded)

@@ -31,7 +31,25 @@ def load_problem_sets(config: RunConfig) -> ProblemSets:
     """All problem sets of a run, before anything expensive starts. Raises ConfigError for one that can't be used."""
     sets = ProblemSets(open_problems(config.data), load_benchmarks(config.eval.sets))
     problems_of_iteration(sets.train, config.sampling.problems, config.seed, 1)  # are there enough?
+    refuse_overlap(sets, f"data.source={config.data.source}")
     return sets
+
+
+def refuse_overlap(sets: ProblemSets, source: str) -> None:
+    """Raises ConfigError where a benchmark has problems that are trained on, which come from `source`: its score would
+    say what the policy remembers. Case and blanks make no other problem."""
+    trained = {_words(prompt) for prompt in sets.train["prompt"]}
+    for name, problems in sets.benchmarks.items():
+        shared = [prompt for prompt in problems["prompt"] if _words(prompt) in trained]
+        if shared:
+            raise ConfigError(
+                f"{len(shared)} of the {len(problems)} problems of benchmark {name} are trained on ({source}), such as "
+                f"{shared[0][:80]!r}: evaluate on others (eval=..., eval.sets), or leave them out of what is trained on"
+            )
+
+
+def _words(prompt: str) -> str:
+    return " ".join(prompt.casefold().split())
 
 
 def load_benchmarks(sets: Mapping[str, BenchmarkSettings]) -> dict[str, Dataset]:

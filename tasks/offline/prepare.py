@@ -248,10 +248,10 @@ def recompute_missing_logprobs(config: OfflineConfig, policy: str, imported: Pat
     return stage
 
 
-def problems_of(responses: Responses) -> Dataset:
-    """The problems of a data set, one row each, as `problems.load_problems` gives them."""
+def problems_of(imported: Path) -> Dataset:
+    """The problems of an imported data set, one row each, as `problems.load_problems` gives them."""
     names = ("problem_id", "prompt", "answer", "reference", "domain", "answer_form")
-    parts = [table.filter(pc.equal(table.column("sample"), 0)).select(names) for table in responses]
+    parts = [table.filter(pc.equal(table.column("sample"), 0)).select(names) for table in Responses(imported)]
     return Dataset(pa.concat_tables(parts).rename_columns(["id", *names[1:]]))
 
 

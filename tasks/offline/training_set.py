@@ -51,7 +51,7 @@ class TrainingSet:
     def __init__(self, config: OfflineConfig, stages: Sequence[Path]) -> None:
         self.config, self.stages = config, list(stages)
         self.groups = Groups(Responses(*stages))
-        self.problems: Dataset = problems_of(self.groups.responses)
+        self.problems: Dataset = problems_of(self.stages[0])
         self.chosen = chosen_groups(self.groups, config.groups)
         self.batches = OfflineBatches(self.groups, self.chosen, config.sampling.problems, config.seed)
 
