@@ -15,7 +15,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from prefect import flow
 
 from flows import cli
@@ -24,7 +23,7 @@ from flows.starting import initial_policy, named_by, start_or_resume
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
-from tasks.data import ProblemSets, load_benchmarks, refuse_overlap
+from tasks.data import Benchmarks, ProblemSets, load_benchmarks, refuse_overlap
 from tasks.engines.cluster import keep_engines
 from tasks.evaluation import evaluate
 from tasks.offline.prepare import (
@@ -72,7 +71,7 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
                 return finish(run)
 
 
-def prepare(config: OfflineConfig, policy: str, benchmarks: dict[str, Dataset]) -> list[Path]:
+def prepare(config: OfflineConfig, policy: str, benchmarks: Benchmarks) -> list[Path]:
     """The stages of the data set, made where they are missing. Raises ConfigError where it has problems of the
     benchmarks."""
     with data_set_lock(config):

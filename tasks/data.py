@@ -18,13 +18,15 @@ from sgpo_core.data.problems import as_problem, load_problems, problems_of_itera
 from sgpo_core.types import Problem
 from tasks.paths import home
 
+Benchmarks = dict[str, Dataset]  # problems by name
+
 
 @dataclass(frozen=True)
 class ProblemSets:
     """What a run trains on, and what it is evaluated on, by name."""
 
     train: Dataset
-    benchmarks: dict[str, Dataset]
+    benchmarks: Benchmarks
 
 
 def load_problem_sets(config: RunConfig) -> ProblemSets:
@@ -52,7 +54,7 @@ def _words(prompt: str) -> str:
     return " ".join(prompt.casefold().split())
 
 
-def load_benchmarks(sets: Mapping[str, BenchmarkSettings]) -> dict[str, Dataset]:
+def load_benchmarks(sets: Mapping[str, BenchmarkSettings]) -> Benchmarks:
     """The problems of every benchmark, by name. Raises ConfigError for one that can't be used."""
     return {name: open_problems(benchmark.data) for name, benchmark in sets.items()}
 

@@ -41,10 +41,13 @@ class ModelSettings(Settings):
 
 class DataSettings(Settings):
     source: str = Field(
-        "chains", description="chains (generated), a .jsonl or .parquet file, or a Hugging Face data set id"
+        "chains",
+        description="chains or reasoning_gym (generated), a .jsonl or .parquet file, or a Hugging Face data set id",
     )
-    subset: str | None = Field(None, description="configuration of a Hugging Face data set that has several")
-    split: str = Field("train", description="split of a Hugging Face data set")
+    subset: str | None = Field(
+        None, description="configuration of a Hugging Face data set that has several; a task of reasoning_gym"
+    )
+    split: str = Field("train", description="split of a Hugging Face data set, or of reasoning_gym (train, test)")
     revision: str | None = Field(None, description="revision of a Hugging Face data set")
     problem_column: str = Field("problem", description="column that holds the problem")
     answer_column: str = Field(
@@ -68,8 +71,8 @@ class DataSettings(Settings):
     max_bad_rows: Operational[int] = Field(
         0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
     )
-    count: Positive = Field(2048, description="chains: number of problems; elsewhere: at most so many")
-    seed: int = Field(0, description="chains: seed of the generator")
+    count: Positive = Field(2048, description="chains, reasoning_gym: number of problems; elsewhere: at most so many")
+    seed: int = Field(0, description="chains, reasoning_gym: seed of the generator")
     columns: int = Field(6, ge=1, le=12, description="chains: digits of each number")
     carry_rate: Fraction = Field(0.9, description="chains: share of columns whose digits sum to 10 or more")
 

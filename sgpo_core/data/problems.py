@@ -15,6 +15,7 @@ from datasets import Dataset
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import DataSettings
+from sgpo_core.data.gym_problems import SOURCE, gym_problems
 from sgpo_core.grading.grader import is_integer
 from sgpo_core.types import Problem
 
@@ -29,6 +30,8 @@ def load_problems(data: DataSettings, copies: Path | None = None) -> Dataset:
     if data.source == "chains":
         rows = [_row(p) for p in chains.make_problems(data.count, data.seed, data.columns, data.carry_rate)]
         return Dataset.from_list(rows)
+    if data.source == SOURCE:
+        return Dataset.from_list([_row(problem) for problem in gym_problems(data)])
     if data.source.endswith(FILES):
         path = Path(data.source).expanduser()
         if not path.is_file():
