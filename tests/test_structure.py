@@ -77,6 +77,12 @@ def test_mlflow_is_imported_in_one_place(trees: Trees) -> None:
     assert [name for name, tree in trees.items() if "mlflow" in tops(tree)] == ["tasks/tracking/tracker.py"]
 
 
+def test_the_hub_is_asked_where_its_errors_are_put_in_words(trees: Trees) -> None:
+    loads = {"datasets.load_dataset", "datasets.load_dataset_builder"}
+    asking = [name for name, tree in trees.items() if "huggingface_hub" in tops(tree) or loads & set(imported(tree))]
+    assert asking == ["sgpo_core/data/hub.py", "tasks/models/folders.py"]
+
+
 def room(module: str) -> str:
     """The package or file that a module belongs to, as docs/layout.md names them: sgpo_core.rl, tasks.run."""
     return ".".join(module.split(".")[:2])

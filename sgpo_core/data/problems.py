@@ -15,6 +15,7 @@ from datasets import Dataset
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import DataSettings
+from sgpo_core.data import hub
 from sgpo_core.data.gym_problems import SOURCE, gym_problems
 from sgpo_core.grading.grader import is_integer
 from sgpo_core.types import Problem
@@ -103,16 +104,14 @@ def parquet_rows(path: Path, setting: str = "data.source") -> Iterator[tuple[str
 
 
 def _hub_rows(data: DataSettings, stem: Path | None) -> Iterator[tuple[str, Any]]:
-    from datasets import load_dataset
-
     try:
-        dataset = load_dataset(data.source, data.subset, split=data.split, revision=data.revision)
+        dataset = hub.load_split(data.source, data.subset, data.split, data.revision)
     except Exception as error:
         columns = ", ".join([data.problem_column, data.answer_column, *data.choice_columns])
         file = f"put its split {data.split} (columns {columns}) at {stem}.jsonl or .parquet, or " if stem else ""
         raise ConfigError(
-            f"data.source={data.source}: can't be loaded from the Hugging Face hub "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). "
+            f"data.source={data.source}: can't be loaded from the Hugging Face hub: "
+            f"{hub.sentence(error, 'dataset', data.source, data.revision)}. "
             f"Without internet, {file}name a local .jsonl or .parquet file in data.source"
         ) from None
     for number, row in enumerate(dataset, 1):

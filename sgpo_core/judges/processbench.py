@@ -22,12 +22,14 @@ from typing import Any
 from sgpo_core.chains import problems as chains
 from sgpo_core.chains.corruptions import Error, corrupted, positions
 from sgpo_core.config.base import ConfigError
+from sgpo_core.data import hub
 from sgpo_core.data.problems import jsonl_rows, named, parquet_rows
 from sgpo_core.judges.base import Item
 from sgpo_core.storage.atomic import write_text
 from sgpo_core.types import Problem, Step
 
 HUB, HUB_SUBSETS = "Qwen/ProcessBench", ("gsm8k", "math", "olympiadbench", "omnimath")
+HUB_REVISION = "3bdcd5371ed567559a78f559c01c13a6deee7604"
 GENERATED = 300  # solutions, by default: a share near 0.9 is known to +- 0.035 (two standard errors)
 _COLUMNS = 6
 _OTHER_PROBLEMS = 20_000_000  # added to the seed: other problems than a policy or a judge is trained on
@@ -93,17 +95,16 @@ _READERS = {".jsonl": lambda path, setting: jsonl_rows(path), ".json": _json_row
 
 
 def _hub_rows(source: str, setting: str) -> Iterator[tuple[str, Any]]:
-    from datasets import load_dataset
-
     chosen = source.removeprefix(HUB).removeprefix("/")
     if chosen and chosen not in HUB_SUBSETS:
         raise ConfigError(f"{setting}={source}: the subsets of {HUB} are {', '.join(HUB_SUBSETS)}")
     for subset in [chosen] if chosen else HUB_SUBSETS:
         try:
-            dataset = load_dataset(HUB, split=subset)
+            dataset = hub.load_split(HUB, None, subset, HUB_REVISION)
         except Exception as error:
             raise ConfigError(
-                f"{setting}={source}: can't be loaded from the Hugging Face hub ({type(error).__name__}: {error}). "
+                f"{setting}={source}: can't be loaded from the Hugging Face hub: "
+                f"{hub.sentence(error, 'dataset', HUB, HUB_REVISION)}. "
                 f"Without internet, copy the set's files ({', '.join(f'{name}.json' for name in HUB_SUBSETS)}) into a "
                 f"folder and name it: {setting}=FOLDER; {setting}=chains needs no file"
             ) from None

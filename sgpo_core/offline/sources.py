@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ColumnSettings, ResponsesSettings
+from sgpo_core.data import hub
 from sgpo_core.offline.cells import LOOKED_AT, RESPONSE, as_table, holds_numbers, in_words
 
 ROWS = 4096  # of a batch
@@ -116,19 +117,20 @@ def _parquet(path: Path, columns: ColumnSettings) -> Iterator[Batch]:
 
 
 def _data_set(settings: ResponsesSettings, saved: Path | None) -> Iterator[Batch]:
-    from datasets import DatasetDict, load_dataset, load_from_disk
+    from datasets import DatasetDict, load_from_disk
 
     try:
         if saved is None:
-            loaded = load_dataset(settings.source, split=settings.split, revision=settings.revision, streaming=True)
+            loaded = hub.load_split(settings.source, None, settings.split, settings.revision, streaming=True)
         else:
             loaded = load_from_disk(str(saved))
             loaded = loaded[settings.split] if isinstance(loaded, DatasetDict) else loaded
         parts = loaded.with_format("arrow").iter(ROWS)
     except Exception as error:
         raise ConfigError(
-            f"responses.source={settings.source}: can't be loaded as a Hugging Face data set ({type(error).__name__}: "
-            f"{error}). Without internet, name a local file or folder instead"
+            f"responses.source={settings.source}: can't be loaded as a Hugging Face data set: "
+            f"{hub.sentence(error, 'dataset', settings.source, settings.revision)}. Without internet, name a local "
+            "file or folder instead"
         ) from None
     at, names = 0, None
     for part in parts:

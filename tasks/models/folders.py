@@ -3,9 +3,11 @@ gets a folder on this machine."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.data import hub
 from tasks.paths import home
 
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt")  # no pickles
@@ -23,18 +25,47 @@ def model_folder(setting: str, model: str) -> Path:
         return found
     if not is_hub_id(model):
         raise ConfigError("; ".join(missing_model(setting, model)))
-    from huggingface_hub import snapshot_download
-
     name, _, revision = model.partition("@")
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(_PATTERNS)))
+        folder = _downloaded(name, revision or None)
+        if lacking := _lacking(folder):
+            raise FileNotFoundError(f"there is no {lacking} in it")
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ConfigError(
-            f"{setting}={model}: can't be loaded from the Hugging Face hub ({type(error).__name__}: {reason}). "
-            f"Without internet, put the model's folder (config.json, *.safetensors, tokenizer files) at "
-            f"{_copy(model)}"
+            f"{setting}={model}: can't be loaded from the Hugging Face hub: "
+            f"{hub.sentence(error, 'model', name, revision)}. Without internet, put the model's folder (config.json, "
+            f"*.safetensors, tokenizer files) at {_copy(model)}"
         ) from None
+    return folder
+
+
+def _downloaded(name: str, revision: str | None) -> Path:
+    """A commit's files, from the cache where the hub does not give them. Raises the errors of huggingface_hub."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    patterns = list(_PATTERNS)
+    try:
+        return Path(snapshot_download(name, revision=hub.ask("model", name, revision), allow_patterns=patterns))
+    except Exception as error:
+        try:
+            kept = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=True)
+        except LocalEntryNotFoundError:
+            raise error from None
+        if _lacking(Path(kept)):
+            raise error from None
+        hub.from_the_cache(error, "model", name, revision)
+        return Path(kept)
+
+
+def _lacking(folder: Path) -> str:
+    """The first file that a model needs and has not, or nothing. (What others have downloaded may be a part of it.)"""
+    if not (folder / "config.json").is_file():
+        return "config.json"
+    if (index := folder / "model.safetensors.index.json").is_file():
+        parts = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        return next((part for part in parts if not (folder / part).is_file()), "")
+    return "" if any(folder.glob("*.safetensors")) else "*.safetensors"
 
 
 def local_folder(model: str) -> Path | None:
@@ -56,7 +87,7 @@ def missing_model(setting: str, model: str) -> list[str]:
 
 
 def is_hub_id(model: str) -> bool:
-    return model.count("/") == 1 and not model.startswith((".", "/", "~"))
+    return model.partition("@")[0].count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def _copy(model: str) -> Path:

@@ -16,6 +16,7 @@ import pytest
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
+from sgpo_core.data import hub
 from sgpo_core.judges import processbench
 from sgpo_core.judges.processbench import Example, generated, load
 from sgpo_core.judges.rule import rule
@@ -148,11 +149,11 @@ def test_a_source_that_is_not_there(tmp_path: Path) -> None:
 def test_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def hub(name: str, split: str) -> list[dict[str, Any]]:
+    def load_split(name: str, subset: None, split: str, revision: str) -> list[dict[str, Any]]:
         asked.append((name, split))
         return [{**ROW, "id": f"{split}-0"}]
 
-    monkeypatch.setattr(datasets, "load_dataset", hub)
+    monkeypatch.setattr(hub, "load_split", load_split)
     assert [e.subset for e in load("Qwen/ProcessBench")] == ["gsm8k", "math", "olympiadbench", "omnimath"]
     assert [e.subset for e in load("Qwen/ProcessBench/math")] == ["math"]
     assert asked == [("Qwen/ProcessBench", s) for s in ("gsm8k", "math", "olympiadbench", "omnimath", "math")]
