@@ -12,7 +12,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
-from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, policy_samples, split_over_ranks
+from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.data import load_tokenizer
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
@@ -99,6 +100,31 @@ def _credited(response: Rollout, advantage: float) -> Rollout:
     return replace(response, credit=Credit(0.0, advantage=advantage, token_credit=share))
 
 
+@dataclass(frozen=True)
+class Padded:
+    """Samples as most trainers have them, each with its prompt, padded on the right: `input_ids` [samples, longest];
+    `position` of the token that predicts each; the rest as ours."""
+
+    input_ids: torch.Tensor
+    position: torch.Tensor
+    flat: MicroBatch
+
+
+def padded_cuts(lengths: Sequence[int], token_budget: int) -> list[int]:
+    """Where micro-batches begin: (samples in it) x (its longest) <= token_budget; `lengths` descend."""
+    cuts = [0]
+    for i in range(len(lengths)):
+        if (i - cuts[-1] + 1) * lengths[cuts[-1]] > token_budget:
+            cuts.append(i)
+    return [*cuts, len(lengths)]
+
+
+def padded(samples: Sequence[TrainingSample]) -> Padded:
+    texts = [torch.from_numpy(sample.input_ids.astype(np.int64)) for sample in samples]
+    position = [torch.arange(s.prompt_length - 1, len(s.input_ids) - 1) for s in samples]
+    return Padded(torch.nn.utils.rnn.pad_sequence(texts, batch_first=True), torch.cat(position), collate(samples))
+
+
 class PlainLoop:
     """The peer, in a process of its own."""
 
@@ -108,8 +134,9 @@ class PlainLoop:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
         self.model = model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN.lr, betas=TRAIN.betas, weight_decay=0.0)
-        [micro_batches] = split_over_ranks(samples, TRAIN.micro_batch_tokens, world_size=1)
-        self.batches = [collate(batch) for batch in micro_batches]
+        by_length = sorted(samples, key=lambda sample: -len(sample.input_ids))
+        cuts = padded_cuts([len(sample.input_ids) for sample in by_length], TRAIN.micro_batch_tokens)
+        self.batches = [padded(by_length[a:b]) for a, b in pairwise(cuts)]
 
     def step(self) -> float:
         """Seconds of one optimizer step."""
@@ -121,8 +148,9 @@ class PlainLoop:
         self.optimizer.step()
         return time.perf_counter() - began
 
-    def _loss(self, batch: MicroBatch) -> torch.Tensor:
-        logits = self.model(input_ids=batch.input_ids, use_cache=False).logits[batch.row, batch.position]
+    def _loss(self, padded: Padded) -> torch.Tensor:
+        batch = padded.flat
+        logits = self.model(input_ids=padded.input_ids, use_cache=False).logits[batch.row, padded.position]
         logprobs = torch.log_softmax(logits, dim=-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
         ratio = torch.exp(logprobs - batch.old_logprobs)
         clipped = torch.clamp(ratio, 1 - LOSS.clip_low, 1 + LOSS.clip_high)

@@ -10,8 +10,14 @@ import ray
 from prefect import get_run_logger
 
 from sgpo_core.config.algorithm import LossSettings
-from sgpo_core.rl.batching import mini_batches, plan_batches
-from sgpo_core.rl.training_samples import TrainingSample, forward_sample, policy_samples, split_over_ranks
+from sgpo_core.rl.batching import mini_batches
+from sgpo_core.rl.training_samples import (
+    TrainingSample,
+    forward_sample,
+    plan_samples,
+    policy_samples,
+    split_over_ranks,
+)
 from sgpo_core.storage import rollout_table
 from sgpo_core.types import RolloutGroup, TokenLogprobs
 from tasks.engines.cluster import Engines
@@ -90,7 +96,7 @@ def token_logprobs(
     engines: Engines, samples: Sequence[TrainingSample], token_budget: int, temperature: float
 ) -> list[TokenLogprobs]:
     """Of each sample's response tokens, in the order of the samples."""
-    plan = plan_batches(range(len(samples)), [len(s.input_ids) for s in samples], token_budget, len(engines.trainers))
+    plan = plan_samples(samples, token_budget, len(engines.trainers))
     answers = ray.get(
         [
             trainer.token_logprobs.remote([[samples[i] for i in batch] for batch in batches], temperature)
@@ -147,7 +153,7 @@ def update_metrics(
     if not stats:
         return {"policy/steps": 0.0}
     tokens = max(1, sum(s.tokens for s in stats))
-    plans = [plan_batches(range(len(r)), [len(x.input_ids) for x in r], token_budget, world_size) for r in steps]
+    plans = [plan_samples(samples, token_budget, world_size) for samples in steps]
     return {
         "policy/steps": float(len(stats)),
         "policy/loss": sum(s.loss for s in stats) / len(stats),
@@ -155,5 +161,5 @@ def update_metrics(
         "policy/clip_frac": sum(s.clipped for s in stats) / tokens,
         "policy/entropy": sum(s.entropy for s in stats) / tokens,
         "policy/grad_norm": sum(s.grad_norm for s in stats) / len(stats),
-        "policy/padding_frac": sum(p.padding_frac for p in plans) / len(plans),
+        "policy/shared_frac": 1.0 - sum(p.computed_tokens for p in plans) / sum(p.separate_tokens for p in plans),
     }

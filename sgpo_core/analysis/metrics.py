@@ -57,7 +57,7 @@ METRICS: dict[str, Metric] = {
     "policy/entropy": Metric("nats a token", "mean entropy of the policy at sampled tokens", "collapses to 0 early: lower train.lr"),
     "policy/grad_norm": Metric("-", "gradient norm before clipping, mean over steps", "spikes: lower train.lr"),
     "policy/steps": Metric("count", "optimizer steps this iteration; 0 when no group has signal", "0 for long: see group/zero_signal_frac"),
-    "policy/padding_frac": Metric(_SHARE, "computed training tokens that were padding", "above 0.2: raise train.micro_batch_tokens only with care; lengths differ a lot"),
+    "policy/shared_frac": Metric(_SHARE, "training tokens that were not computed, because responses to one prompt share it", "far below the prompts' share of all tokens: raise train.micro_batch_tokens"),
     "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step (offline: how far the policy has moved from the one that wrote the responses)", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
     "policy/sync_probe_diff": Metric("nats", "mean absolute difference of trainer and engine over the tokens of a probe, after the weight sync; the largest of all engines", "float32: about 1e-5, bfloat16: about 0.05; over cluster.sync_tolerance the run stops"),
     "policy/mismatch_alarm": Metric("0 or 1", "1 when policy/sampler_logprob_diff is over train.mismatch_alarm", "1: see there; algorithm.loss.old_logprobs=trainer and algorithm.loss.tis_cap correct for it"),

@@ -67,6 +67,9 @@ class DataSettings(Settings):
         description="columns of wrong choices; they and the answer become (A), (B), ..., ordered by seed and problem",
     )
     reference_column: str | None = Field(None, description="column that holds a worked solution")
+    max_reference_steps: int | None = Field(
+        None, gt=0, description="problems whose worked solution has more steps, its answer one of them, are left out"
+    )
     domain_column: str | None = Field(None, description="column that names the domain of a problem (DISCO)")
     max_bad_rows: Operational[int] = Field(
         0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"

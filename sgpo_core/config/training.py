@@ -18,7 +18,8 @@ class TrainSettings(Settings):
     mini_batches: Positive = Field(2, description="optimizer steps an iteration and epoch")
     epochs: Positive = Field(1, description="passes over an iteration's rollouts")
     micro_batch_tokens: Operational[Positive] = Field(
-        4096, description="tokens, padding included, of one forward-backward pass"
+        4096,
+        description="tokens of one forward-backward pass; responses to one prompt count it once",
     )
     mismatch_alarm: Operational[float] = Field(
         0.05,

@@ -17,6 +17,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import DataSettings
 from sgpo_core.data import hub
 from sgpo_core.data.gym_problems import SOURCE, gym_problems
+from sgpo_core.data.segmentation import segment
 from sgpo_core.grading.grader import is_integer
 from sgpo_core.types import Problem
 
@@ -28,6 +29,11 @@ def load_problems(data: DataSettings, copies: Path | None = None) -> Dataset:
     """A data set with columns id, prompt, answer, reference, domain, answer_form (string; reference may be null);
     `info.description` says which rows were left out. In `copies` files can stand in for data sets of the hub. Raises
     ConfigError when the source is missing, has more than `max_bad_rows` broken rows, or none that is usable."""
+    if data.max_reference_steps and not data.reference_column:
+        raise ConfigError(
+            f"data.max_reference_steps={data.max_reference_steps} counts the steps of worked solutions: set "
+            "data.reference_column, too"
+        )
     if data.source == "chains":
         rows = [_row(p) for p in chains.make_problems(data.count, data.seed, data.columns, data.carry_rate)]
         return Dataset.from_list(rows)
@@ -127,6 +133,7 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
     rows: list[dict[str, str | None]] = []
     bad: list[str] = []
     seen: set[str] = set()
+    too_long = 0
     for place, value in raw:
         if len(rows) == data.count:
             break
@@ -140,6 +147,9 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
         if isinstance(problem, Exception):
             bad.append(f"{place}: {problem}")
             continue
+        if data.max_reference_steps and len(segment(problem.reference or "")) > data.max_reference_steps:
+            too_long += 1
+            continue
         seen.add(problem.id)
         rows.append(_row(problem))
     if len(bad) > data.max_bad_rows:
@@ -150,7 +160,9 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
     if not rows:
         raise ConfigError(f"data.source={data.source}: there is no usable row")
     dataset = Dataset.from_list(rows)
-    dataset.info.description = f"{len(bad)} broken rows left out: {named(bad)}" if bad else ""
+    left_out = [f"{too_long} problems left out: over {data.max_reference_steps} steps"] if too_long else []
+    left_out += [f"{len(bad)} broken rows left out: {named(bad)}"] if bad else []
+    dataset.info.description = "; ".join(left_out)
     return dataset
 
 

@@ -1,14 +1,23 @@
 """Which responses are trained on together: mini-batches of groups, then micro-batches by token budget.
 
-Rows are sorted by length, so that a micro-batch pads little; attention is causal and padding is on the right, so that
-padding changes no value and needs no mask. Everything is deterministic in its arguments.
+A micro-batch is packed (`packing`): there is no padding, and responses that share a prompt, side by side in it, cost
+the prompt once. Everything is deterministic in its arguments.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One response: which prompt it answers, and how many tokens both have."""
+
+    prompt: Hashable
+    prompt_tokens: int
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,39 +26,64 @@ class BatchPlan:
     (collectives would hang otherwise); a rank that runs out has empty ones, which train on nothing."""
 
     ranks: tuple[tuple[tuple[int, ...], ...], ...]
-    padding_frac: float  # share of the computed tokens that is padding
+    computed_tokens: int  # of all micro-batches, each prompt as often as it is computed
+    separate_tokens: int  # of all responses with a prompt each
 
 
-def micro_batches(rows: Sequence[int], lengths: Sequence[int], token_budget: int) -> list[tuple[int, ...]]:
-    """Rows, longest first, cut so that (rows in it) x (its longest row) <= token_budget tokens.
-
-    `lengths[row]` is in tokens, prompt included. A row longer than the budget gets a micro-batch of its own.
-    """
-    batches: list[tuple[int, ...]] = []
-    current: list[int] = []
-    for row in sorted(rows, key=lambda r: (-lengths[r], r)):
-        if current and (len(current) + 1) * lengths[current[0]] > token_budget:
-            batches.append(tuple(current))
-            current = []
-        current.append(row)
-    return [*batches, tuple(current)] if current else batches
-
-
-def plan_batches(rows: Sequence[int], lengths: Sequence[int], token_budget: int, world_size: int) -> BatchPlan:
-    """Splits rows over the ranks by length, back and forth, so that every rank gets about the same tokens, and cuts
-    each rank's share into micro-batches."""
-    shares: list[list[int]] = [[] for _ in range(world_size)]
-    for position, row in enumerate(sorted(rows, key=lambda r: (-lengths[r], r))):
-        lap, place = divmod(position, world_size)
-        shares[place if lap % 2 == 0 else world_size - 1 - place].append(row)
-    ranks = [micro_batches(share, lengths, token_budget) for share in shares]
+def plan_batches(rows: Sequence[Row], token_budget: int, world_size: int) -> BatchPlan:
+    """Splits the responses over the ranks and cuts each rank's share into micro-batches of at most `token_budget`
+    tokens. Responses to the same prompt stay together as far as budget and a fair share for every rank allow; a
+    response longer than the budget gets a micro-batch of its own."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, row in enumerate(rows):
+        groups.setdefault(row.prompt, []).append(i)
+    fair = -(-sum(_cost(rows, group) for group in groups.values()) // world_size) if rows else 0
+    chunks = [
+        chunk
+        for group in groups.values()
+        for chunk in _cut(rows, group, min(token_budget, fair + rows[group[0]].prompt_tokens))
+    ]
+    shares: list[list[list[int]]] = [[] for _ in range(world_size)]
+    loads = [0] * world_size
+    for chunk in sorted(chunks, key=lambda c: (-_cost(rows, c), c)):
+        rank = loads.index(min(loads))
+        shares[rank].append(chunk)
+        loads[rank] += _cost(rows, chunk)
+    ranks = [_micro_batches(rows, share, token_budget) for share in shares]
     most = max(len(r) for r in ranks)
-    computed = sum(len(batch) * lengths[batch[0]] for r in ranks for batch in r)
-    useful = sum(lengths[row] for row in rows)
     return BatchPlan(
         ranks=tuple(tuple(r) + ((),) * (most - len(r)) for r in ranks),
-        padding_frac=1.0 - useful / computed if computed else 0.0,
+        computed_tokens=sum(_cost(rows, batch) for r in ranks for batch in r),
+        separate_tokens=sum(row.prompt_tokens + row.tokens for row in rows),
     )
+
+
+def _cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
+    """Tokens that are computed for it, each prompt once."""
+    prompts = {rows[i].prompt: rows[i].prompt_tokens for i in batch}
+    return sum(prompts.values()) + sum(rows[i].tokens for i in batch)
+
+
+def _cut(rows: Sequence[Row], group: Sequence[int], limit: int) -> list[list[int]]:
+    """A group, longest response first, in pieces of at most `limit` tokens."""
+    chunks: list[list[int]] = []
+    for i in sorted(group, key=lambda i: (-rows[i].tokens, i)):
+        if chunks and _cost(rows, [*chunks[-1], i]) <= limit:
+            chunks[-1].append(i)
+        else:
+            chunks.append([i])
+    return chunks
+
+
+def _micro_batches(rows: Sequence[Row], chunks: Sequence[list[int]], token_budget: int) -> list[tuple[int, ...]]:
+    """Chunks of like length side by side, since attention pads its queries to the longest."""
+    batches: list[list[int]] = []
+    for chunk in sorted(chunks, key=lambda c: (-max(rows[i].tokens for i in c), c)):
+        if batches and _cost(rows, batches[-1] + chunk) <= token_budget:
+            batches[-1] += chunk
+        else:
+            batches.append(list(chunk))
+    return [tuple(batch) for batch in batches]
 
 
 def mini_batches(groups: Sequence[int], count: int, seed: str) -> list[list[int]]:

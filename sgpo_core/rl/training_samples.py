@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sgpo_core.config.algorithm import LossSettings
-from sgpo_core.rl.batching import plan_batches
+from sgpo_core.rl.batching import BatchPlan, Row, plan_batches
 from sgpo_core.rl.losses import token_weights
+from sgpo_core.rl.packing import Layout, pack
 from sgpo_core.types import Rollout, RolloutGroup
 
 
@@ -39,13 +40,15 @@ class TrainingSample:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Samples as tensors: `input_ids` int64 [samples, longest], padded on the right (causal attention never sees
-    padding); the others are flat over all response tokens. `row`, `position` say where each token's prediction is
-    read."""
+    """Samples as tensors, packed: `input_ids`, `position_ids` int64 [1, N] and `layout` are those of all N tokens (see
+    `packing`). The others run over the response tokens, sample after sample: `row`: their sample; `before`: the place
+    among the N of the token that predicts each."""
 
     input_ids: Tensor
+    position_ids: Tensor
+    layout: Layout
     row: Tensor
-    position: Tensor
+    before: Tensor
     targets: Tensor
     weights: Tensor
     advantages: Tensor
@@ -61,22 +64,24 @@ def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
     if not samples:
         nothing = np.zeros(1, np.float32)
         samples = [TrainingSample(np.zeros(2, np.int32), nothing, nothing, nothing)]
-    longest = max(len(s.input_ids) for s in samples)
-    input_ids = torch.zeros(len(samples), longest, dtype=torch.int64)
-    for i, sample in enumerate(samples):
-        input_ids[i, : len(sample.input_ids)] = torch.from_numpy(sample.input_ids.astype(np.int64))
-    lengths = [len(s.weights) for s in samples]
-    row_index = np.repeat(np.arange(len(samples)), lengths)
-    target_position = np.concatenate([np.arange(s.prompt_length, len(s.input_ids)) for s in samples])
+    texts = [(s.input_ids[: s.prompt_length], s.input_ids[s.prompt_length :]) for s in samples]
+    packed = pack(*zip(*texts, strict=True))
+    # A response's first token is predicted by the prompt's last one, each other token by the one before it.
+    before = [
+        np.concatenate([[prompt_end], np.arange(first, first + len(s.weights) - 1)])
+        for s, prompt_end, first in zip(samples, packed.before, packed.first, strict=True)
+    ]
 
     def flat(name: str) -> Tensor:
         return torch.from_numpy(np.concatenate([getattr(s, name) for s in samples]).astype(np.float32))
 
     targets = [s.input_ids[s.prompt_length :] if s.targets is None else s.targets for s in samples]
     return MicroBatch(
-        input_ids=input_ids,
-        row=torch.from_numpy(row_index),
-        position=torch.from_numpy(target_position - 1),  # the hidden state before a token predicts it
+        input_ids=torch.from_numpy(packed.input_ids)[None],
+        position_ids=torch.from_numpy(packed.position_ids)[None],
+        layout=packed.layout,
+        row=torch.from_numpy(np.repeat(np.arange(len(samples)), [len(s.weights) for s in samples])),
+        before=torch.from_numpy(np.concatenate(before)),
         targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         weights=flat("weights"),
         advantages=flat("advantages"),
@@ -125,5 +130,14 @@ def split_over_ranks(
     samples: Sequence[TrainingSample], token_budget: int, world_size: int
 ) -> list[list[list[TrainingSample]]]:
     """For each rank its micro-batches of samples; see `batching.plan_batches`."""
-    plan = plan_batches(range(len(samples)), [len(s.input_ids) for s in samples], token_budget, world_size)
+    plan = plan_samples(samples, token_budget, world_size)
     return [[[samples[i] for i in batch] for batch in rank] for rank in plan.ranks]
+
+
+def plan_samples(samples: Sequence[TrainingSample], token_budget: int, world_size: int) -> BatchPlan:
+    """`batching.plan_batches` of them."""
+    rows = [
+        Row(s.input_ids[: s.prompt_length].tobytes(), s.prompt_length, len(s.input_ids) - s.prompt_length)
+        for s in samples
+    ]
+    return plan_batches(rows, token_budget, world_size)

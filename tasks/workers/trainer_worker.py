@@ -21,6 +21,7 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.linear_logprobs import as_logprob_head
 from sgpo_core.rl.losses import policy_loss, supervised_loss
+from sgpo_core.rl.packing import packed_attention
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
 from tasks.workers.weight_sync import Digests, Layout, expected_digests, write_weights
@@ -41,20 +42,27 @@ class RankStats:
     grad_norm: float = 0.0
 
 
+_ATTENTION = "packed"  # its name in transformers
+
+
 class PolicyModel(nn.Module):
-    """The causal LM, computing only what the loss needs: log-probabilities at response tokens."""
+    """The causal LM, computing only what the loss needs: log-probabilities at response tokens of packed samples."""
 
     def __init__(self, lm: Any) -> None:
+        from transformers import AttentionInterface
+
         super().__init__()
         self.lm: Any = lm  # a transformers model for causal language modeling
+        AttentionInterface.register(_ATTENTION, packed_attention)
+        lm.set_attn_implementation(_ATTENTION)
         as_logprob_head(lm.get_output_embeddings())
 
     def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
         """(log-probabilities, entropies) of the batch's tokens, float32 [tokens], nats."""
-        hidden = self.lm.get_decoder()(input_ids=batch.input_ids, use_cache=False).last_hidden_state
-        logprobs, entropies = self.lm.get_output_embeddings()(
-            hidden[batch.row, batch.position], batch.targets, temperature
-        )
+        hidden = self.lm.get_decoder()(
+            input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
+        ).last_hidden_state
+        logprobs, entropies = self.lm.get_output_embeddings()(hidden[0, batch.before], batch.targets, temperature)
         return logprobs, entropies
 
 
@@ -116,7 +124,7 @@ class TrainerWorker:
     def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
         from transformers import AutoModelForCausalLM
 
-        lm = AutoModelForCausalLM.from_pretrained(policy, dtype=_DTYPES[model.dtype], attn_implementation="sdpa")
+        lm = AutoModelForCausalLM.from_pretrained(policy, dtype=_DTYPES[model.dtype])
         if train.gradient_checkpointing:
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return lm

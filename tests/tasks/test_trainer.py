@@ -48,7 +48,9 @@ def samples(count: int, seed: int) -> list[TrainingSample]:
     """Responses of very different lengths, so that two ranks get unequal numbers of micro-batches."""
     rng = random.Random(seed)
     lengths = [rng.choice([3, 5, 40]) for _ in range(count)]
-    prompts = [[rng.randrange(2, 20) for _ in range(4)] for _ in lengths]
+    # Every second one answers the prompt of the one before it.
+    own = [[rng.randrange(2, 20) for _ in range(4)] for _ in lengths]
+    prompts = [own[i - i % 2] for i in range(count)]
     tokens = [[rng.randrange(2, 20) for _ in range(n)] for n in lengths]
     logprobs = [[-rng.uniform(2.5, 3.5) for _ in range(n)] for n in lengths]
     advantages = [rng.uniform(-2, 2) for _ in lengths]
@@ -76,21 +78,29 @@ def difference(a: dict[str, Any], b: dict[str, Any]) -> float:
     return max(float((a["weights"][k] - b["weights"][k]).abs().max()) for k in a["weights"])
 
 
+def one_by_one(lm: Any, samples: Sequence[TrainingSample], temperature: float) -> torch.Tensor:
+    """Log-probabilities of all response tokens, with neither padding nor packing."""
+    found = []
+    for sample in samples:
+        ids = torch.from_numpy(sample.input_ids.astype(np.int64))
+        logits = lm(ids[None], use_cache=False).logits[0, sample.prompt_length - 1 : -1] / temperature
+        found.append(torch.log_softmax(logits, -1).gather(-1, ids[sample.prompt_length :, None])[:, 0])
+    return torch.cat(found)
+
+
 def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
     from sgpo_core.rl.losses import policy_loss
-    from tasks.workers.trainer_worker import PolicyModel
 
-    models = [PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)) for _ in range(2)]
-    policy, reference = models
+    policy, reference = (AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32) for _ in range(2))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     norms = []
     for step in (samples(5, 1), samples(8, 2)):
         batch = collate(step)
-        logprobs, _ = policy(batch, 0.9)
+        logprobs = one_by_one(policy, step, 0.9)
         with torch.no_grad():
-            reference_logprobs, _ = reference(batch, 0.9)
+            reference_logprobs = one_by_one(reference, step, 0.9)
         terms = policy_loss(
             logprobs,
             batch.old_logprobs,
@@ -104,8 +114,9 @@ def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: st
         norms.append(float(torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)))
         optimizer.step()
     ours = train(ranks[1], start, tmp_path, budget=10_000, stage=0)
-    plain = dict(policy.lm.named_parameters())
-    assert max(float((ours["weights"][k] - plain[k].detach()).abs().max()) for k in ours["weights"]) < 1e-6
+    plain = dict(policy.named_parameters())
+    # Adam makes steps of lr of the smallest gradients, too, whose rounding differs: a hundredth of a step.
+    assert max(float((ours["weights"][k] - plain[k].detach()).abs().max()) for k in ours["weights"]) < 1e-5
     assert [s.grad_norm for s in ours["stats"]] == pytest.approx(norms, rel=1e-4)
 
 
@@ -169,7 +180,7 @@ def test_scores_are_the_model_s_own_in_the_order_of_the_samples(
         np.testing.assert_allclose(found.entropies, expected[1].numpy(), atol=2e-6)
 
 
-def test_gradients_do_not_see_padding(start: str) -> None:
+def test_a_response_does_not_see_the_others(start: str) -> None:
     from transformers import AutoModelForCausalLM
 
     from tasks.workers.trainer_worker import PolicyModel

@@ -21,6 +21,7 @@ OTHER = {
     "model.warm_start": "tiny_mild",
     "data.answer_type": "integer",
     "data.answer_form": "hashes",
+    "data.max_reference_steps": 3,
     "data.choice_columns": ["wrong"],
     "judge.prompt": "marker-v1",
     "judge.thinks": True,

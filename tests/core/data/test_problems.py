@@ -225,3 +225,15 @@ def test_a_file_stands_in_for_a_data_set_of_the_hub(tmp_path: Path, monkeypatch:
         load_problems(data, tmp_path)
     jsonl(tmp_path, GOOD).rename(place)
     assert [as_problem(row).answer for row in load_problems(data, tmp_path)] == ["2"]
+
+
+def test_problems_with_long_solutions_are_left_out_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "gsm8k.jsonl"
+    answers = ["2 + 3 = 5\n#### 5", "2 + 3 = 5\n5 + 1 = 6\n#### 6", "2 + 3 = 5\n5 + 1 = 6\n6 + 1 = 7\n#### 7"]
+    path.write_text("".join(json.dumps({"problem": f"p{i}", "answer": a}) + "\n" for i, a in enumerate(answers)))
+    short = DataSettings(source=str(path), reference_column="answer", max_reference_steps=3)
+    problems = load_problems(short)
+    assert problems["prompt"] == ["p0", "p1"]
+    assert problems.info.description == "1 problems left out: over 3 steps"
+    with pytest.raises(ConfigError, match=r"set data\.reference_column"):
+        load_problems(short.model_copy(update={"reference_column": None}))

@@ -96,28 +96,39 @@ def test_forward_sample_trains_on_nothing() -> None:
 
 def test_collate() -> None:
     batch = collate(samples())
-    assert batch.input_ids.tolist() == [[11, 12, 13, 14, 15], [21, 22, 0, 0, 0]]  # padded on the right
+    assert batch.input_ids.tolist() == [[11, 12, 13, 14, 15, 21, 22]]  # no padding
+    assert batch.position_ids.tolist() == [[0, 1, 2, 3, 4, 0, 1]]
     assert batch.row.tolist() == [0, 0, 0, 1]
-    assert batch.position.tolist() == [1, 2, 3, 0]  # where the token before is, which predicts it
+    assert batch.before.tolist() == [1, 2, 3, 5]  # where the token before is, which predicts it
     assert batch.targets.tolist() == [13, 14, 15, 22]
     assert batch.advantages.tolist() == [2, 0, 1, -1]
     assert batch.old_logprobs.tolist() == [-0.5, -1.0, -1.5, -2.0]
     assert batch.weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
-    assert batch.input_ids.dtype == batch.targets.dtype == batch.position.dtype == torch.int64
+    assert batch.input_ids.dtype == batch.targets.dtype == batch.before.dtype == torch.int64
     assert batch.weights.dtype == batch.advantages.dtype == batch.old_logprobs.dtype == torch.float32
+
+
+def test_responses_to_one_prompt_share_it_and_keep_their_order() -> None:
+    first, second = forward_sample([1, 2], [3]), forward_sample([9], [8, 7])
+    batch = collate([first, second, forward_sample([1, 2], [4, 5])])
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 9, 8, 7]]
+    assert batch.row.tolist() == [0, 1, 1, 2, 2]
+    assert batch.targets.tolist() == [3, 8, 7, 4, 5]
+    assert batch.before.tolist() == [1, 5, 6, 1, 3]
 
 
 def test_to_moves_every_tensor() -> None:
     moved = collate(samples()).to(torch.device("meta"))
-    assert {getattr(moved, name).device.type for name in moved.__slots__} == {"meta"}
+    tensors = (getattr(moved, name) for name in moved.__slots__ if name != "layout")
+    assert {tensor.device.type for tensor in (*tensors, moved.layout.place)} == {"meta"}
 
 
 def test_a_rank_without_samples_still_computes_something_and_learns_nothing() -> None:
     batch = collate([])
     assert batch.input_ids.shape == (1, 2)
-    assert batch.position.tolist() == [0]
+    assert batch.before.tolist() == [0]
     logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    logprobs, _ = token_logprobs(logits[batch.position], batch.targets)
+    logprobs, _ = token_logprobs(logits[batch.before], batch.targets)
     terms = policy_loss(logprobs, batch.old_logprobs, batch.advantages, batch.weights)
     terms.loss.backward()
     assert terms.token_count.item() == terms.loss.item() == 0
@@ -139,21 +150,21 @@ def test_collate_takes_the_targets_of_samples_that_have_them() -> None:
     plain = TrainingSample(ids, weights, nothing, nothing)
     other = TrainingSample(np.array([4, 5, 6, 7], np.int32), weights, nothing, nothing, np.array([8, 9], np.int32))
     batch = collate([plain, other])
-    assert batch.input_ids.tolist() == [[1, 2, 3, 0], [4, 5, 6, 7]]
+    assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch.targets.tolist() == [2, 3, 8, 9]
-    assert (batch.row.tolist(), batch.position.tolist()) == ([0, 0, 1, 1], [0, 1, 1, 2])
+    assert (batch.row.tolist(), batch.before.tolist()) == ([0, 0, 1, 1], [0, 1, 4, 5])
 
 
 def test_split_over_ranks() -> None:
-    # Lengths 5 and 2. Budget 10 holds both (2 * 5); budget 9 does not; with two ranks each has one.
+    # Lengths 5 and 2. Budget 7 holds both; budget 6 does not; with two ranks each has one.
     both = samples()
     names = {id(sample): number for number, sample in enumerate(both)}
 
     def split(budget: int, ranks: int) -> list[list[list[int]]]:
         return [[[names[id(s)] for s in batch] for batch in rank] for rank in split_over_ranks(both, budget, ranks)]
 
-    assert split(10, 1) == [[[0, 1]]]
-    assert split(9, 1) == [[[0], [1]]]
+    assert split(7, 1) == [[[0, 1]]]
+    assert split(6, 1) == [[[0], [1]]]
     assert split(10, 2) == [[[0]], [[1]]]
     assert split(10, 3) == [[[0]], [[1]], [[]]]
     assert split_over_ranks([], 10, 2) == [[], []]
@@ -173,7 +184,7 @@ def test_the_loss_of_a_mini_batch_does_not_depend_on_how_it_is_split(budget: int
 
     def loss(batch: list[TrainingSample]) -> float:
         b = collate(batch)
-        new = table[b.input_ids[b.row, b.position], b.targets]
+        new = table[b.input_ids[0, b.before], b.targets]
         return policy_loss(new, b.old_logprobs.double(), b.advantages.double(), b.weights.double()).loss.item()
 
     total = sum(loss(batch) for rank in split_over_ranks(everything, budget, ranks) for batch in rank)
