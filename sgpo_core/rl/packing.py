@@ -18,36 +18,40 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the G prompts and R responses of a micro-batch stand among its N flat tokens; P and L: the longest of
-    each. Padding points to token 0, and nothing comes of it.
+    """Where the texts of a micro-batch stand among its N flat tokens. C texts attend to themselves alone: prompts of
+    several responses, and prompts with their only response. R responses attend to one of these prompts, too. P and L:
+    the longest text and response. Padding points to token 0, and nothing comes of it.
 
-    prompt_tokens int64 [G, P] and response_tokens int64 [R, L]: places among the flat tokens; prompt_of int64 [R]: a
-    response's prompt; visible bool [R, 1, L, P + L]: what a response's token attends to, of its prompt and of itself;
-    place int64 [N]: where a flat token is in the G * P + R * L padded ones. longest: tokens of the longest prompt with
-    its response."""
+    text_tokens int64 [C, P] and response_tokens int64 [R, L]: places among the flat tokens; prompt_of int64 [R]: the
+    text that is a response's prompt; visible bool [R, 1, L, P + L]: what a response's token attends to, of its prompt
+    and of itself. Of the C * P + R * L padded places: tokens int64: their flat tokens; there bool: whether there is
+    one; place int64 [N]: where among them a flat token is. longest: tokens of the longest prompt with its response."""
 
-    prompt_tokens: Tensor
+    text_tokens: Tensor
     response_tokens: Tensor
     prompt_of: Tensor
     visible: Tensor
+    tokens: Tensor
+    there: Tensor
     place: Tensor
     longest: int
 
     def to(self, device: torch.device) -> Layout:
-        tensors = ("prompt_tokens", "response_tokens", "prompt_of", "visible", "place")
+        tensors = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "there", "place")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """input_ids, position_ids int64 [N]; first int64 [R]: flat place of each response's first token; before int64 [R]:
-    of the token that predicts it, its prompt's last."""
+    """input_ids, position_ids int64 [N]; first int64 [samples]: flat place of each response's first token; before int64
+    [samples]: of the token that predicts it, its prompt's last."""
 
     input_ids: Ids
     position_ids: Ids
@@ -58,56 +62,64 @@ class Packed:
 
 def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -> Packed:
     """Response i, of at least one token, answers prompt i, of at least one token; equal prompts become one."""
-    texts, answers = [np.asarray(p, np.int64) for p in prompts], [np.asarray(r, np.int64) for r in responses]
-    number: dict[bytes, int] = {}
-    prompt_of = np.array([number.setdefault(text.tobytes(), len(number)) for text in texts])
-    once = [texts[int(np.argmax(prompt_of == g))] for g in range(len(number))]
-    pieces, positions = [], []
-    prompt_start, first = np.zeros(len(once), np.int64), np.zeros(len(answers), np.int64)
-    total = 0
-    for g, text in enumerate(once):
-        prompt_start[g] = total
-        pieces.append(text)
-        positions.append(np.arange(len(text)))
-        total += len(text)
-        for r in np.flatnonzero(prompt_of == g):
-            first[r] = total
-            pieces.append(answers[r])
-            positions.append(len(text) + np.arange(len(answers[r])))
-            total += len(answers[r])
-    prompt_length, length = np.array([len(t) for t in once]), np.array([len(a) for a in answers])
-    before = (prompt_start + prompt_length - 1)[prompt_of]
-    layout = _layout(prompt_start, prompt_length, prompt_of, first, length, total)
+    answers = [np.asarray(response, np.int64) for response in responses]
+    of_prompt: dict[bytes, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        of_prompt.setdefault(np.asarray(prompt, np.int64).tobytes(), []).append(i)
+    first, before = np.zeros(len(answers), np.int64), np.zeros(len(answers), np.int64)
+    pieces: list[Ids] = []
+    positions: list[Ids] = []
+    texts: list[tuple[int, int]] = []  # (place, tokens)
+    tails: list[tuple[int, int, int]] = []  # (text that is its prompt, place, tokens)
+    total = longest = 0
+    for key, members in of_prompt.items():
+        prompt_ids = np.frombuffer(key, np.int64)
+        begin, total = total, total + len(prompt_ids)
+        pieces.append(prompt_ids)
+        positions.append(np.arange(len(prompt_ids)))
+        for i in members:
+            first[i], before[i] = total, begin + len(prompt_ids) - 1
+            pieces.append(answers[i])
+            positions.append(len(prompt_ids) + np.arange(len(answers[i])))
+            longest = max(longest, len(prompt_ids) + len(answers[i]))
+            if len(members) > 1:
+                tails.append((len(texts), total, len(answers[i])))
+            total += len(answers[i])
+        texts.append((begin, len(prompt_ids) if len(members) > 1 else total - begin))
+    layout = _layout(np.array(texts), np.array(tails, np.int64).reshape(-1, 3), total, longest)
     return Packed(np.concatenate(pieces), np.concatenate(positions), first, before, layout)
 
 
-def _layout(prompt_start: Ids, prompt_length: Ids, prompt_of: Ids, first: Ids, length: Ids, total: int) -> Layout:
-    prompt_tokens, prompt_there = _padded(prompt_start, prompt_length)
-    response_tokens, response_there = _padded(first, length)
-    longest = response_tokens.shape[1]
+def _layout(texts: Ids, tails: Ids, total: int, longest: int) -> Layout:
+    prompt_of, place, length = tails.T
+    text_tokens, text_there = _padded(texts[:, 0], texts[:, 1])
+    response_tokens, response_there = _padded(place, length)
+    widest = response_tokens.shape[1]
     visible = np.concatenate(
         [
-            np.repeat(prompt_there[prompt_of][:, None, :], longest, axis=1),
-            np.broadcast_to(np.tril(np.ones((longest, longest), bool)), (len(first), longest, longest)),
+            np.repeat(text_there[prompt_of][:, None, :], widest, axis=1),
+            np.broadcast_to(np.tril(np.ones((widest, widest), bool)), (len(tails), widest, widest)),
         ],
         axis=2,
     )
-    place = np.zeros(total, np.int64)
-    place[prompt_tokens[prompt_there]] = np.flatnonzero(prompt_there)
-    place[response_tokens[response_there]] = prompt_tokens.size + np.flatnonzero(response_there)
+    found = np.zeros(total, np.int64)
+    found[text_tokens[text_there]] = np.flatnonzero(text_there)
+    found[response_tokens[response_there]] = text_tokens.size + np.flatnonzero(response_there)
     return Layout(
-        prompt_tokens=torch.from_numpy(prompt_tokens),
+        text_tokens=torch.from_numpy(text_tokens),
         response_tokens=torch.from_numpy(response_tokens),
-        prompt_of=torch.from_numpy(prompt_of),
+        prompt_of=torch.from_numpy(prompt_of.copy()),
         visible=torch.from_numpy(visible[:, None]),
-        place=torch.from_numpy(place),
-        longest=int((prompt_length[prompt_of] + length).max()),
+        tokens=torch.from_numpy(np.concatenate([text_tokens.ravel(), response_tokens.ravel()])),
+        there=torch.from_numpy(np.concatenate([text_there.ravel(), response_there.ravel()])),
+        place=torch.from_numpy(found),
+        longest=longest,
     )
 
 
 def _padded(start: Ids, length: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
     """Flat places of stretches of tokens as rows [stretches, longest], and where there is one."""
-    offsets = np.arange(length.max())
+    offsets = np.arange(length.max(initial=0))
     there = offsets < length[:, None]
     return np.where(there, start[:, None] + offsets, 0), there
 
@@ -138,26 +150,56 @@ def packed_attention(
         )
     # On the CPU the backward pass of attention is three times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
-    flat_q, flat_k, flat_v = (x[0].transpose(0, 1).to(dtype) for x in (query, key, value))
-    queries, groups = query.shape[1], query.shape[1] // key.shape[1]
-
-    def at(flat: Tensor, index: Tensor) -> Tensor:
-        """[rows, heads, columns, size]"""
-        return flat.index_select(0, index.flatten()).view(*index.shape, *flat.shape[1:]).transpose(1, 2)
+    heads, shared = query.shape[1], key.shape[1]
+    flat = torch.cat([x[0].transpose(0, 1) for x in (query, key, value)], dim=1).to(dtype)
+    padded: Tensor = _Pad.apply(flat, layout)  # type: ignore[no-untyped-call]
+    text_count = layout.text_tokens.numel()
+    texts = padded[:text_count].view(*layout.text_tokens.shape, *flat.shape[1:])
+    responses = padded[text_count:].view(*layout.response_tokens.shape, *flat.shape[1:])
 
     def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
-        """[rows * columns, heads, size]"""
-        k, v = (x.repeat_interleave(groups, dim=1) if groups > 1 else x for x in (k, v))
+        """Of [rows, columns, heads, size]: [rows * columns, heads, size]"""
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        k, v = (x.repeat_interleave(heads // shared, dim=1) if heads > shared else x for x in (k, v))
         found = nn.functional.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, scale=scaling)
         return found.transpose(1, 2).flatten(0, 1)
 
-    prompt_k, prompt_v = at(flat_k, layout.prompt_tokens), at(flat_v, layout.prompt_tokens)
-    prompts = attend(at(flat_q, layout.prompt_tokens), prompt_k, prompt_v, None)
-    k, v = (
-        torch.cat([of_prompt.index_select(0, layout.prompt_of), at(flat, layout.response_tokens)], dim=2)
-        for of_prompt, flat in ((prompt_k, flat_k), (prompt_v, flat_v))
-    )
-    responses = attend(at(flat_q, layout.response_tokens), k, v, layout.visible)
-    found = torch.cat([prompts, responses]).index_select(0, layout.place)
-    assert found.shape[1] == queries
-    return found.unsqueeze(0).to(query.dtype), None
+    text_q, text_k, text_v = texts.split([heads, shared, shared], dim=2)
+    found = attend(text_q, text_k, text_v, None)
+    if len(layout.response_tokens):
+        q, k, v = responses.split([heads, shared, shared], dim=2)
+        k = torch.cat([text_k.index_select(0, layout.prompt_of), k], dim=1)
+        v = torch.cat([text_v.index_select(0, layout.prompt_of), v], dim=1)
+        found = torch.cat([found, attend(q, k, v, layout.visible)])
+    flat_found: Tensor = _Unpad.apply(found, layout)  # type: ignore[no-untyped-call]
+    return flat_found.unsqueeze(0).to(query.dtype), None
+
+
+class _Pad(torch.autograd.Function):
+    """[N, ...] to [C * P + R * L, ...]. Every flat token has just one padded place, so that forward and backward are
+    both a plain gather; autograd's own backward would add up, one token after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, flat: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return flat.index_select(0, layout.tokens)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient.index_select(0, ctx.layout.place), None
+
+
+class _Unpad(torch.autograd.Function):
+    """Back; what is padding has no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, layout: Layout) -> Tensor:
+        ctx.layout = layout
+        return padded.index_select(0, layout.place)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        padded = gradient.index_select(0, ctx.layout.tokens)
+        return padded.mul_(ctx.layout.there.to(padded.dtype)[:, None, None]), None

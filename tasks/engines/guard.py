@@ -11,12 +11,13 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 
@@ -24,22 +25,25 @@ from tasks.paths import REPOSITORY
 
 TOKEN = "SGPO_RUN_TOKEN"
 _owner: int | None = None
+_guard: subprocess.Popen[str] | None = None
 
 
 def start_guard() -> str:
     """Marks this process's children and starts the guard, once a process. Returns the token."""
-    global _owner
+    global _owner, _guard
     if _owner != os.getpid():
         _owner = os.getpid()
         token = uuid.uuid4().hex
-        subprocess.Popen(
-            [sys.executable, "-m", "tasks.engines.guard", str(os.getpid()), token],
+        _guard = subprocess.Popen(
+            [sys.executable, "-m", "tasks.engines.guard"],
             start_new_session=True,  # a signal to the run's process group does not end the guard
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # what it has to know is nothing that other users of the machine may see, or say
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             cwd=REPOSITORY,
+            text=True,
         )
+        _tell(token)
         os.environ[TOKEN] = token  # after the guard has started: it must not bear the token itself
         # Ray's agents and workers set a title. Without this it overwrites the environment that can be read from
         # outside, and an agent whose parent died first could not be told from anybody's.
@@ -48,21 +52,27 @@ def start_guard() -> str:
 
 
 def sync_folder(base: str) -> Path:
-    """The folder for weights of this process's runs; the guard removes it."""
-    folder = Path(base) / f"sgpo-{start_guard()}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _folders(os.environ[TOKEN]).open("a") as listed:
-        listed.write(f"{folder.absolute()}\n")
+    """The folder for weights of this process's runs, for its user alone; the guard removes it."""
+    folder = (Path(base) / f"sgpo-{start_guard()}").absolute()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _tell(str(folder))
     return folder
 
 
-def _folders(token: str) -> Path:
-    """Where a run lists the folders that its guard has to remove."""
-    return Path(tempfile.gettempdir()) / f"sgpo-{token}.folders"
+def _tell(line: str) -> None:
+    """The guard's pipe: first the token, then folders. It stays open as long as this process lives."""
+    assert _guard is not None, "started before"
+    assert _guard.stdin is not None, "it has a pipe"
+    with suppress(BrokenPipeError):  # somebody has ended the guard
+        print(line, file=_guard.stdin, flush=True)
 
 
-def watch(process: int, token: str) -> None:
-    """Waits until the process is gone, then ends what it left. Only processes of the run are touched."""
+def watch(said: TextIO) -> None:
+    """Waits until the process that started this one is gone, then ends what it left. Only processes and folders that
+    bear its token are touched."""
+    process, token = os.getppid(), said.readline().strip()
+    folders: list[Path] = []
+    threading.Thread(target=lambda: folders.extend(Path(line.strip()) for line in said), daemon=True).start()
     known: set[psutil.Process] = set()
     while os.getppid() == process:
         with suppress(psutil.NoSuchProcess):
@@ -79,11 +89,9 @@ def watch(process: int, token: str) -> None:
             with suppress(psutil.NoSuchProcess):
                 p.kill()
         time.sleep(0.3)
-    listed = _folders(token)
-    if listed.exists():
-        for folder in listed.read_text().splitlines():
+    for folder in folders:
+        if folder.name == f"sgpo-{token}":
             shutil.rmtree(folder, ignore_errors=True)
-        listed.unlink()
 
 
 def family(token: str) -> set[psutil.Process]:
@@ -107,4 +115,4 @@ def alive(processes: Iterable[psutil.Process]) -> set[psutil.Process]:
 
 
 if __name__ == "__main__":
-    watch(int(sys.argv[1]), sys.argv[2])
+    watch(sys.stdin)

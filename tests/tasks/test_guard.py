@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import ray
 
-from tasks.engines.guard import TOKEN, family, start_guard
+from tasks.engines.guard import TOKEN, family, start_guard, sync_folder
+from tasks.paths import REPOSITORY
 
 
 def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) -> None:
@@ -17,3 +21,31 @@ def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) ->
     assert "ray::RuntimeEnvAgent" in {p.name() for p in titled}  # its parent may die first
     assert set(titled) <= found
     assert {p.environ()[TOKEN] for p in titled} == {os.environ[TOKEN]}
+
+
+def test_its_token_stands_in_no_command_line_and_its_folder_is_the_user_s_alone(tmp_path: Path) -> None:
+    token, folder = start_guard(), sync_folder(str(tmp_path))
+    guards = [p for p in psutil.Process().children() if "tasks.engines.guard" in p.cmdline()]
+    assert len(guards) == 1
+    assert not any(token in part for p in psutil.Process().children(recursive=True) for part in p.cmdline())
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_only_folders_that_bear_the_token_are_removed(tmp_path: Path) -> None:
+    token = "0123456789abcdef"
+    own, others, link = tmp_path / f"sgpo-{token}", tmp_path / "sgpo-f", tmp_path / "link" / f"sgpo-{token}"
+    for folder in (own, others, link.parent):
+        folder.mkdir()
+    link.symlink_to(others)
+    listed = "".join(f"{line}\n" for line in (token, own, others, link, tmp_path))
+    # A process that tells its guard so, and ends.
+    run = (
+        "import subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'tasks.engines.guard'], stdin=subprocess.PIPE, text=True)\n"
+        f"p.stdin.write({listed!r}); p.stdin.flush(); print(p.pid)"
+    )
+    done = subprocess.run([sys.executable, "-c", run], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    psutil.Process(int(done.stdout)).wait(30)
+    assert not own.exists()
+    assert others.is_dir()
+    assert tmp_path.is_dir()

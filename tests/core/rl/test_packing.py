@@ -69,13 +69,20 @@ def test_what_stands_where() -> None:
     assert packed.first.tolist() == [2, 6, 4]
     assert packed.before.tolist() == [1, 5, 1]
     layout = packed.layout
-    assert layout.prompt_tokens.tolist() == [[0, 1], [5, 0]]
-    assert layout.response_tokens.tolist() == [[2, 3], [6, 0], [4, 0]]
-    assert layout.prompt_of.tolist() == [0, 1, 0]
-    assert layout.visible[1, 0].tolist() == [[True, False, True, False], [True, False, True, True]]
-    # Padded: the prompts' 2 x 2, then the responses' 3 x 2.
-    assert layout.place.tolist() == [0, 1, 4, 5, 8, 2, 6]
+    # The shared prompt; the other prompt with its only response. Then the responses to the shared prompt.
+    assert layout.text_tokens.tolist() == [[0, 1], [5, 6]]
+    assert layout.response_tokens.tolist() == [[2, 3], [4, 0]]
+    assert layout.prompt_of.tolist() == [0, 0]
+    assert layout.visible[1, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
+    assert layout.place.tolist() == [0, 1, 4, 5, 6, 2, 3]  # of the padded 2 x 2 and 2 x 2
     assert layout.longest == 4
+
+
+def test_without_shared_prompts_all_is_plain_causal_attention() -> None:
+    layout = pack([[11, 12], [21]], [[13, 14], [22]]).layout
+    assert layout.text_tokens.tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
+    assert layout.response_tokens.shape == (0, 0)
+    assert layout.place.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
@@ -139,6 +146,6 @@ def test_attention_that_it_does_not_compute_is_refused(setting: str, value: floa
 
 def test_every_tensor_moves() -> None:
     layout = collate(samples()).layout.to(torch.device("meta"))
-    names = ("prompt_tokens", "response_tokens", "prompt_of", "visible", "place")
+    names = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "there", "place")
     assert {getattr(layout, name).device.type for name in names} == {"meta"}
     assert np.isscalar(layout.longest)
