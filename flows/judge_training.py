@@ -33,7 +33,9 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
     """The judge itself, after the policies that it starts from and is tested on."""
     kept = tasks.kept(config)
     with kept.locked():
-        if not fresh and (result := kept.result()):
+        if fresh:
+            kept.forget()
+        elif result := kept.result():
             return result
         examples = tasks.load_rollouts(config)
         return tasks.train_judge(config, _model(config.base), None if examples else _model(config.policy), examples)

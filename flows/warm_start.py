@@ -30,6 +30,8 @@ def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
         base = str(model_folder("model.path", config.model.path))
     kept = tasks.kept(config)
     with kept.locked():
+        if fresh:
+            kept.forget()
         result = None if fresh else kept.result()
         return result or tasks.train_policy(config, base)
 

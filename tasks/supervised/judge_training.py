@@ -93,7 +93,7 @@ def train_judge(
             with engines_for(base, model, config.cluster) as engines:
                 engines.on_all_ranks("setup", base, model, config.train, config.deepspeed, False)
                 course = Training(config, engines, base).course(rollouts, test)
-                metrics = train_until_good(course, config.train, engines, tracker, "judge_training/loss")
+                metrics = train_until_good(course, config.train, engines, tracker, "judge_training/loss", result.saved)
                 published = result.publish(engines, base, tracker, metrics, _with_template)
             tracker.log_folder(result.folder, "judge")
         return published

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +21,16 @@ from tqdm import tqdm
 
 from sgpo_core.config.base import Settings
 from sgpo_core.config.loading import to_yaml
-from sgpo_core.config.training import TrainSettings
+from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.training_samples import TrainingSample, split_over_ranks
-from sgpo_core.storage.atomic import atomic_directory, read_json, waiting_lock, write_json, write_text
+from sgpo_core.storage.atomic import (
+    atomic_directory,
+    read_json,
+    remove_atomically,
+    waiting_lock,
+    write_json,
+    write_text,
+)
 from tasks.checkpointing import export_policy
 from tasks.engines.cluster import Engines
 from tasks.paths import home
@@ -32,6 +39,7 @@ from tasks.tracking.tracker import Tracker, new_attempt
 
 _STEPS_A_POINT = 50  # of the loss curve, or fewer: it has 20 points
 _SECONDS_A_CALL = 2.0  # steps that one call of the ranks makes, about; the progress bar moves once a call
+_SECONDS_A_SAVE = 120.0  # between two saved states; shorter trainings have none
 _MORE_LR = 0.3  # of the learning rate, where steps are added
 
 
@@ -52,22 +60,56 @@ class Course:
     advice: str
 
 
-def train_until_good(course: Course, train: TrainSettings, engines: Engines, tracker: Tracker, loss: str) -> Metrics:
-    """Returns what the last test has shown. Raises RuntimeError when the gate stays shut."""
-    factors = [cosine(i, course.steps, train.warmup_steps) for i in range(course.steps)]
-    done = 0
-    for _ in range(course.more_rounds + 1):
-        done = _supervise(course, train, engines, tracker, loss, factors, done)
+def train_until_good(
+    course: Course, train: TrainSettings, engines: Engines, tracker: Tracker, loss: str, saved: SavedState
+) -> Metrics:
+    """Returns what the last test has shown; goes on from what `saved` holds. Raises RuntimeError when the gate stays
+    shut."""
+    done, metrics = saved.load(engines), Metrics()
+    for rounds in range(course.more_rounds + 1):
+        end = course.steps + rounds * course.more_steps
+        if done > end:
+            continue  # tested before, in vain
+        done = _supervise(course, train, engines, tracker, loss, saved, done, end)
         metrics = course.test(done)
         tracker.log(done, metrics)
         if metrics[course.gate] >= course.threshold:
             return metrics
-        factors = [_MORE_LR * cosine(i, course.more_steps, 0) for i in range(course.more_steps)]
     setting = f"gate_{course.gate.rpartition('/')[2]}"
     raise RuntimeError(
         f"{course.title}: after {done} steps {course.gate} is {metrics[course.gate]:.1%}, {setting}="
         f"{course.threshold:.0%} is wanted: {course.advice}"
     )
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """Where an interrupted training goes on: a folder with the ranks' state and the steps done. `layout` says how the
+    state is spread over the ranks: one of another layout can't be read, and the training begins anew."""
+
+    folder: Path
+    layout: dict[str, Any]
+
+    def load(self, engines: Engines) -> int:
+        """The steps done, by ranks that were just set up."""
+        note = self.folder / "state.json"
+        state = read_json(note) if note.is_file() else {}
+        if state.get("layout") != self.layout:
+            return 0
+        engines.on_all_ranks("load", str(self.folder / "engine"))
+        return int(state["done"])
+
+    def save(self, engines: Engines, done: int) -> None:
+        with atomic_directory(self.folder) as target:
+            engines.on_all_ranks("save", str(target / "engine"))
+            write_json(target / "state.json", {"done": done, "layout": self.layout})
+
+
+def lr_factor(step: int, course: Course, warmup: int) -> float:
+    """Of the learning rate, at a step counted from 0; each round of added steps has a cosine of its own."""
+    if step < course.steps:
+        return cosine(step, course.steps, warmup)
+    return _MORE_LR * cosine((step - course.steps) % course.more_steps, course.more_steps, 0)
 
 
 def cosine(step: int, total: int, warmup: int) -> float:
@@ -83,33 +125,42 @@ def _supervise(
     engines: Engines,
     tracker: Tracker,
     loss_name: str,
-    factors: Sequence[float],
+    saved: SavedState,
     done: int,
+    end: int,
 ) -> int:
-    """One step for each factor of the learning rate; returns how many were done so far."""
-    window = max(1, min(_STEPS_A_POINT, len(factors) // 20))
-    pace, points = 1, [factors[i : i + window] for i in range(0, len(factors), window)]
-    with tqdm(total=len(factors), desc=course.title, unit="step", mininterval=1) as bar:
+    """The steps from `done` to `end`, the last of a round; returns `end`."""
+    begin = 0 if end == course.steps else end - course.more_steps
+    window = max(1, min(_STEPS_A_POINT, (end - begin) // 20))
+    points = [point for point in (*range(begin + window, end, window), end) if point > done]
+    pace, saved_at = 1, time.monotonic()
+    with tqdm(total=end - begin, initial=done - begin, desc=course.title, unit="step", mininterval=1) as bar:
         for point in points:
             losses: list[float] = []
-            while len(losses) < len(point):
-                began, some = time.monotonic(), point[len(losses) : len(losses) + pace]
-                losses += _steps(course, train, engines, some, done)
+            while done < point:
+                began, some = time.monotonic(), range(done, min(point, done + pace))
+                losses += _steps(course, train, engines, some)
                 done += len(some)
                 bar.set_postfix(loss=f"{losses[-1]:.3f}", refresh=False)
                 bar.update(len(some))
                 if time.monotonic() - began < _SECONDS_A_CALL:
                     pace *= 2
             tracker.log(done, {loss_name: float(np.mean(losses))})
+            if time.monotonic() - saved_at > _SECONDS_A_SAVE:
+                saved.save(engines, done)
+                saved_at = time.monotonic()
     return done
 
 
-def _steps(course: Course, train: TrainSettings, engines: Engines, factors: Sequence[float], done: int) -> list[float]:
-    """The loss of each of the steps that follow `done`."""
+def _steps(course: Course, train: TrainSettings, engines: Engines, numbers: range) -> list[float]:
+    """Makes the steps with these numbers; the loss of each."""
     ranks = engines.trainers
     steps = [
-        (factor * train.lr, split_over_ranks(course.batch(done + i), train.micro_batch_tokens, len(ranks)))
-        for i, factor in enumerate(factors)
+        (
+            lr_factor(number, course, train.warmup_steps) * train.lr,
+            split_over_ranks(course.batch(number), train.micro_batch_tokens, len(ranks)),
+        )
+        for number in numbers
     ]
     shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(len(ranks))]
     losses = ray.get([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
@@ -125,6 +176,10 @@ class Keyed(Protocol):
     def seed(self) -> int: ...
     @property
     def key(self) -> str: ...
+    @property
+    def cluster(self) -> ClusterSettings: ...
+    @property
+    def deepspeed(self) -> DeepSpeedSettings: ...
 
 
 class Kept:
@@ -135,11 +190,17 @@ class Kept:
         self.name, self.config = name, config
         self.folder = home() / shelf / config.key
         self.start = self.folder.with_name(f".{config.key}.start")  # for a model that the training starts from
+        layout = {"trainer_ranks": config.cluster.trainer_ranks, **config.deepspeed.model_dump()}
+        self.saved = SavedState(self.folder.with_name(f".{config.key}.state"), layout)
 
     def result(self) -> dict[str, Any] | None:
         """That of the same settings, where it has been made."""
         report = self.folder / "report.json"
         return read_json(report) if report.is_file() else None
+
+    def forget(self) -> None:
+        """What an interrupted training has left: the next one begins anew."""
+        remove_atomically(self.saved.folder)
 
     def locked(self) -> AbstractContextManager[None]:
         """Waits while another process makes the same."""
@@ -181,4 +242,5 @@ class Kept:
                 complete(target)
             write_text(target / "settings.yaml", to_yaml(self.config))
             write_json(target / "report.json", result)
+        remove_atomically(self.saved.folder)
         return result

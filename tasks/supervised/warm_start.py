@@ -38,7 +38,7 @@ def train_policy(config: WarmStartConfig, base: str | None) -> dict[str, Any]:
             with engines_for(start, config.model, config.cluster) as engines:
                 engines.on_all_ranks("setup", start, config.model, config.train, config.deepspeed, False)
                 course = _course(config, lessons, engines, start)
-                metrics = train_until_good(course, config.train, engines, tracker, "warm_start/loss")
+                metrics = train_until_good(course, config.train, engines, tracker, "warm_start/loss", result.saved)
                 return result.publish(engines, start, tracker, metrics)
     finally:
         shutil.rmtree(result.start, ignore_errors=True)
