@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
@@ -20,6 +21,7 @@ from sgpo_core.rl.assignment import CreditAssignment
 from sgpo_core.rl.shaping import domain_shares
 from sgpo_core.storage.atomic import read_json, remove_atomically, write_json, write_text
 from sgpo_core.storage.run_dir import FORMAT, RunPaths, iterations_saved, unfinished_predecessor
+from sgpo_core.storage.weights import weights_hash
 from tasks.data import ProblemSets, decode, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
 from tasks.judges.group_judge import GroupJudge
@@ -141,7 +143,8 @@ def open_run(
     """Engines that hold the run's policy and its judge, and the tracking run; new, or where the last checkpoint left
     them. Raises ConfigError when the judge does not pass its gate (judge.min_f1)."""
     attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
-    tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, run_tags(config), settings)
+    tags = {**run_tags(config), "weights": weights_hash(Path(policy))}  # a name may stand for other weights elsewhere
+    tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     try:
         with engines_for(policy, config.model, config.cluster) as engines, open_judge(judge_settings) as judge:
             check_gate(judge_settings, judge)
