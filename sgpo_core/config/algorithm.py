@@ -19,7 +19,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from sgpo_core.config.base import Fraction, Positive, Settings
+from sgpo_core.config.base import Fraction, Name, Positive, Settings
 
 AdvantageBaseline = Literal["group", "leave_one_out", "batch", "none"]
 AdvantageStd = Literal["group", "floor", "batch", "none"]
@@ -209,7 +209,7 @@ class LossSettings(Settings):
 
 
 class AlgorithmSettings(Settings):
-    name: str = Field("sgpo", description="what the run is called and grouped by")
+    name: Name = Field("sgpo", description="what the run is called and grouped by")
     resampling: ResamplingSettings = ResamplingSettings()
     credit: CreditSettings = CreditSettings()
     filter: GroupFilter = Field(

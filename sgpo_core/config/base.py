@@ -6,10 +6,27 @@ import hashlib
 import json
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+
+# What folders, MLflow's experiments and its queries are named by: no path, no quotes.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_ .:+-]*$", max_length=100)]
+# Folders beside those of the experiments in SGPO_HOME.
+_TAKEN = (
+    *("datasets", "evaluations", "mlartifacts", "models", "prefect", "registry", "responses", "services"),
+    *("theory", "warm-starts"),
+)
+
+
+def _free(name: str) -> str:
+    if name in _TAKEN:
+        raise ValueError(f"{name} is the name of another folder in SGPO_HOME: choose another")
+    return name
+
+
+Experiment = Annotated[Name, AfterValidator(_free)]
 
 T = TypeVar("T")
 OPERATIONAL: Final = "operational"
@@ -23,9 +40,9 @@ class ConfigError(ValueError):
 
 
 class Settings(BaseModel):
-    """Frozen, and unknown keys are refused."""
+    """Frozen; unknown keys, infinities and NaN are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     def deciding(self) -> dict[str, Any]:
         """The settings that decide a result, nested, as JSON has them: all but the `Operational` ones."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from sgpo_core.config.base import Operational, Settings, fingerprint
+from sgpo_core.config.base import Experiment, Operational, Settings, fingerprint
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.loading import load_preset
 
@@ -27,7 +27,7 @@ class JudgeEvalConfig(Settings):
     """Everything that decides an evaluation of a judge."""
 
     preset: str = Field("", description="the preset these settings came from")
-    experiment: Operational[str] = Field("judges", description="MLflow experiment, and folder of the results")
+    experiment: Operational[Experiment] = Field("judges", description="MLflow experiment, and folder of the results")
     judge: JudgeSettings = JudgeSettings()
     data: JudgeEvalDataSettings = JudgeEvalDataSettings()
     injections: bool = Field(

@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field
 
 from sgpo_core.config.algorithm import AlgorithmSettings
-from sgpo_core.config.base import Operational, Positive, Settings, fingerprint
+from sgpo_core.config.base import Experiment, Operational, Positive, Settings, fingerprint
 from sgpo_core.config.data import DataSettings, EvalSettings, ModelSettings, SamplingSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import judge_key
@@ -22,7 +22,7 @@ class TrainingConfig(Settings):
     """What decides a run that trains a policy by its credit, online or offline."""
 
     preset: str = Field("", description="the preset these settings came from")
-    experiment: Operational[str] = Field("sgpo", description="MLflow experiment, and folder of the runs")
+    experiment: Operational[Experiment] = Field("sgpo", description="MLflow experiment, and folder of the runs")
     tags: TagSettings = TagSettings()
     seed: int = Field(0, ge=0, description="decides problem order and sampling")
     model: ModelSettings = ModelSettings()

@@ -14,7 +14,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from sgpo_core.config.base import ConfigError, Fraction, Positive, Settings
+from sgpo_core.config.base import ConfigError, Experiment, Fraction, Positive, Settings
 from sgpo_core.config.loading import load_preset
 from sgpo_core.config.offline import load_offline, offline_first
 from sgpo_core.config.run import TrainingConfig, load_run
@@ -30,7 +30,7 @@ class SweepConfig(Settings):
     name: str = Field("", pattern=r"^[\w .:+-]*$", description="tag of its runs in MLflow; empty: the preset's name")
     flow: Literal["online", "offline"] = Field("online", description="which flow runs: sgpo-online or sgpo-offline")
     run_preset: str = Field("tiny", description="preset in conf/online or conf/offline that every run starts from")
-    experiment: str = Field("sweeps", description="MLflow experiment, and folder of the runs")
+    experiment: Experiment = Field("sweeps", description="MLflow experiment, and folder of the runs")
     overrides: list[str] = Field(default_factory=list, description='settings of every run, e.g. ["iterations=60"]')
     grid: dict[str, list[Value]] = Field(
         default_factory=dict,

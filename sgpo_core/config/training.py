@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class TrainSettings(Settings):
     lr: float = Field(1e-4, gt=0, description="learning rate")
-    betas: tuple[float, float] = Field((0.9, 0.98), description="AdamW betas")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.98), description="AdamW betas")
     weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
     grad_clip: float = Field(1.0, ge=0, description="global gradient norm limit; 0: none")
     warmup_steps: int = Field(0, ge=0, description="optimizer steps of linear warm-up")
@@ -84,5 +86,5 @@ class CheckpointSettings(Settings):
 
 
 class TagSettings(Settings):
-    sweep: str = Field("", description="MLflow tag that groups the runs of one comparison")
+    sweep: str = Field("", pattern=r"^[\w .:+-]*$", description="MLflow tag that groups the runs of one comparison")
     arm: str = Field("", description="MLflow tag of what the comparison compares; empty: the algorithm's name")

@@ -62,8 +62,9 @@ class Tracker:
         client = MlflowClient(tracking_uri=uri)
         experiment_id = experiment_named(client, experiment, uri)
         identity = {"run_id": run_id, "run_dir": str(folder)}
-        query = " and ".join(f"tags.{name} = '{value}'" for name, value in identity.items())
-        earlier = client.search_runs([experiment_id], query)
+        of_this_id = client.search_runs([experiment_id], f"tags.run_id = '{run_id}'")
+        # Folders are compared here: a path may hold what a query can't.
+        earlier = [run for run in of_this_id if run.data.tags.get("run_dir") == str(folder)]
         found = [run for run in earlier if run.data.tags.get("attempt") == attempt]
         for run in earlier:
             if run not in found:

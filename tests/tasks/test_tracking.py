@@ -10,6 +10,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from sgpo_core.config.base import ConfigError
+from tasks.paths import home
 from tasks.tracking import tracker as tracking
 from tasks.tracking.tracker import Tracker
 
@@ -90,3 +91,20 @@ def test_server_away_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch: 
 def test_unreachable_server_is_named_at_once() -> None:
     with pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI=http://127\.0\.0\.1:9"):
         tracking.check_reachable("http://127.0.0.1:9")
+
+
+def test_an_apostrophe_in_the_home_s_path_is_nothing_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path / "o'brien"))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    folder = tmp_path / "o'brien" / "sgpo" / "tiny-1"
+    first = Tracker.open("sgpo", "tiny-1", folder, "a", {}, {})
+    assert Tracker.open("sgpo", "tiny-1", folder, "a", {}, {}).run_id == first.run_id
+    # A run of the same id in another folder is another one.
+    assert Tracker.open("sgpo", "tiny-1", tmp_path, "a", {}, {}).run_id != first.run_id
+
+
+@pytest.mark.parametrize("character", ["?", "#", "%"])
+def test_a_home_that_no_database_can_be_in_is_refused(character: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SGPO_HOME", f"/tmp/a{character}b")
+    with pytest.raises(ConfigError, match="SGPO_HOME="):
+        home()
