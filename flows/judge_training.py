@@ -15,11 +15,13 @@ from prefect import flow
 
 from flows import warm_start
 from flows.cli import main
+from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import model_folder
+from tasks.models.policy_checks import check_policy
 from tasks.supervised import judge_training as tasks
 
 
@@ -37,8 +39,11 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         elif result := kept.result():
             return result
-        examples = tasks.load_rollouts(config)
-        return tasks.train_judge(config, _model(config.base), None if examples else _model(config.policy), examples)
+        examples, base = tasks.load_rollouts(config), _model("base", config.base)
+        model = ModelSettings(max_length=config.max_length)
+        check_policy(f"base={config.base}", base, model, config.cluster, length="max_length")
+        policy = None if examples else _model("policy", config.policy)
+        return tasks.train_judge(config, base, policy, examples)
 
 
 def ready(judge: JudgeSettings) -> JudgeSettings:
@@ -54,10 +59,10 @@ def ready(judge: JudgeSettings) -> JudgeSettings:
     return judge.model_copy(update={"model": folder})
 
 
-def _model(name: str) -> str:
+def _model(setting: str, name: str) -> str:
     if is_warm_start(name):
         return str(warm_start.make(load_warm_start(name))["run_dir"])
-    return str(model_folder("base", name))
+    return str(model_folder(setting, name))
 
 
 if __name__ == "__main__":

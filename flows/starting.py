@@ -13,6 +13,7 @@ from sgpo_core.config.warm_start import load_warm_start
 from tasks.checkpointing import load_checkpoint
 from tasks.evaluation import evaluate
 from tasks.models.folders import model_folder
+from tasks.models.policy_checks import check_policy
 from tasks.progress import Progress
 from tasks.rollout import sync_weights
 from tasks.run import Run
@@ -36,12 +37,16 @@ def named_by(load: Callable[[str, list[str]], TrainingConfig]) -> Callable[[], s
 
 def initial_policy(config: TrainingConfig) -> str:
     """Folder of the policy to start from: one of the hub is downloaded, a missing warm start made on the run's own
-    engines."""
-    if config.model.path is not None:
-        return str(model_folder("model.path", config.model.path))
-    settings = load_warm_start(str(config.model.warm_start), [])
-    shared = settings.model_copy(update={"cluster": config.cluster, "deepspeed": config.deepspeed})
-    return str(warm_start.make(shared)["run_dir"])
+    engines. Raises ConfigError where it can't be used with these settings."""
+    model = config.model
+    if model.path is not None:
+        folder, named = str(model_folder("model.path", model.path)), f"model.path={model.path}"
+    else:
+        settings = load_warm_start(str(model.warm_start), [])
+        shared = settings.model_copy(update={"cluster": config.cluster, "deepspeed": config.deepspeed})
+        folder, named = str(warm_start.make(shared)["run_dir"]), f"model.warm_start={model.warm_start}"
+    check_policy(named, folder, model, config.cluster)
+    return folder
 
 
 def start_or_resume(run: Run, spent: Mapping[str, float] | None = None) -> tuple[Progress, IterationMetrics]:

@@ -14,6 +14,7 @@ from prefect import flow
 from flows.cli import main
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
 from tasks.models.folders import model_folder
+from tasks.models.policy_checks import check_policy
 from tasks.supervised import warm_start as tasks
 
 
@@ -28,6 +29,7 @@ def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
     base = make(load_warm_start(config.base, []))["run_dir"] if config.base else None
     if base is None and config.model.path:
         base = str(model_folder("model.path", config.model.path))
+        check_policy(f"model.path={config.model.path}", base, config.model, config.cluster)
     kept = tasks.kept(config)
     with kept.locked():
         if fresh:

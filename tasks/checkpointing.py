@@ -9,7 +9,7 @@ from typing import Any
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
 from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
-from tasks.data import load_tokenizer
+from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
 from tasks.run import Run
 from tasks.stage import stage
@@ -69,11 +69,14 @@ def register_best(run: Run) -> None:
 
 def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
     """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the initial policy."""
-    from transformers import AutoConfig
+    from safetensors import safe_open
 
     folder.mkdir(parents=True, exist_ok=True)
     engines.on_all_ranks("export", str(folder / "model.safetensors"))
-    AutoConfig.from_pretrained(initial_policy).save_pretrained(folder)
+    config = load_config(initial_policy)
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        config.dtype = weights.get_tensor(next(iter(weights.keys()))).dtype  # loaders round to what it says
+    config.save_pretrained(folder)
     load_tokenizer(initial_policy).save_pretrained(folder)
     if (generation := Path(initial_policy) / "generation_config.json").is_file():
         shutil.copy(generation, folder)  # which tokens end a response

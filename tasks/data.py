@@ -93,7 +93,9 @@ class PolicyCodec:
     def __init__(self, policy: str, model: ModelSettings) -> None:
         self.tokenizer, self.model = load_tokenizer(policy), model
         self.eos: int = self.tokenizer.eos_token_id
-        self.vocabulary, self.max_length = len(self.tokenizer), model.max_length
+        self.max_length = model.max_length
+        # Of the embedding, which may have more rows than there are tokens: an untrained one is sampled, too.
+        self.vocabulary: int = load_config(policy).get_text_config().vocab_size
 
     @property
     def key(self) -> str:
@@ -121,6 +123,13 @@ def load_tokenizer(policy: str) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast.from_pretrained(policy)
+
+
+def load_config(policy: str | Path) -> Any:
+    """The configuration of a policy, with the defaults of its architecture. Code that comes with a model is not run."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(policy, trust_remote_code=False)
 
 
 def encode_prompt(tokenizer: Any, problem: Problem, model: ModelSettings) -> list[int]:
@@ -158,9 +167,8 @@ def decode_all(tokenizer: Any, sequences: Sequence[Any]) -> list[str]:
 
 def stop_ids(policy: str) -> list[int]:
     """Tokens that end a response: the tokenizer's own, and those of generation_config.json in the policy's folder (chat
-    models have several)."""
-    found = [load_tokenizer(policy).eos_token_id]
-    if (file := Path(policy) / "generation_config.json").is_file():
-        named = json.loads(file.read_text()).get("eos_token_id")
-        found += named if isinstance(named, list) else [named]
+    models have several), without one those of its config.json."""
+    files = [file for name in ("generation_config.json", "config.json") if (file := Path(policy) / name).is_file()]
+    named = json.loads(files[0].read_text(encoding="utf-8")).get("eos_token_id") if files else None
+    found = [load_tokenizer(policy).eos_token_id, *(named if isinstance(named, list) else [named])]
     return sorted({i for i in found if i is not None})

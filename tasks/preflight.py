@@ -13,7 +13,8 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.training import ClusterSettings
 from tasks.judges.kinds import kind_of
-from tasks.models.folders import missing_model
+from tasks.models.folders import local_folder, missing_model
+from tasks.models.policy_checks import check_policy
 from tasks.paths import home
 from tasks.tracking.tracker import check_reachable, tracking_uri
 
@@ -21,11 +22,14 @@ _FREE_DISK_MIB = 512
 
 
 def check_resources(config: TrainingConfig) -> None:
-    """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server."""
+    """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server; and what is
+    wrong with a model that is on this machine."""
     problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, config.judge)]
     problems += [*kind_of(config.judge).missing(config.judge), *_disk_problems()]
     if problems:
         raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
+    if config.model.path is not None and (folder := local_folder(config.model.path)) is not None:
+        check_policy(f"model.path={config.model.path}", folder, config.model, config.cluster)
     check_reachable(tracking_uri())
 
 

@@ -112,7 +112,7 @@ ROOMS = {
     "sgpo_core.offline": {"config", "data", "rl", "storage", "types"},
     "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},
     "tasks.services": {"paths"},
-    "tasks.models": {"paths"},
+    "tasks.models": {"data", "paths"},
     "tasks.tracking": {"models", "paths"},
     "tasks.data": {"paths"},
     "tasks.engines": {"data", "paths", "workers"},
@@ -127,7 +127,7 @@ ROOMS = {
     "tasks.checkpointing": {"data", "engines", "run", "stage", "tracking"},
     "tasks.progress": {"checkpointing", "run", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
-    "tasks.benchmarks": {"data", "engines", "paths", "run", "tracking", "workers"},
+    "tasks.benchmarks": {"data", "engines", "models", "paths", "run", "tracking", "workers"},
     "tasks.sweeps": {"engines", "paths", "preflight", "reports", "run", "tracking"},
     "tasks.offline": {
         *("data", "engines", "judges", "judging", "paths", "preflight"),

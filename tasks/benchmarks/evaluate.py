@@ -36,6 +36,7 @@ from sgpo_core.types import Problem
 from tasks.data import decode_all, encode_prompt, load_benchmarks, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, keep_engines, rollout_engines
 from tasks.engines.generation import stream_groups
+from tasks.models.policy_checks import check_policy, context_length
 from tasks.paths import home
 from tasks.run import locked, start_over
 from tasks.tracking.policies import Policy
@@ -122,14 +123,17 @@ def finished_result(job: Job) -> Result | None:
 
 
 def model_settings(config: EvaluationConfig, todo: Sequence[Job]) -> ModelSettings:
-    """The engine's settings: as long as the longest prompt and response of all benchmarks, whatever is done first."""
+    """The engine's settings: as long as the longest prompt and response of all benchmarks, whatever is done first.
+    Raises ConfigError where the policy can't be asked, or not at that length."""
+    policy = todo[0].policy
+    check_policy(f"POLICY={policy.name}", policy.folder, ModelSettings(max_length=1), config.cluster, trained=False)
     longest = max(
         len(prompt) + job.settings.max_tokens
         for job in todo
         for prompt in encoded_prompts(job, uses_template(config, job))
     )
-    limit = int(read_json(Path(todo[0].policy.folder) / "config.json").get("max_position_embeddings", longest))
-    if longest > limit:
+    limit = context_length(policy.folder)
+    if limit is not None and longest > limit:
         raise ConfigError(
             f"prompts and responses take {longest} tokens, the policy holds {limit} (max_position_embeddings): lower "
             "eval.sets.<benchmark>.max_tokens"

@@ -1,2 +1,2 @@
-"""Models by name: where they lie on this machine, whether they came from the Hugging Face hub or were made here.
-Nothing here starts an engine or knows what a model is for."""
+"""Models by name: where they lie on this machine, whether they came from the Hugging Face hub or were made here, and
+whether one can be the policy. Nothing here starts an engine."""

@@ -157,6 +157,7 @@ def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
         "top_p": sampling.top_p,
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(sampling.stop_ids),
+        "ignore_eos": True,  # vLLM's own end is that of the folder the engine was started with: another run's, perhaps
     }
 
 

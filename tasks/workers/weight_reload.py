@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.workers.weight_sync import Digests, Layout, Part, digest, read_weights
+from tasks.workers.weight_sync import OTHERWISE, Digests, Layout, Part, digest, read_weights
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -30,16 +31,17 @@ class WeightReload:
             for parameter_name, _ in module.named_parameters(recurse=False):
                 name = f"{module_name}.{parameter_name}"
                 layout[name] = tuple(_parts(module, module_name, parameter_name, packed))
-        if tied and HEAD in layout:
+        if tied and {HEAD, EMBEDDING} <= layout.keys():
             layout[HEAD] = layout[EMBEDDING]
         return layout
 
     def reload_from_file(self, path: str) -> Digests:
         """Loads the weights, and answers with a digest of each parameter of this process."""
-        tensors = read_weights(Path(path))
-        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights.
-        tied = {HEAD: tensors[EMBEDDING]} if HEAD not in tensors else {}
-        model = self.model_runner.get_model()
+        tensors, model = read_weights(Path(path)), self.model_runner.get_model()
+        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights. (Gemma's
+        # first two generations have none in vLLM, they use the embedding.)
+        has_head = any(name == HEAD for name, _ in model.named_parameters(remove_duplicate=False))
+        tied = {HEAD: tensors[EMBEDDING]} if has_head and HEAD not in tensors else {}
         with observed_before_packing(model) as packed:
             self.model_runner.reload_weights(weights_iterator=list({**tensors, **tied}.items()))
         return packed | resident_digests(model)
@@ -60,11 +62,12 @@ def _parts(module: Any, module_name: str, parameter: str, packed: dict[str, list
     names = [name.removeprefix(".") for name in names]
     if isinstance(module, QKVParallelLinear):
         places = [module.tp_rank, *[module.tp_rank // module.num_kv_head_replicas] * 2]
-        for name, size, place in zip(names, module.output_partition_sizes, places, strict=True):
-            yield Part(name, 0, place * size, size)
+        queries, keys = module.total_num_heads, module.total_num_kv_heads
+        whole = [queries * module.head_size, keys * module.head_size, keys * module.v_head_size]
+        yield from _rows(names, whole, module.output_partition_sizes, places)
     elif isinstance(module, MergedColumnParallelLinear):
-        for name, size in zip(names, module.output_partition_sizes, strict=True):
-            yield Part(name, 0, module.tp_rank * size, size)
+        places = [module.tp_rank] * len(module.output_sizes)
+        yield from _rows(names, module.output_sizes, module.output_partition_sizes, places)
     elif isinstance(module, ColumnParallelLinear):
         yield Part(names[0], 0, module.tp_rank * module.output_size_per_partition, module.output_size_per_partition)
     elif isinstance(module, RowParallelLinear) and parameter == "weight":
@@ -75,6 +78,18 @@ def _parts(module: Any, module_name: str, parameter: str, packed: dict[str, list
         yield Part(names[0], 0, module.shard_indices.org_vocab_start_index, rows, padding)
     else:
         yield Part(names[0])
+
+
+def _rows(names: list[str], whole: list[int], sizes: list[int], places: list[int]) -> Iterator[Part]:
+    """The parts of a fused layer, `sizes` rows each: of a tensor each of `whole` rows, or of one that is fused in the
+    trainer's model, too (Phi-3)."""
+    if len(names) not in (1, len(sizes)):
+        raise ValueError(f"{names[0]}: {len(names)} tensors make {len(sizes)} parts. {OTHERWISE}")
+    starts = [0] * len(sizes)
+    if len(names) == 1:
+        names, starts = names * len(sizes), [0, *accumulate(whole[:-1])]
+    for name, start, size, place in zip(names, starts, sizes, places, strict=True):
+        yield Part(name, 0, start + place * size, size)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from sgpo_core.storage.atomic import write_atomically
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+OTHERWISE = "Engine and trainer build this architecture in different ways: choose a model of another one"
 Digests = dict[str, str]  # parameter -> digest
 
 
@@ -38,6 +39,11 @@ class Part:
     def of(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
         tensor = tensors[self.name]
         if self.length is not None:
+            if tensor.dim() <= self.dim or tensor.shape[self.dim] < self.start + self.length:
+                raise ValueError(
+                    f"{self.name} has shape {tuple(tensor.shape)}, of which the engine wants {self.length} from "
+                    f"{self.start} on in dimension {self.dim}. {OTHERWISE}"
+                )
             tensor = tensor.narrow(self.dim, self.start, self.length)
         if self.padding:
             tensor = torch.cat([tensor, tensor.new_zeros(self.padding, *tensor.shape[1:])])
@@ -108,9 +114,11 @@ def expected_digests(tensors: Mapping[str, torch.Tensor], layouts: Sequence[Layo
     place in any of them, or where a place has no tensor."""
     used = {part.name for layout in layouts for parts in layout.values() for part in parts}
     if missing := sorted(used - tensors.keys()):
-        raise ValueError(f"the engine has parameters that the trainer's model lacks: {', '.join(missing[:3])}, ...")
+        lacking = ", ".join(missing[:3])
+        raise ValueError(f"the engine has parameters that the trainer's model lacks: {lacking}, ... {OTHERWISE}")
     if unused := sorted(tensors.keys() - used):
-        raise ValueError(f"the engine has no place for tensors of the trainer: {', '.join(unused[:3])}, ...")
+        left = ", ".join(unused[:3])
+        raise ValueError(f"the engine has no place for tensors of the trainer: {left}, ... {OTHERWISE}")
     return tuple(
         {name: digest(torch.cat([part.of(tensors) for part in parts])) for name, parts in layout.items()}
         for layout in layouts

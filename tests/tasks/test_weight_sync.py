@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.workers.weight_reload import _rows
 from tasks.workers.weight_sync import Part, Proof, digest, expected_digests
 
 Q, K, V = torch.arange(8.0).reshape(4, 2), torch.arange(8.0, 12).reshape(2, 2), torch.arange(12.0, 16).reshape(2, 2)
@@ -90,3 +91,19 @@ def test_the_probe_looks_at_mean_and_percentile() -> None:
 def test_a_probe_that_is_no_number_or_of_another_length_is_not_within() -> None:
     for other in (proof(probe=(float("nan"), -2.0)), proof(probe=(-1.0,))):
         assert not proof().probe_difference(other).within(1e9)
+
+
+def test_rows_of_a_layer_that_is_fused_in_the_trainer_too() -> None:
+    """Process 1 of 2, of 8 query rows and 4 of keys and of values: from row 4 on, from 8 + 2 on, from 12 + 2 on."""
+    fused = list(_rows(["qkv"], [8, 4, 4], [4, 2, 2], [1, 1, 1]))
+    assert fused == [Part("qkv", 0, 4, 4), Part("qkv", 0, 10, 2), Part("qkv", 0, 14, 2)]
+    apart = list(_rows(["q", "k", "v"], [8, 4, 4], [4, 2, 2], [1, 1, 1]))
+    assert apart == [Part("q", 0, 4, 4), Part("k", 0, 2, 2), Part("v", 0, 2, 2)]
+
+
+def test_an_architecture_that_the_engine_builds_otherwise_is_named() -> None:
+    with pytest.raises(ValueError, match=r"q: 2 tensors make 3 parts.*choose a model of another one"):
+        list(_rows(["q", "kv"], [8, 4, 4], [4, 2, 2], [0, 0, 0]))
+    for part in (Part("q", 0, 2, 3), Part("q", 2, 0, 1)):
+        with pytest.raises(ValueError, match=r"q has shape \(4, 2\), of which .*choose a model of another one"):
+            expected_digests({"q": Q}, [{"q": (part,)}])
