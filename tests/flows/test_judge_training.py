@@ -48,7 +48,7 @@ def test_a_judge_lies_where_its_report_says_and_in_mlflow(trained_judge: str) ->
     assert run.info.status == "FINISHED"
     assert {k: run.data.metrics[k] for k in report["final_metrics"]} == report["final_metrics"]
     losses = [p.value for p in client.get_metric_history(report["mlflow_run_id"], "judge_training/loss")]
-    assert len(losses) == 5 and losses[-1] < losses[0] / 2
+    assert len(losses) == 21 and losses[-1] < losses[0] / 2  # a point every 12 of 250 steps
     logged = {Path(a.path).name for a in client.list_artifacts(report["mlflow_run_id"], "judge")}
     assert logged >= {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "settings.yaml"}
 
