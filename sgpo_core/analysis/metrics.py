@@ -91,7 +91,7 @@ METRICS: dict[str, Metric] = {
     "judge_eval/<subset>/{agreement,prompt_tokens,completion_tokens}": Metric("share, tokens", "mean share of equal votes; tokens read and written, 0 for verdicts out of the cache", "-"),
     "judge_eval/injections_gained": Metric("count", "of 60 responses that talk to the judge, those that gain by it", "above 0: the judge can be talked into credit; see docs/injections.md"),
     "judge_eval/seconds": Metric("s", "time for all verdicts", "-"),
-    "judge_training/loss": Metric("nats a token", "supervised loss of a judge's training, mean of 50 steps", "flat: more steps, or running_weight above 0"),
+    "judge_training/loss": Metric("nats a token", "supervised loss of a judge's training, mean of up to 50 steps", "flat: more steps, or running_weight above 0"),
     "judge_training/accuracy": Metric(_SHARE, "test responses that get exactly the right verdict (the gate)", "below gate_accuracy: steps are added"),
     "judge_training/early_frac": Metric(_SHARE, "test responses for which a step before the first wrong one is named", "credit is lost"),
     "judge_training/late_frac": Metric(_SHARE, "the same, a step after it", "a mistake is rewarded"),
