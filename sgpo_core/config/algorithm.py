@@ -49,9 +49,7 @@ class CreditSettings(Settings):
         "all_negative",
         description="which wrong responses the judge grades: none (GRPO), those of groups without a correct one, all",
     )
-    beta: float = Field(
-        10.0, gt=0, allow_inf_nan=False, description="steepness of the logistic that turns RTS into a reward"
-    )
+    beta: float = Field(10.0, gt=0, description="steepness of the logistic that turns RTS into a reward")
     gamma: Fraction = Field(0.5, description="RTS at which a wrong response earns 1/2")
     rts_unit: Literal["steps", "tokens"] = Field("steps", description="what RTS counts")
     expected_length: Literal["reference", "group", "own"] = Field(

@@ -31,20 +31,19 @@ class Layout:
 
     text_tokens int64 [C, P] and response_tokens int64 [R, L]: places among the flat tokens; prompt_of int64 [R]: the
     text that is a response's prompt; visible bool [R, 1, L, P + L]: what a response's token attends to, of its prompt
-    and of itself. Of the C * P + R * L padded places: tokens int64: their flat tokens; there bool: whether there is
-    one; place int64 [N]: where among them a flat token is. longest: tokens of the longest prompt with its response."""
+    and of itself. Of the C * P + R * L padded places: tokens int64: their flat tokens; place int64 [N]: where
+    among them a flat token is. longest: tokens of the longest prompt with its response."""
 
     text_tokens: Tensor
     response_tokens: Tensor
     prompt_of: Tensor
     visible: Tensor
     tokens: Tensor
-    there: Tensor
     place: Tensor
     longest: int
 
     def to(self, device: torch.device) -> Layout:
-        tensors = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "there", "place")
+        tensors = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "place")
         return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
 
 
@@ -111,7 +110,6 @@ def _layout(texts: Ids, tails: Ids, total: int, longest: int) -> Layout:
         prompt_of=torch.from_numpy(prompt_of.copy()),
         visible=torch.from_numpy(visible[:, None]),
         tokens=torch.from_numpy(np.concatenate([text_tokens.ravel(), response_tokens.ravel()])),
-        there=torch.from_numpy(np.concatenate([text_there.ravel(), response_there.ravel()])),
         place=torch.from_numpy(found),
         longest=longest,
     )
@@ -201,5 +199,5 @@ class _Unpad(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        padded = gradient.index_select(0, ctx.layout.tokens)
-        return padded.mul_(ctx.layout.there.to(padded.dtype)[:, None, None]), None
+        padded = gradient.new_zeros(len(ctx.layout.tokens), *gradient.shape[1:])
+        return padded.index_copy_(0, ctx.layout.place, gradient), None

@@ -146,6 +146,6 @@ def test_attention_that_it_does_not_compute_is_refused(setting: str, value: floa
 
 def test_every_tensor_moves() -> None:
     layout = collate(samples()).layout.to(torch.device("meta"))
-    names = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "there", "place")
+    names = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "place")
     assert {getattr(layout, name).device.type for name in names} == {"meta"}
     assert np.isscalar(layout.longest)
