@@ -12,20 +12,23 @@ from sgpo_core.config.evaluation import EvaluationConfig
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.training import ClusterSettings
+from tasks.gpus import Device, devices, driver_problem
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import local_folder, missing_model
 from tasks.models.policy_checks import check_policy
 from tasks.paths import home
+from tasks.sizing import existing, sizing_problems, this_machine
 from tasks.tracking.tracker import check_reachable, tracking_uri
 
 _FREE_DISK_MIB = 512
+_FREE_SHARE = 0.95  # of a GPU's memory, below which somebody uses it
 
 
 def check_resources(config: TrainingConfig) -> None:
     """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server; and what is
     wrong with a model that is on this machine."""
     problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, config.judge)]
-    problems += [*kind_of(config.judge).missing(config.judge), *_disk_problems()]
+    problems += [*kind_of(config.judge).missing(config.judge), *_disk_problems(), *_gpu_problems(config)]
     if problems:
         raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
     if config.model.path is not None and (folder := local_folder(config.model.path)) is not None:
@@ -56,8 +59,38 @@ def check_evaluation(config: EvaluationConfig) -> None:
     check_reachable(tracking_uri())
 
 
+def _gpu_problems(config: TrainingConfig) -> list[str]:
+    """What a run on this machine's own GPUs lacks besides their number; [] for a run on the CPU or on a cluster."""
+    if config.cluster.gpus == 0 or os.environ.get("RAY_ADDRESS") or not (found := devices()):
+        return []
+    problems = _busy(found, config.cluster.gpus + kind_of(config.judge).gpus(config.judge))
+    if config.deepspeed.offload_optimizer and not _has_compiler():
+        problems.append(
+            "the CUDA toolkit, with which DeepSpeed compiles the optimizer for deepspeed.offload_optimizer: install it "
+            "and set CUDA_HOME to its folder (no nvcc was found)"
+        )
+    machine = this_machine(config)
+    return problems + (sizing_problems(config, machine) if machine else [])
+
+
+def _busy(found: list[Device], wanted: int) -> list[str]:
+    """GPUs that somebody else uses, where the others are too few."""
+    busy = [(number, device) for number, device in enumerate(found) if device.free < _FREE_SHARE * device.memory]
+    if not busy or len(found) - len(busy) >= wanted:
+        return []
+    told = ", ".join(f"GPU {number} has {d.free:.0f} of {d.memory:.0f} GiB free" for number, d in busy)
+    return [
+        f"{wanted} GPUs that nobody else uses ({told}): end what runs there, or name others in CUDA_VISIBLE_DEVICES"
+    ]
+
+
+def _has_compiler() -> bool:
+    home_ = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return bool(home_ and Path(home_, "bin", "nvcc").is_file()) or shutil.which("nvcc") is not None
+
+
 def _disk_problems() -> list[str]:
-    free = shutil.disk_usage(_existing(home())).free // 2**20
+    free = shutil.disk_usage(existing(home())).free // 2**20
     if free >= _FREE_DISK_MIB:
         return []
     return [f"{_FREE_DISK_MIB} MiB of free disk in {home()} (found {free}); SGPO_HOME names another folder"]
@@ -86,11 +119,13 @@ def _cluster_problems(cluster: ClusterSettings, judge: JudgeSettings | None) -> 
     problems = []
     judges = kind_of(judge).gpus(judge) if judge else 0
     wanted = cluster.gpus + judges if judge else cluster.rollout_actors * cluster.rollout_gpus
-    if wanted and not os.environ.get("RAY_ADDRESS") and wanted > (gpus := count_gpus()):
+    gpus = count_gpus() if wanted and not os.environ.get("RAY_ADDRESS") else wanted
+    if wanted > gpus:
+        found = str(gpus) if gpus else f"0{_why_none()}"
         ranks = f" and {cluster.trainer_ranks} trainer ranks x {cluster.trainer_gpus}" if judge else ""
         problems.append(
             f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus}{ranks}"
-            f"{f', {judges} for the judge' if judges else ''} (found {gpus}); RAY_ADDRESS names a cluster that has "
+            f"{f', {judges} for the judge' if judges else ''} (found {found}); RAY_ADDRESS names a cluster that has "
             "them, cluster=... another layout"
         )
     sync_dir = Path(cluster.sync_dir)
@@ -106,7 +141,9 @@ def count_gpus() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+def _why_none() -> str:
+    """Why CUDA shows no GPU where the driver shows some; "" where there is none."""
+    import torch
+
+    seen = devices()
+    return f"; {driver_problem(seen[0].driver, torch.version.cuda)}".rstrip("; ") if seen else ""

@@ -39,6 +39,10 @@ class DeepSpeedSettings(Settings):
     )
     offload_optimizer: bool = Field(False, description="keep optimizer state in CPU memory")
 
+    def stage(self, dtype: Literal["float32", "bfloat16"]) -> int:
+        """The stage that DeepSpeed runs. In bfloat16 at least 1: only from there on it adds up gradients in float32."""
+        return max(self.zero_stage, 1) if dtype == "bfloat16" else self.zero_stage
+
 
 class ClusterSettings(Settings):
     rollout_actors: Positive = Field(2, description="vLLM engines; they share the prompts")

@@ -1,0 +1,184 @@
+"""What a run on GPUs needs, put together: each kind of device, the host, the disk; and whether it is there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.sizing.hardware import Gpu
+from sgpo_core.sizing.memory import (
+    CONTEXT,
+    GIB,
+    WIDTH,
+    Parts,
+    engine_memory,
+    kv_sequences,
+    optimizer_bytes,
+    trainer_memory,
+)
+from sgpo_core.sizing.shapes import ModelShape
+
+_PROCESS = 2.5  # GiB of host memory of a process with torch, vLLM or DeepSpeed and CUDA; assumed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """`what` takes `parts` (GiB), `there` are so many GiB of it (None: unknown). `fix`: what to change where they are
+    too few. `note`: what else is worth knowing."""
+
+    what: str
+    parts: Parts
+    there: float | None
+    fix: str = ""
+    note: str = ""
+
+    @property
+    def total(self) -> float:
+        return sum(self.parts.values())
+
+    @property
+    def fits(self) -> bool:
+        return (self.there is None or self.total <= self.there) and all(size >= 0 for size in self.parts.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a node has: GPUs and their kind; GiB of memory, of shared memory and of free disk (None: unknown)."""
+
+    gpus: int
+    gpu: Gpu
+    memory: float | None = None
+    shared_memory: float | None = None
+    disk: float | None = None
+
+
+def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, machine: Machine) -> list[Need]:
+    """Of a run on one node. `judge`: of the model that engines of the run hold, if they do; `machine.gpu` is what every
+    engine and every rank runs on."""
+    found = [_rollout(config, policy, machine.gpu), _trainer(config, policy, machine.gpu)]
+    if judge is not None:
+        found.append(_judge(config, judge, machine.gpu))
+    return [
+        *found,
+        _host(config, policy, judge, machine),
+        _shared(config, policy, machine),
+        _disk(config, policy, machine),
+    ]
+
+
+def gpus_wanted(config: TrainingConfig, judge: ModelShape | None) -> int:
+    judges = config.judge.engine.actors * config.judge.engine.gpus if judge else 0
+    return config.cluster.gpus + judges
+
+
+def _rollout(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
+    cluster, model = config.cluster, config.model
+    return _engine(
+        f"rollout engine ({_times(cluster.rollout_actors, cluster.rollout_gpus)})",
+        *(shape, model.dtype, cluster.rollout_gpus, gpu, cluster.gpu_memory_utilization),
+        *(cluster.max_num_seqs, model.max_length, "cluster.rollout_gpus", "cluster.max_num_seqs"),
+    )
+
+
+def _judge(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
+    engine = config.judge.engine
+    return _engine(
+        f"judge engine ({_times(engine.actors, engine.gpus)})",
+        *(shape, engine.dtype, engine.gpus, gpu, engine.gpu_memory_utilization),
+        *(engine.max_num_seqs, engine.max_length, "judge.engine.gpus", "judge.engine.max_num_seqs"),
+    )
+
+
+def _engine(
+    what: str,
+    shape: ModelShape,
+    dtype: str,
+    gpus: int,
+    gpu: Gpu,
+    share: float,
+    sequences: int,
+    length: int,
+    gpus_setting: str,
+    sequences_setting: str,
+) -> Need:
+    limit = share * gpu.memory
+    parts = engine_memory(shape, dtype, gpus, limit, sequences, length)
+    held = kv_sequences(shape, dtype, gpus, max(0.0, limit - sum(parts.values()) + parts["KV cache"]), length)
+    note = f"the KV cache holds {int(held):,} sequences of {length:,} tokens; {sequences_setting}={sequences}"
+    if held < sequences:
+        note += ", the others wait when sequences get long"
+    if held < 1:
+        parts = {**parts, "KV cache": length * shape.kv_bytes(WIDTH[dtype]) / gpus / GIB}
+    return Need(what, parts, limit, f"{gpus_setting}={2 * gpus}: more GPUs for each engine", note)
+
+
+def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
+    ranks = config.cluster.trainer_ranks
+
+    def parts(tokens: int) -> Parts:
+        train = config.train.model_copy(update={"micro_batch_tokens": tokens})
+        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks)
+        return {**found, "CUDA": CONTEXT}
+
+    def fits(tokens: int) -> bool:
+        return sum(parts(tokens).values()) <= gpu.memory
+
+    need = Need(f"trainer rank ({ranks})", parts(config.train.micro_batch_tokens), gpu.memory)
+    smaller = [n for n in _halves(config.train.micro_batch_tokens) if n >= config.model.max_length and fits(n)]
+    if smaller:
+        fix = f"train.micro_batch_tokens={smaller[0]}"
+    elif not config.train.gradient_checkpointing:
+        fix = "train.gradient_checkpointing=true"
+    elif config.deepspeed.zero_stage < 3 and ranks > 1:
+        fix = "deepspeed=zero3"
+    elif not config.deepspeed.offload_optimizer and ranks > 1:
+        fix = "deepspeed=zero3_offload"
+    else:
+        fix = f"cluster.trainer_ranks={2 * ranks}, or a smaller model"
+    longest = max((n for n in range(1024, 2**20 + 1, 1024) if fits(n)), default=0)
+    return replace(need, fix=fix, note=f"up to train.micro_batch_tokens={longest} fit" if longest else "")
+
+
+def _halves(tokens: int) -> list[int]:
+    return [tokens // 2**k for k in range(1, tokens.bit_length())]
+
+
+def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, machine: Machine) -> Need:
+    cluster = config.cluster
+    weights = WIDTH[config.model.dtype] * shape.parameters / GIB
+    judges = config.judge.engine.actors if judge else 0
+    parts = {
+        "the model in every rank, while it is loaded": cluster.trainer_ranks * weights,
+        "processes": _PROCESS * (1 + cluster.rollout_actors + cluster.trainer_ranks + judges),
+    }
+    if config.deepspeed.offload_optimizer:  # and the gradients in float32
+        parts["optimizer"] = (optimizer_bytes(shape.parameters, config.model) + 4 * shape.parameters) / GIB
+    return Need("host memory", parts, machine.memory, "a node with more memory, or fewer ranks: cluster.trainer_ranks")
+
+
+def _shared(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need:
+    sync = WIDTH[config.model.dtype] * shape.parameters / GIB
+    where = config.cluster.sync_dir
+    fix = "cluster.sync_dir=...: a folder with more room (in a container: --shm-size)"
+    return Need(f"folder {where}", {"weights on their way": sync}, machine.shared_memory, fix)
+
+
+def checkpoint_bytes(config: TrainingConfig, shape: ModelShape) -> float:
+    """Of one checkpoint: the optimizer's state, the weights that DeepSpeed saves beside it, and the policy alone."""
+    return optimizer_bytes(shape.parameters, config.model) + 2.0 * WIDTH[config.model.dtype] * shape.parameters
+
+
+def _disk(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need:
+    one, kept = checkpoint_bytes(config, shape) / GIB, config.checkpoint.keep
+    parts = {
+        f"{kept} newest checkpoints": kept * one,
+        "the best one": one,
+        "the one that is being written": one,
+        "the finished policy": WIDTH[config.model.dtype] * shape.parameters / GIB,
+    }
+    fix = "SGPO_HOME names a folder on a larger disk" + (", or checkpoint.keep=1" if kept > 1 else "")
+    return Need("disk", parts, machine.disk, fix, f"{one:,.0f} GiB a checkpoint")
+
+
+def _times(actors: int, gpus: int) -> str:
+    return f"{actors} of {gpus} GPU{'s' * (gpus > 1)}"

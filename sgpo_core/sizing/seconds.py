@@ -1,0 +1,94 @@
+"""How long the phases of an iteration take at best, about: counted work over what a GPU can do.
+
+An estimate to compare settings by, not a promise. It leaves out start-up, grading, evaluation, the tail of the last
+long responses, and what ranks wait for each other's weights (ZeRO-3 over PCIe can double an update).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.sizing.hardware import Gpu
+from sgpo_core.sizing.memory import WIDTH
+from sgpo_core.sizing.shapes import ModelShape
+
+# Shares of a data sheet's figure that are reached, and bytes a second of a copy through host memory. Assumed, not
+# measured: docs/gpu-proof.md has the commands that will.
+MFU, PREFILL_MFU, BANDWIDTH, COPY = 0.35, 0.5, 0.6, 2e9
+PROMPT = 200  # tokens of a problem, assumed
+WRONG = 0.5  # share of responses that a judge is asked about, assumed
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """Seconds of an iteration, what bounds them, and the number of GPUs that are at work meanwhile."""
+
+    name: str
+    seconds: float
+    bound: str
+    gpus: int
+
+
+def phases(
+    config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, gpu: Gpu, response_tokens: float
+) -> list[Phase]:
+    """`response_tokens`: of a response, on average. All GPUs are of the kind `gpu`."""
+    cluster, sampling = config.cluster, config.sampling
+    responses = sampling.problems * sampling.group_size
+    engines = cluster.rollout_actors
+    seconds, bound = _decoding(
+        *(policy, gpu, cluster.rollout_gpus, WIDTH[config.model.dtype]),
+        *(responses / engines, cluster.max_num_seqs, PROMPT, response_tokens),
+    )
+    found = [Phase("generate", seconds, bound, engines * cluster.rollout_gpus)]
+    if judge is not None:
+        found.append(_judging(config, judge, gpu, responses * WRONG, response_tokens))
+    return [*found, _update(config, policy, gpu, responses, response_tokens), _sync(config, policy)]
+
+
+def _decoding(
+    shape: ModelShape, gpu: Gpu, gpus: int, width: int, sequences: float, at_once: int, prompt: float, written: float
+) -> tuple[float, str]:
+    """Seconds that one engine takes to write `sequences` texts of `written` tokens behind prompts of `prompt`. A step
+    reads the weights once and every sequence's keys and values."""
+    batch = min(at_once, sequences)
+    steps = sequences * written / batch
+    reading = width * shape.multiplied + batch * (prompt + written / 2) * shape.kv_bytes(width)
+    read = reading / (gpus * gpu.bandwidth * 1e9 * BANDWIDTH)
+    computed = 2 * shape.multiplied * batch / (gpus * gpu.tflops * 1e12 * PREFILL_MFU)
+    prefill = 2 * shape.multiplied * sequences * prompt / (gpus * gpu.tflops * 1e12 * PREFILL_MFU)
+    return steps * max(read, computed) + prefill, "memory bandwidth" if read > computed else "arithmetic"
+
+
+def _judging(config: TrainingConfig, shape: ModelShape, gpu: Gpu, asked: float, response_tokens: float) -> Phase:
+    """A critique half as long as it may be, of a prompt with the problem, a reference as long as the response, the
+    response, and 600 tokens of instructions."""
+    settings, engine = config.judge, config.judge.engine
+    prompt, written = PROMPT + 2 * response_tokens + 600, settings.critique_tokens / 2
+    seconds, bound = _decoding(
+        *(shape, gpu, engine.gpus, WIDTH[engine.dtype]),
+        *(max(1.0, asked * settings.votes / engine.actors), engine.max_num_seqs, prompt, written),
+    )
+    return Phase("judge", seconds, f"{bound}; goes on while others are generated", engine.actors * engine.gpus)
+
+
+def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int, response_tokens: float) -> Phase:
+    """A product of a token with a parameter is 2 operations forward and 4 backward, and 2 more where the forward pass
+    is repeated, or the old or the reference's log-probabilities are computed. A group's prompt counts once."""
+    train, loss = config.train, config.algorithm.loss
+    tokens = responses * (response_tokens + PROMPT / config.sampling.group_size)
+    each = 8 if train.gradient_checkpointing else 6
+    once = 2 * ((loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
+    length = PROMPT + response_tokens
+    attention = 2 * shape.layers * shape.heads * shape.head_size * length  # beside 2 x parameters, causal
+    work = (train.epochs * each + once) / 2 * tokens * (2 * shape.multiplied + attention)
+    ranks = config.cluster.trainer_ranks
+    return Phase("update", work / (ranks * gpu.tflops * 1e12 * MFU), "arithmetic", ranks)
+
+
+def _sync(config: TrainingConfig, shape: ModelShape) -> Phase:
+    """Gathered, written to a file in memory, read by every engine at the same time, and read once more for the proof,
+    on both sides."""
+    size = WIDTH[config.model.dtype] * shape.parameters
+    return Phase("sync", 4 * size / COPY, "copies through host memory", 0)

@@ -1,0 +1,136 @@
+"""What a run needs, against what is on this machine or on one that is only named: the page of `flows.preflight`, and
+the check in front of every run on GPUs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import psutil
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import TrainingConfig
+from sgpo_core.sizing.hardware import GPUS, Gpu
+from sgpo_core.sizing.memory import GIB
+from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
+from sgpo_core.sizing.seconds import MFU, WRONG, Phase, phases
+from sgpo_core.sizing.shapes import KNOWN, ModelShape
+from tasks.gpus import devices
+from tasks.judges.kinds import kind_of
+from tasks.models.folders import local_folder
+from tasks.paths import home
+from tasks.reports.text_table import text_table
+
+
+def shape_of(model: str) -> ModelShape | None:
+    """Of a model on this machine, or one that is known by its name; None for another, and for one that is no dense
+    decoder."""
+    if (folder := local_folder(model)) is None:
+        return KNOWN.get(model.partition("@")[0])
+    try:
+        return ModelShape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def this_machine(config: TrainingConfig) -> Machine | None:
+    """None without GPUs."""
+    if not (found := devices()):
+        return None
+    least = min(found, key=lambda device: device.memory)
+    sheet = next((gpu for name, gpu in GPUS.items() if name.split("-")[0] in least.name.replace(" ", "")), None)
+    sync_dir = Path(config.cluster.sync_dir)
+    figures = (sheet.tflops, sheet.bandwidth) if sheet else (0.0, 0.0)
+    return Machine(
+        len(found),
+        Gpu(least.name, least.memory, *figures),
+        psutil.virtual_memory().total / GIB,
+        shutil.disk_usage(sync_dir).free / GIB if sync_dir.is_dir() else None,
+        shutil.disk_usage(existing(home())).free / GIB,
+    )
+
+
+def named_machine(gpu: str, gpus: int) -> Machine:
+    """Of what is not GPU nothing is known. Raises ConfigError for a GPU that is not in the table."""
+    if gpu not in GPUS:
+        raise ConfigError(f"--gpu {gpu}: choose one of {', '.join(GPUS)}")
+    return Machine(gpus, GPUS[gpu])
+
+
+def existing(path: Path) -> Path:
+    """The folder itself, or the first one above it that is there."""
+    while not path.exists():
+        path = path.parent
+    return path
+
+
+def sizing_problems(config: TrainingConfig, machine: Machine) -> list[str]:
+    """What does not fit, each with the setting that mends it; [] also where the model's shape is not known."""
+    if (policy := _policy_shape(config)) is None:
+        return []
+    return [_lacking(need) for need in needs(config, policy, _judge_shape(config), machine) if not need.fits]
+
+
+def _lacking(need: Need) -> str:
+    there = f" of {need.there:.1f}" if need.there is not None else ""
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in need.parts.items())
+    return f"{need.total:.1f}{there} GiB for {need.what} ({parts}): {need.fix}"
+
+
+def _policy_shape(config: TrainingConfig) -> ModelShape | None:
+    return shape_of(config.model.path) if config.model.path else None
+
+
+def _judge_shape(config: TrainingConfig) -> ModelShape | None:
+    return shape_of(config.judge.model) if kind_of(config.judge).local else None
+
+
+def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tuple[str, bool]:
+    """The page as text, and whether the run fits. Raises ConfigError where there is nothing to compute from."""
+    if config.cluster.gpus == 0:
+        raise ConfigError(f"preset {config.preset} runs on the CPU: sizes are computed for presets on GPUs")
+    if (policy := _policy_shape(config)) is None:
+        raise ConfigError(
+            f"model.path={config.model.path}: its shape is not known here. Give a folder with its config.json, or one "
+            f"of {', '.join(KNOWN)}"
+        )
+    judge = _judge_shape(config)
+    found = needs(config, policy, judge, machine)
+    wanted = gpus_wanted(config, judge)
+    lines = [
+        f"{config.preset}: {policy.parameters / 1e9:.2f} billion parameters, {config.model.dtype}, on {machine.gpus} x "
+        f"{machine.gpu.name} ({machine.gpu.memory:.1f} GiB each)",
+        "",
+        text_table([["", "GiB", "of", ""], *(row for need in found for row in _rows(need))]),
+    ]
+    if machine.gpu.tflops:
+        estimate = phases(config, policy, judge, machine.gpu, response_tokens)
+        lines += ["", _seconds(config, estimate, wanted, response_tokens)]
+    problems = [_lacking(need) for need in found if not need.fits]
+    if wanted > machine.gpus:
+        problems.insert(0, f"{wanted} GPUs, {machine.gpus} are there: cluster=... chooses another layout")
+    verdict = "\n".join(f"DOES NOT FIT  {problem}" for problem in problems)
+    return "\n".join([*lines, "", verdict or "FITS"]), not problems
+
+
+def _rows(need: Need) -> list[list[str]]:
+    there = "" if need.there is None else f"{need.there:,.1f}"
+    head = [need.what, f"{need.total:,.1f}", there, need.note if need.fits else "TOO LITTLE"]
+    return [head, *([f"  {name}", f"{size:,.1f}", "", ""] for name, size in need.parts.items())]
+
+
+def _seconds(config: TrainingConfig, estimate: list[Phase], gpus: int, response_tokens: float) -> str:
+    """Phases take turns, but for the judge, who works while others are generated."""
+    slower = max((p for p in estimate if p.name in ("generate", "judge")), key=lambda phase: phase.seconds)
+    whole = sum(p.seconds for p in estimate if p.name in ("update", "sync")) + slower.seconds
+    busy = sum(p.seconds * p.gpus for p in estimate) / (whole * gpus)
+    rows = [["iteration, estimated", "s", "what bounds it"]]
+    rows += [[f"  {p.name}", f"{p.seconds:,.0f}", p.bound] for p in estimate]
+    rows.append(["  in all", f"{whole:,.0f}", f"GPUs are at work {busy:.0%} of the time"])
+    responses = config.sampling.problems * config.sampling.group_size
+    return (
+        f"{text_table(rows)}\n\nOf {responses:,} responses of {response_tokens:,.0f} tokens on average "
+        f"(--response-tokens), {WRONG:.0%} of them judged, at {MFU:.0%} of the GPU's peak in training: assumed, so "
+        "compare settings by it, and do not plan by it."
+    )

@@ -1,0 +1,107 @@
+"""What a run needs, put together, with sums derived by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from sgpo_core.config.run import RunConfig, load_run
+from sgpo_core.sizing.hardware import GPUS
+from sgpo_core.sizing.memory import GIB
+from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
+from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, phases
+from sgpo_core.sizing.shapes import KNOWN
+
+SEVEN = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
+NODE = Machine(8, GPUS["H100-80"])
+N = SEVEN.parameters
+
+
+def of(found: list[Need], what: str) -> Need:
+    return next(need for need in found if need.what.startswith(what))
+
+
+@pytest.fixture
+def seven() -> RunConfig:
+    return load_run("7b", [])
+
+
+@pytest.mark.parametrize("preset", ["7b", "14b", "32b"])
+@pytest.mark.parametrize("gpu", ["A100-80", "H100-80"])
+def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> None:
+    config = load_run(preset, [])
+    policy = KNOWN[str(config.model.path).partition("@")[0]]
+    found = needs(config, policy, SEVEN, Machine(8, GPUS[gpu]))
+    assert [need.what for need in found if not need.fits] == []
+    assert gpus_wanted(config, SEVEN) == 8
+
+
+def test_host_and_disk_of_7b(seven: RunConfig) -> None:
+    """Four ranks that each load 2 bytes a parameter; four checkpoints of 12 + 2 + 2 bytes and a policy of 2; 2 bytes on
+    their way to the engines."""
+    found = needs(seven, SEVEN, SEVEN, NODE)
+    host = of(found, "host memory")
+    assert host.parts["the model in every rank, while it is loaded"] == pytest.approx(8 * N / GIB)
+    assert "optimizer" not in host.parts
+    assert of(found, "disk").total == pytest.approx((4 * 16 + 2) * N / GIB)
+    assert of(found, "folder /dev/shm").total == pytest.approx(2 * N / GIB)
+
+
+def test_an_offloaded_optimizer_is_in_host_memory(seven: RunConfig) -> None:
+    """12 bytes a parameter, and 4 of gradients."""
+    config = load_run("7b", ["deepspeed=zero3_offload"])
+    assert of(needs(config, SEVEN, None, NODE), "host memory").parts["optimizer"] == pytest.approx(16 * N / GIB)
+
+
+def test_what_does_not_fit_names_the_setting_that_mends_it() -> None:
+    small = Machine(8, GPUS["A100-40"], memory=64, shared_memory=1, disk=100)
+    found = needs(load_run("7b", []), SEVEN, SEVEN, small)
+    assert [need.what.split(" (")[0] for need in found if not need.fits] == [
+        *("trainer rank", "host memory", "folder /dev/shm", "disk")
+    ]
+    fixes = {need.what.split(" (")[0]: need.fix for need in found}
+    assert fixes["trainer rank"] == "deepspeed=zero3_offload"
+    assert "--shm-size" in fixes["folder /dev/shm"] and "checkpoint.keep" in fixes["disk"]
+
+
+@pytest.mark.parametrize(
+    "overrides, gpu, fix",
+    [
+        (["train.micro_batch_tokens=131072"], "A100-80", "train.micro_batch_tokens=65536"),
+        (["train.gradient_checkpointing=false"], "A100-40", "train.gradient_checkpointing=true"),
+        (["deepspeed=zero2"], "A100-40", "deepspeed=zero3"),
+        (["deepspeed=zero3_offload", "model.max_length=16384"], "L4-24", "cluster.trainer_ranks=8, or a smaller model"),
+    ],
+)
+def test_the_smallest_change_comes_first(overrides: list[str], gpu: str, fix: str) -> None:
+    trainer = of(needs(load_run("7b", overrides), SEVEN, SEVEN, Machine(8, GPUS[gpu])), "trainer rank")
+    assert not trainer.fits and trainer.fix == fix
+
+
+def test_an_engine_without_room_for_one_sequence_does_not_fit() -> None:
+    """22 x .9 = 19.8 GiB, of which weights and a forward pass take 16.2: 3.6 GiB hold 16 sequences of 4,096 tokens. At
+    131,072 tokens one takes 7 GiB."""
+    gpu = Machine(8, GPUS["L4-24"])
+    engine = of(needs(load_run("7b", []), SEVEN, None, gpu), "rollout engine")
+    assert engine.fits and "holds 16 sequences" in engine.note and "wait" in engine.note
+    long = of(needs(load_run("7b", ["model.max_length=131072"]), SEVEN, None, gpu), "rollout engine")
+    assert not long.fits and long.parts["KV cache"] == pytest.approx(7.0) and "cluster.rollout_gpus=2" in long.fix
+
+
+def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
+    """1,024 responses of 775 tokens, and an eighth of their prompt of 200 each: 819,200 tokens. Each meets 8 operations
+    a parameter in the update, 2 for the old log-probabilities; attention adds to every 2 x parameters
+    2 x 28 layers x 3,584 x 975 tokens. The sync copies 2 bytes a parameter four times."""
+    found = {phase.name: phase for phase in phases(seven, SEVEN, None, NODE.gpu, 775)}
+    work = 10 / 2 * 819_200 * (2 * SEVEN.multiplied + 2 * 28 * 3584 * 975)
+    assert found["update"].seconds == pytest.approx(work / (4 * 989e12 * MFU))
+    assert found["sync"].seconds == pytest.approx(4 * 2 * N / COPY)
+
+
+def test_seconds_of_generation_are_those_of_reading(seven: RunConfig) -> None:
+    """Three engines, each 341.3 responses in batches of 256: a step reads the weights, and of every sequence 57,344
+    bytes for each of 200 + 387.5 tokens. What is left is the prompts' products."""
+    found = phases(seven, SEVEN, None, NODE.gpu, 775)[0]
+    step = (2 * SEVEN.multiplied + 256 * 587.5 * 57_344) / (3350e9 * BANDWIDTH)
+    steps = 1024 / 3 * 775 / 256
+    assert found.bound == "memory bandwidth"
+    assert steps * step < found.seconds < steps * step + 4
