@@ -24,6 +24,8 @@ MODULES = {
     "overhead": "bench.iteration",
     "logprobs_memory": "bench.logprobs",
     "logprobs_time": "bench.logprobs",
+    "layers_time": "bench.layers",
+    "layers_agreement": "bench.layers",
     "sweep": "bench.sweep",
     "report_seconds": "bench.report",
     "trace_page": "bench.traces",

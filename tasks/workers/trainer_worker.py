@@ -114,7 +114,8 @@ class TrainerWorker:
         )
         self.engine.train()
         self._grad_norm = 0.0
-        self._clips_itself = sharding.zero_stage == 0 and model.dtype == "float32"
+        # Without ZeRO DeepSpeed clips without telling the norm: there `_clip` does it.
+        self._clips_itself = sharding.stage(model.dtype) == 0
         if self._clips_itself:
             self.engine.optimizer.register_step_pre_hook(self._clip)
         self.reference = (
@@ -132,17 +133,19 @@ class TrainerWorker:
     def _deepspeed_config(
         self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings
     ) -> dict[str, Any]:
-        zero: dict[str, Any] = {"stage": sharding.zero_stage}
+        stage = sharding.stage(model.dtype)
+        zero: dict[str, Any] = {"stage": stage}
         if sharding.offload_optimizer:
             zero["offload_optimizer"] = {"device": "cpu"}
-        # Without ZeRO and in float32 DeepSpeed clips without telling the norm: there `_clip` does it.
-        clips_itself = sharding.zero_stage == 0 and model.dtype == "float32"
+        in_float32: dict[str, Any] = {}
+        if model.dtype == "bfloat16":  # gradients are added up, over micro-batches and over ranks, in float32
+            in_float32 = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
         return {
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
             # Every call of step() ends an accumulation, after as many backward passes as the plan has micro-batches.
             "managed_gradient_accumulation": False,
-            "gradient_clipping": 0.0 if clips_itself else train.grad_clip,
+            "gradient_clipping": 0.0 if stage == 0 else train.grad_clip,
             "optimizer": {
                 "type": "AdamW",
                 "params": {
@@ -153,6 +156,7 @@ class TrainerWorker:
                 },
             },
             "bf16": {"enabled": model.dtype == "bfloat16"},
+            **in_float32,
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,

@@ -21,7 +21,7 @@ from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainS
 from sgpo_core.config.warm_start import load_warm_start
 from sgpo_core.rl.training_samples import TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
-from tasks.engines.cluster import Engines, start_trainers
+from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import token_logprobs, train_on
 
 MODEL = ModelSettings(max_length=64)
@@ -36,9 +36,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope="module")
-def ranks(policy: str) -> Iterator[dict[int, Engines]]:
+def ranks(engines: None) -> Iterator[dict[int, Engines]]:
     """Trainers of one and of two ranks, side by side."""
-    sets = {n: start_trainers(ClusterSettings(trainer_ranks=n, trainer_threads=1)) for n in (1, 2)}
+
+    def started(n: int) -> tuple[Any, ...]:
+        clusters = ClusterSettings(trainer_ranks=n, trainer_threads=1)
+        return kept_actors(f"{n} ranks of this test", lambda: start_trainers(clusters))
+
+    sets = {n: started(n) for n in (1, 2)}
     yield {n: Engines((), trainers, Path()) for n, trainers in sets.items()}
     for actor in itertools.chain.from_iterable(sets.values()):
         ray.kill(actor)
@@ -134,6 +139,46 @@ def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], st
             assert ours.loss == pytest.approx(theirs.loss, abs=1e-6), name
             assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-3), name
             assert (ours.tokens, ours.clipped) == (theirs.tokens, theirs.clipped), name
+
+
+def first_moments(worker: Any) -> dict[str, torch.Tensor]:
+    """Runs in a rank: AdamW's first moment of every parameter, float32."""
+    from deepspeed.utils import safe_get_full_optimizer_state
+
+    named = worker.engine.module.named_parameters()
+    return {name: safe_get_full_optimizer_state(p, "exp_avg").clone().cpu() for name, p in named}
+
+
+@pytest.mark.parametrize(("world", "stage", "checkpointing"), [(1, 0, False), (2, 3, True)])
+def test_in_bfloat16_gradients_are_added_up_in_float32(
+    ranks: dict[int, Engines], start: str, world: int, stage: int, checkpointing: bool
+) -> None:
+    """Of 600 responses in micro-batches of 50 tokens, against one float32 batch in plain torch: a relative error of the
+    whole gradient of 0.64 %, by the rounding of products. Added up in bfloat16 it is 1.0 % (ZeRO-2 and -3) or 1.2 %
+    (ZeRO-1)."""
+    from transformers import AutoModelForCausalLM
+
+    from sgpo_core.rl.losses import policy_loss
+
+    step = samples(600, 1)
+    lm = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    batch = collate(step)
+    terms = policy_loss(one_by_one(lm, step, 1.0), batch.old_logprobs, batch.advantages, batch.weights)
+    terms.loss.backward()
+    exact = {f"lm.{name}": p.grad for name, p in lm.named_parameters()}
+
+    model, settings = (
+        ModelSettings(max_length=64, dtype="bfloat16"),
+        TrainSettings(lr=1e-9, grad_clip=0, betas=(0.5, 0.9), gradient_checkpointing=checkpointing),
+    )
+    engines = ranks[world]
+    engines.on_all_ranks("setup", start, model, settings, DeepSpeedSettings(zero_stage=stage), False)  # type: ignore[arg-type]
+    (stats,) = train_on(engines, [step], 50, LossSettings(), temperature=1.0)
+    moments = ray.get([rank.__ray_call__.remote(first_moments) for rank in engines.trainers])[0]
+    squares = [((moments[name] / 0.5 - exact[name]) ** 2).sum() for name in exact]
+    norm = torch.stack([g.pow(2).sum() for g in exact.values()]).sum().sqrt()
+    assert float(torch.stack(squares).sum().sqrt() / norm) < 0.008
+    assert stats.grad_norm == pytest.approx(float(norm), rel=0.01)
 
 
 @pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
