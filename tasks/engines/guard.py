@@ -43,7 +43,7 @@ def start_guard() -> str:
             cwd=REPOSITORY,
             text=True,
         )
-        _tell(token)
+        _tell(f"{token} {_owner}")
         os.environ[TOKEN] = token  # after the guard has started: it must not bear the token itself
         # Ray's agents and workers set a title. Without this it overwrites the environment that can be read from
         # outside, and an agent whose parent died first could not be told from anybody's.
@@ -60,7 +60,8 @@ def sync_folder(base: str) -> Path:
 
 
 def _tell(line: str) -> None:
-    """The guard's pipe: first the token, then folders. It stays open as long as this process lives."""
+    """The guard's pipe: first the token with this process's id, then folders. It stays open as long as this process
+    lives."""
     assert _guard is not None, "started before"
     assert _guard.stdin is not None, "it has a pipe"
     with suppress(BrokenPipeError):  # somebody has ended the guard
@@ -70,7 +71,11 @@ def _tell(line: str) -> None:
 def watch(said: TextIO) -> None:
     """Waits until the process that started this one is gone, then ends what it left. Only processes and folders that
     bear its token are touched."""
-    process, token = os.getppid(), said.readline().strip()
+    # Its id is told: it may be gone already, and this process be somebody else's child.
+    token, _, told = said.readline().strip().partition(" ")
+    if not told:
+        return  # it was gone before it said anything
+    process = int(told)
     folders: list[Path] = []
     threading.Thread(target=lambda: folders.extend(Path(line.strip()) for line in said), daemon=True).start()
     known: set[psutil.Process] = set()

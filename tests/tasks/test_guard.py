@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -37,15 +38,18 @@ def test_only_folders_that_bear_the_token_are_removed(tmp_path: Path) -> None:
     for folder in (own, others, link.parent):
         folder.mkdir()
     link.symlink_to(others)
-    listed = "".join(f"{line}\n" for line in (token, own, others, link, tmp_path))
-    # A process that tells its guard so, and ends.
+    listed = "".join(f"{line}\n" for line in (own, others, link, tmp_path))
+    # A process that tells its guard so and ends at once: before the guard looks who its parent is.
     run = (
-        "import subprocess, sys\n"
-        "p = subprocess.Popen([sys.executable, '-m', 'tasks.engines.guard'], stdin=subprocess.PIPE, text=True)\n"
-        f"p.stdin.write({listed!r}); p.stdin.flush(); print(p.pid)"
+        "import os, subprocess, sys\n"
+        "p = subprocess.Popen([sys.executable, '-m', 'tasks.engines.guard'], stdin=subprocess.PIPE,\n"
+        "                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True)\n"
+        f"p.stdin.write(f'{token} {{os.getpid()}}\\n' + {listed!r}); p.stdin.flush(); print(p.pid)"
     )
-    done = subprocess.run([sys.executable, "-c", run], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    psutil.Process(int(done.stdout)).wait(30)
+    command = [sys.executable, "-c", run]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=60)
+    with suppress(psutil.NoSuchProcess):  # it has ended
+        psutil.Process(int(done.stdout)).wait(30)
     assert not own.exists()
     assert others.is_dir()
     assert tmp_path.is_dir()
