@@ -104,8 +104,12 @@ def test_a_verdict_is_for_this_and_nothing_else() -> None:
     assert verdict_key(other_id, "j") == verdict_key(items[0], "j")
 
 
-def test_another_judge_has_another_identity() -> None:
-    base = JudgeSettings(name="llm", model="m")
+def test_another_judge_has_another_identity(tmp_path: Path) -> None:
+    for name in ("m", "n"):  # another name alone is not another model
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_text(name)
+    base = JudgeSettings(name="llm", model=str(tmp_path / "m"))
     others = [
         base.model_copy(update=update)
         for update in (
@@ -125,12 +129,13 @@ def test_another_judge_has_another_identity() -> None:
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1", extra_body={"top_k": 1})},
         )
     ]
-    other_model = base.model_copy(update={"model": "n"})
+    other_model = base.model_copy(update={"model": str(tmp_path / "n")})
     assert len({identity(each) for each in [base, *others, other_model]}) == 16
     same = base.model_copy(update={"noise": 0.3, "patience": 9, "min_f1": 0.1})  # what happens to verdicts later
     unused = base.model_copy(update={"thinking_tokens": 7})
     assert identity(same) == identity(unused) == identity(base)
-    tokens = {judge_identity(base, "m", ControlTokens(some)) for some in ((), ("<s>",), ("<s>", "</s>"))}
+    weights = kind_of(base).model(base)
+    tokens = {judge_identity(base, weights, ControlTokens(some)) for some in ((), ("<s>",), ("<s>", "</s>"))}
     assert len(tokens) == 3 and identity(base) in tokens
 
 
