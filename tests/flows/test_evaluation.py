@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from prefect.logging import disable_run_logger
 
+from flows.evaluation import benchmark_eval
+from sgpo_core.config.base import ConfigError
 from tests.helpers import REPOSITORY, meanwhile, run_module, shell_environment
 
 # Without carries, so that a policy that forgets them gets some right.
@@ -95,12 +99,16 @@ def kill_when_generating(policy: str, home: Path) -> Path:
         (["POLICY", "eval.sets.chains.max_tokens=5000"], "max_position_embeddings"),
     ],
 )
-def test_what_cannot_work_stops_before_anything_starts(
-    policy: str, tmp_path: Path, arguments: list[str], said: str
-) -> None:
-    given = [policy if argument == "POLICY" else argument for argument in arguments]
-    done = run_module("flows.evaluation", *given, home=tmp_path)
-    assert done.returncode == 2 and said in done.stderr, done.stderr[-2000:]
+def test_what_cannot_work_stops_before_anything_starts(policy: str, arguments: list[str], said: str) -> None:
+    name, *rest = arguments
+    overrides = [argument for argument in rest if argument != "--rescore"]
+    with disable_run_logger(), pytest.raises(ConfigError, match=re.escape(said)):
+        benchmark_eval.fn(policy if name == "POLICY" else name, overrides, rescore="--rescore" in rest)
+
+
+def test_the_command_says_so_in_its_exit_status(tmp_path: Path) -> None:
+    done = run_module("flows.evaluation", "/no/such/policy", home=tmp_path)
+    assert done.returncode == 2 and "no folder with config.json" in done.stderr, done.stderr[-2000:]
 
 
 def test_help_and_settings() -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from flows.judge_eval import check
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.judge_eval import load_judge_eval
 from sgpo_core.judges.base import RandomJudge
 from sgpo_core.judges.processbench import generated, write
 from sgpo_core.judges.rule import rule
@@ -41,9 +44,14 @@ def test_the_rule_judge_is_right_about_chains(session_home: Path, tmp_path: Path
         (["judge=rule", "judge.votes=3"], "judge.temperature"),
     ],
 )
-def test_what_is_missing_is_said_before_anything_starts(overrides: list[str], said: str, session_home: Path) -> None:
-    done = run_module("flows.judge_eval", *overrides, home=session_home)
-    assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+def test_what_is_missing_is_said_before_anything_starts(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        check(load_judge_eval("default", overrides))
+
+
+def test_the_command_says_it_in_one_line(session_home: Path) -> None:
+    done = run_module("flows.judge_eval", "data.path=missing.jsonl", home=session_home)
+    assert done.returncode == 2 and "data.path=missing.jsonl" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_a_run_can_demand_a_good_judge(monkeypatch: pytest.MonkeyPatch) -> None:

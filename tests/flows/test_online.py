@@ -14,7 +14,9 @@ import yaml
 
 from sgpo_core.analysis.metrics import METRICS
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import load_run
 from sgpo_core.storage.rollout_table import SCHEMA
+from tasks.preflight import check_resources
 from tests.helpers import SMALL, columns, run_module, start_from
 
 AT_EVERY_ITERATION = [
@@ -180,19 +182,23 @@ def test_bfloat16_passes_its_syncs(policy: str) -> None:
         assert 1e-4 < record["policy/sync_probe_diff"] < 0.15
 
 
+def test_a_setting_that_is_not_there_stops_it_before_anything_starts(tmp_path: Path) -> None:
+    done = run_module("flows.online", "tiny", "sampling.groupsize=3", home=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "sampling.group_size" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("sgpo"))
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("preset", "overrides", "message"),
     [
-        (["tiny", "sampling.groupsize=3"], "sampling.group_size"),
-        (["tiny", "model.warm_start=null", "model.path=./missing"], "model.path=./missing"),
-        (["7b"], "8 GPUs"),
+        ("tiny", ["model.warm_start=null", "model.path=./missing"], "model.path=./missing"),
+        ("7b", [], "8 GPUs"),
     ],
 )
-def test_bad_settings_stop_before_anything_starts(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = run_module("flows.online", *arguments, home=tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert not list(tmp_path.glob("sgpo"))
+def test_what_is_missing_is_named(preset: str, overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_resources(load_run(preset, overrides))
 
 
 def test_unreachable_mlflow_stops_before_anything_starts(tmp_path: Path) -> None:
