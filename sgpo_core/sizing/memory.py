@@ -23,15 +23,23 @@ Parts = dict[str, float]
 
 
 def trainer_memory(
-    shape: ModelShape, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings, ranks: int
+    shape: ModelShape,
+    model: ModelSettings,
+    train: TrainSettings,
+    sharding: DeepSpeedSettings,
+    ranks: int,
+    with_reference: bool = False,
 ) -> Parts:
-    """Of one rank's device, at the peak of the backward pass of a full micro-batch."""
+    """Of one rank's device, at the peak of the backward pass of a full micro-batch. A KL reference is whole in every
+    rank."""
     n, width, stage = shape.parameters, WIDTH[model.dtype], sharding.stage(model.dtype)
     # Level 1 shards the optimizer, 2 the gradients, 3 the weights.
     weights, gradients, optimizer = (n / (ranks if stage >= level else 1) for level in (3, 2, 1))
     parts = {"weights": width * weights}
     if stage == 3:
         parts["gathered weights"] = width * float(min(n, _LIVE))
+    if with_reference:
+        parts["KL reference"] = float(width * n)
     if not sharding.offload_optimizer:
         parts["gradients"] = 4 * gradients  # float32, whatever the dtype of the weights
         parts["optimizer"] = optimizer_bytes(optimizer, model)

@@ -18,6 +18,7 @@ from sgpo_core.sizing.memory import (
 )
 from sgpo_core.sizing.shapes import ModelShape
 
+_FILE = 5e9 / GIB  # of a model's files on the hub, the largest
 _PROCESS = 2.5  # GiB of host memory of a process with torch, vLLM or DeepSpeed and CUDA; assumed
 
 
@@ -117,7 +118,8 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
 
     def parts(tokens: int) -> Parts:
         train = config.train.model_copy(update={"micro_batch_tokens": tokens})
-        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks)
+        reference = config.algorithm.loss.kl_coef > 0
+        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks, reference)
         return {**found, "CUDA": CONTEXT}
 
     def fits(tokens: int) -> bool:
@@ -147,8 +149,11 @@ def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, m
     cluster = config.cluster
     weights = WIDTH[config.model.dtype] * shape.parameters / GIB
     judges = config.judge.engine.actors if judge else 0
+    # Under ZeRO-3 a rank reads one file after the other and keeps its share.
+    loaded = min(weights, _FILE) if config.deepspeed.zero_stage == 3 else weights
     parts = {
-        "the model in every rank, while it is loaded": cluster.trainer_ranks * weights,
+        "weights in every rank, while they are loaded": cluster.trainer_ranks * loaded,
+        "weights that rank 0 exports": weights,
         "processes": _PROCESS * (1 + cluster.rollout_actors + cluster.trainer_ranks + judges),
     }
     if config.deepspeed.offload_optimizer:  # and the gradients in float32

@@ -6,6 +6,7 @@ multiplied by their number: the result depends neither on ranks nor on micro-bat
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,13 +106,15 @@ class TrainerWorker:
     ) -> None:
         """Loads a policy with a fresh optimizer; called again for every run that uses this actor."""
         import deepspeed
+        from transformers.integrations import HfDeepSpeedConfig
 
-        if self.engine is not None:
-            self.engine.destroy()
+        self._let_go()
         self.train, self.steps_done = train, 0
-        self.engine, *_ = deepspeed.initialize(
-            model=PolicyModel(self._load(policy, model, train)), config=self._deepspeed_config(model, train, sharding)
-        )
+        config = self._deepspeed_config(model, train, sharding)
+        # Under ZeRO-3 every rank holds its share from the beginning: nowhere is there a whole model.
+        sharded = HfDeepSpeedConfig(config) if sharding.zero_stage == 3 else None
+        self.engine, *_ = deepspeed.initialize(model=PolicyModel(self._load(policy, model, train)), config=config)
+        del sharded  # what is loaded from now on is whole
         self.engine.train()
         self._grad_norm = 0.0
         # Without ZeRO DeepSpeed clips without telling the norm: there `_clip` does it.
@@ -121,6 +124,16 @@ class TrainerWorker:
         self.reference = (
             PolicyModel(self._load(policy, model, train).to(self.device)).eval() if with_reference else None
         )
+
+    def _let_go(self) -> None:
+        """Of the model of the run before, so that two are never in memory."""
+        if self.engine is None:
+            return
+        self.engine.destroy()
+        self.engine = self.reference = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
         from transformers import AutoModelForCausalLM

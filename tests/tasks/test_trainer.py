@@ -23,6 +23,7 @@ from sgpo_core.rl.training_samples import TrainingSample, collate, policy_sample
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import token_logprobs, train_on
+from tests.small_models import save_small_model
 
 MODEL = ModelSettings(max_length=64)
 LOSS = LossSettings(kl_coef=0.01)
@@ -139,6 +140,30 @@ def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], st
             assert ours.loss == pytest.approx(theirs.loss, abs=1e-6), name
             assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-3), name
             assert (ours.tokens, ours.clipped) == (theirs.tokens, theirs.clipped), name
+
+
+def loaded_whole(worker: Any, folder: str, model: ModelSettings) -> dict[str, bool]:
+    """Runs in a rank: whether each parameter is held whole, right after loading."""
+    from transformers.integrations import HfDeepSpeedConfig
+
+    settings, sharding = TrainSettings(), DeepSpeedSettings(zero_stage=3)
+    config = HfDeepSpeedConfig(worker._deepspeed_config(model, settings, sharding))
+    lm = worker._load(folder, model, settings)
+    del config
+    return {name: p.numel() > 0 for name, p in lm.named_parameters()}
+
+
+@pytest.mark.parametrize("architecture", ["llama-tied", "llama-untied"])
+def test_under_zero_3_a_model_is_loaded_in_shards(ranks: dict[int, Engines], tmp_path: Path, architecture: str) -> None:
+    save_small_model(tmp_path, architecture)
+    engines, model = ranks[2], ModelSettings(max_length=64)
+    whole = ray.get([rank.__ray_call__.remote(loaded_whole, str(tmp_path), model) for rank in engines.trainers])
+    assert all(not any(found.values()) for found in whole), whole
+    engines.on_all_ranks("setup", str(tmp_path), model, TrainSettings(), DeepSpeedSettings(zero_stage=3), False)
+    engines.on_all_ranks("export", str(tmp_path / "out.safetensors"))
+    before, after = load_file(tmp_path / "model.safetensors"), load_file(tmp_path / "out.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def first_moments(worker: Any) -> dict[str, torch.Tensor]:

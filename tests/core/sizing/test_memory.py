@@ -97,6 +97,11 @@ def test_less_is_sharded_at_lower_stages() -> None:
     assert "gradients on their way" not in alone
 
 
+def test_a_reference_is_whole_in_every_rank() -> None:
+    parts = trainer_memory(SEVEN, BF16, TrainSettings(), DeepSpeedSettings(zero_stage=3), 4, with_reference=True)
+    assert parts["KL reference"] == pytest.approx(2 * SEVEN.parameters / GIB)
+
+
 def test_an_offloaded_optimizer_is_not_on_the_device() -> None:
     sharding = DeepSpeedSettings(zero_stage=3, offload_optimizer=True)
     parts = trainer_memory(SEVEN, BF16, TrainSettings(), sharding, 4)

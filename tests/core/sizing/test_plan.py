@@ -36,12 +36,15 @@ def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> No
 
 
 def test_host_and_disk_of_7b(seven: RunConfig) -> None:
-    """Four ranks that each load 2 bytes a parameter; four checkpoints of 12 + 2 + 2 bytes and a policy of 2; 2 bytes on
-    their way to the engines."""
+    """Four ranks that each read files of up to 5 GB, one of which exports 2 bytes a parameter; four checkpoints of
+    12 + 2 + 2 bytes and a policy of 2; 2 bytes on their way to the engines."""
     found = needs(seven, SEVEN, SEVEN, NODE)
     host = of(found, "host memory")
-    assert host.parts["the model in every rank, while it is loaded"] == pytest.approx(8 * N / GIB)
+    assert host.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 5e9 / GIB)
+    assert host.parts["weights that rank 0 exports"] == pytest.approx(2 * N / GIB)
     assert "optimizer" not in host.parts
+    whole = of(needs(load_run("7b", ["deepspeed=zero2"]), SEVEN, SEVEN, NODE), "host memory")
+    assert whole.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 2 * N / GIB)
     assert of(found, "disk").total == pytest.approx((4 * 16 + 2) * N / GIB)
     assert of(found, "folder /dev/shm").total == pytest.approx(2 * N / GIB)
 
@@ -53,7 +56,7 @@ def test_an_offloaded_optimizer_is_in_host_memory(seven: RunConfig) -> None:
 
 
 def test_what_does_not_fit_names_the_setting_that_mends_it() -> None:
-    small = Machine(8, GPUS["A100-40"], memory=64, shared_memory=1, disk=100)
+    small = Machine(8, GPUS["A100-40"], memory=48, shared_memory=1, disk=100)
     found = needs(load_run("7b", []), SEVEN, SEVEN, small)
     assert [need.what.split(" (")[0] for need in found if not need.fits] == [
         *("trainer rank", "host memory", "folder /dev/shm", "disk")
