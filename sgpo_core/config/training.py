@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
@@ -56,6 +56,11 @@ class ClusterSettings(Settings):
     trainer_ranks: Positive = Field(1, description="DeepSpeed ranks")
     trainer_threads: Positive = Field(2, description="CPU threads of each rank")
     trainer_gpus: int = Field(0, ge=0, le=1, description="GPUs of each rank; 0: CPU")
+    colocated: bool = Field(
+        False,
+        description="engine i and rank i share GPU i and take turns: the engine has gpu_memory_utilization of it, the "
+        "rank the rest",
+    )
     sync_dir: str = Field(
         "/dev/shm",
         description="folder, best in memory, through which weights go to the engines; several nodes need a shared one",
@@ -76,7 +81,19 @@ class ClusterSettings(Settings):
     @property
     def gpus(self) -> int:
         """GPUs of all engines and ranks together."""
-        return self.rollout_actors * self.rollout_gpus + self.trainer_ranks * self.trainer_gpus
+        ranks = 0 if self.colocated else self.trainer_ranks * self.trainer_gpus
+        return self.rollout_actors * self.rollout_gpus + ranks
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ClusterSettings:
+        if self.colocated and (
+            self.rollout_actors != self.trainer_ranks or (self.rollout_gpus, self.trainer_gpus) != (1, 1)
+        ):
+            raise ValueError(
+                "cluster.colocated=true wants as many engines as ranks, with one GPU each: set cluster.rollout_actors "
+                "and .trainer_ranks to the same number, .rollout_gpus=1 and .trainer_gpus=1"
+            )
+        return self
 
 
 class CheckpointSettings(Settings):

@@ -43,10 +43,9 @@ def trainer_memory(
     if not sharding.offload_optimizer:
         parts["gradients"] = 4 * gradients  # float32, whatever the dtype of the weights
         parts["optimizer"] = optimizer_bytes(optimizer, model)
-    if stage > 0 and ranks > 1:
-        parts["gradients on their way"] = (width + 4.0) * min(n, _BUCKET)
-    if sharding.offload_optimizer:
-        parts["gradients on their way"] += 4.0 * min(gradients, _SUB_GROUP)
+    bucket = (width + 4.0) * min(n, _BUCKET) if stage > 0 and ranks > 1 else 0.0
+    to_host = 4.0 * min(gradients, _SUB_GROUP) if sharding.offload_optimizer else 0.0
+    parts["gradients on their way"] = bucket + to_host
     parts["activations"] = float(activation_bytes(shape, train, width))
     return {name: size / GIB for name, size in parts.items() if size}
 

@@ -114,7 +114,8 @@ def _engine(
 
 
 def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
-    ranks = config.cluster.trainer_ranks
+    ranks, cluster = config.cluster.trainer_ranks, config.cluster
+    there = gpu.memory * (1 - cluster.gpu_memory_utilization if cluster.colocated else 1)
 
     def parts(tokens: int) -> Parts:
         train = config.train.model_copy(update={"micro_batch_tokens": tokens})
@@ -123,9 +124,9 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
         return {**found, "CUDA": CONTEXT}
 
     def fits(tokens: int) -> bool:
-        return sum(parts(tokens).values()) <= gpu.memory
+        return sum(parts(tokens).values()) <= there
 
-    need = Need(f"trainer rank ({ranks})", parts(config.train.micro_batch_tokens), gpu.memory)
+    need = Need(f"trainer rank ({ranks})", parts(config.train.micro_batch_tokens), there)
     smaller = [n for n in _halves(config.train.micro_batch_tokens) if n >= config.model.max_length and fits(n)]
     if smaller:
         fix = f"train.micro_batch_tokens={smaller[0]}"
@@ -133,7 +134,7 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
         fix = "train.gradient_checkpointing=true"
     elif config.deepspeed.zero_stage < 3 and ranks > 1:
         fix = "deepspeed=zero3"
-    elif not config.deepspeed.offload_optimizer and ranks > 1:
+    elif not config.deepspeed.offload_optimizer:
         fix = "deepspeed=zero3_offload"
     else:
         fix = f"cluster.trainer_ranks={2 * ranks}, or a smaller model"

@@ -19,6 +19,7 @@ from typing import Any
 
 import ray
 from prefect.logging import get_logger
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
@@ -35,6 +36,7 @@ class Engines:
     rollouts: tuple[Any, ...]
     trainers: tuple[Any, ...]
     sync_dir: Path
+    place: Any = None  # the placement group of those that share GPUs
 
     def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
         """Calls a method of every rank at the same time and waits; index 0 is rank 0's result."""
@@ -110,6 +112,8 @@ def stop_engines() -> None:
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):
             ray.kill(actor)
+        if engines.place is not None:
+            ray.util.remove_placement_group(engines.place)
         shutil.rmtree(engines.sync_dir, ignore_errors=True)
     for actors in _others.values():
         for actor in actors:
@@ -126,10 +130,11 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         raise ConfigError(
             f"the Ray cluster has {found} GPUs, {wanted} are wanted (cluster.rollout_gpus, .trainer_gpus)"
         )
+    place = shared_gpus(cluster) if trainers and cluster.colocated else None
     try:
-        rollouts = _start_rollouts(policy, model, cluster)  # the actors start while the trainers do
-        ranks = start_trainers(cluster) if trainers else ()
-        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir))
+        rollouts = _start_rollouts(policy, model, cluster, place)  # the actors start while the trainers do
+        ranks = start_trainers(cluster, place) if trainers else ()
+        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir), place)
         if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
             get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:
@@ -166,27 +171,46 @@ def _start_ray() -> None:
         )
 
 
-def remote_actor(worker: type, gpus: int, variables: dict[str, str]) -> Any:
-    """An actor class. `variables` are in its process's environment before anything is loaded."""
+def shared_gpus(cluster: ClusterSettings) -> Any:
+    """A GPU for each engine with its rank: by itself Ray might put two engines on one. Raises ConfigError where they
+    are not free within a minute."""
+    place = ray.util.placement_group([{"GPU": 1}] * cluster.rollout_actors, strategy="PACK")
+    if not place.wait(60):
+        ray.util.remove_placement_group(place)
+        raise ConfigError(f"{cluster.rollout_actors} GPUs of the Ray cluster were not free within 60 s")
+    return place
+
+
+def remote_actor(worker: type, gpus: int, variables: dict[str, str], place: Any = None, index: int = 0) -> Any:
+    """An actor class. `variables` are in its process's environment before anything is loaded. With a `place` of
+    `shared_gpus`, it has half of what Ray counts as GPU `index` of it."""
     # num_cpus=0: trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS.
     environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}}
-    return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
+    if place is None:
+        return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
+    there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=index)
+    return ray.remote(worker).options(num_cpus=0, num_gpus=0.5, runtime_env=environment, scheduling_strategy=there)
 
 
-def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings) -> tuple[Any, ...]:
-    actor = remote_actor(
-        rollout_worker.RolloutWorker,
-        cluster.rollout_gpus,
-        rollout_worker.vllm_environment(cluster.rollout_threads, cluster.rollout_gpus),
+def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings, place: Any) -> tuple[Any, ...]:
+    variables = rollout_worker.vllm_environment(cluster.rollout_threads, cluster.rollout_gpus)
+    return tuple(
+        remote_actor(rollout_worker.RolloutWorker, cluster.rollout_gpus, variables, place, i).remote(
+            policy, model, cluster
+        )
+        for i in range(cluster.rollout_actors)
     )
-    return tuple(actor.remote(policy, model, cluster) for _ in range(cluster.rollout_actors))
 
 
-def start_trainers(cluster: ClusterSettings) -> tuple[Any, ...]:
+def start_trainers(cluster: ClusterSettings, place: Any = None) -> tuple[Any, ...]:
     """DeepSpeed ranks, connected to each other; Ray must be up."""
     variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
-    actor = remote_actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables)
-    ranks = tuple(actor.remote(rank, cluster.trainer_ranks) for rank in range(cluster.trainer_ranks))
+    ranks = tuple(
+        remote_actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables, place, rank).remote(
+            rank, cluster.trainer_ranks
+        )
+        for rank in range(cluster.trainer_ranks)
+    )
     host, port = ray.get(ranks[0].address.remote("RAY_ADDRESS" not in os.environ))
     ray.get([rank.connect.remote(host, port) for rank in ranks])
     return ranks

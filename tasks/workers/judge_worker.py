@@ -19,28 +19,7 @@ class JudgeWorker:
         from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.max_length = min(settings.max_length, context_length(model))
-        memory: dict[str, Any] = (
-            {"gpu_memory_utilization": settings.gpu_memory_utilization, "tensor_parallel_size": settings.gpus}
-            if settings.gpus
-            # On the CPU a seeded request fails when its prompt is read in pieces: every prompt is read whole.
-            else {
-                "kv_cache_memory_bytes": settings.kv_cache_mib * 2**20,
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(self.max_length, _BATCH_TOKENS),
-            }
-        )
-        self.llm = LLM(
-            model=model,
-            dtype=settings.dtype,
-            max_model_len=self.max_length,
-            max_num_seqs=settings.max_num_seqs,
-            enforce_eager=not settings.gpus,
-            enable_prefix_caching=True,  # responses to one problem share its statement and reference
-            generation_config="vllm",
-            disable_log_stats=True,
-            seed=0,
-            **memory,
-        )
+        self.llm = LLM(**judge_arguments(model, settings, self.max_length))
         self.tokenizer: Any = self.llm.get_tokenizer()  # of Hugging Face
         if getattr(self.tokenizer, "chat_template", None) is None:
             raise ValueError(f"{model} has no chat template: judge.model has to be a chat model or a trained judge")
@@ -102,6 +81,32 @@ class JudgeWorker:
             max_tokens=min(request.max_tokens, self.max_length - prompt_length),
             structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
         )
+
+
+def judge_arguments(model: str, settings: JudgeEngineSettings, max_length: int) -> dict[str, Any]:
+    """As vLLM's LLM takes them."""
+    memory: dict[str, Any] = (
+        {"gpu_memory_utilization": settings.gpu_memory_utilization, "tensor_parallel_size": settings.gpus}
+        if settings.gpus
+        # On the CPU a seeded request fails when its prompt is read in pieces: every prompt is read whole.
+        else {
+            "kv_cache_memory_bytes": settings.kv_cache_mib * 2**20,
+            "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(max_length, _BATCH_TOKENS),
+        }
+    )
+    return {
+        "model": model,
+        "dtype": settings.dtype,
+        "max_model_len": max_length,
+        "max_num_seqs": settings.max_num_seqs,
+        "enforce_eager": not settings.gpus,
+        "enable_prefix_caching": True,  # responses to one problem share its statement and reference
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "seed": 0,
+        **memory,
+    }
 
 
 def context_length(model: str) -> int:

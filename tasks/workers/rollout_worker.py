@@ -51,29 +51,7 @@ class RolloutWorker:
         from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.version, self.max_num_seqs = -1, cluster.max_num_seqs
-        on_gpu = cluster.rollout_gpus > 0
-        memory: dict[str, Any] = (
-            {"gpu_memory_utilization": cluster.gpu_memory_utilization, "tensor_parallel_size": cluster.rollout_gpus}
-            if on_gpu
-            else {"kv_cache_memory_bytes": cluster.kv_cache_mib * 2**20}
-        )
-        self.llm = LLM(
-            model=policy,
-            skip_tokenizer_init=True,
-            dtype=model.dtype,
-            max_model_len=model.max_length,
-            max_num_seqs=cluster.max_num_seqs,
-            # On the CPU a seeded request fails when chunked prefill splits its prompt: leave room for all prompts.
-            max_num_batched_tokens=None if on_gpu else cluster.max_num_seqs * model.max_length,
-            enforce_eager=not on_gpu,
-            enable_prefix_caching=True,
-            logprobs_mode="processed_logprobs",
-            generation_config="vllm",
-            disable_log_stats=True,
-            seed=0,
-            worker_extension_cls=f"{WeightReload.__module__}.{WeightReload.__qualname__}",
-            **memory,
-        )
+        self.llm = LLM(**engine_arguments(policy, model, cluster))
 
     def generate(
         self, groups: Sequence[Sequence[Request]], sampling: Sampling
@@ -147,6 +125,33 @@ class RolloutWorker:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def engine_arguments(policy: str, model: ModelSettings, cluster: ClusterSettings) -> dict[str, Any]:
+    """As vLLM's LLM takes them."""
+    on_gpu = cluster.rollout_gpus > 0
+    memory: dict[str, Any] = (
+        {"gpu_memory_utilization": cluster.gpu_memory_utilization, "tensor_parallel_size": cluster.rollout_gpus}
+        if on_gpu
+        else {"kv_cache_memory_bytes": cluster.kv_cache_mib * 2**20}
+    )
+    return {
+        "model": policy,
+        "skip_tokenizer_init": True,
+        "dtype": model.dtype,
+        "max_model_len": model.max_length,
+        "max_num_seqs": cluster.max_num_seqs,
+        # On the CPU a seeded request fails when chunked prefill splits its prompt: leave room for all prompts.
+        "max_num_batched_tokens": None if on_gpu else cluster.max_num_seqs * model.max_length,
+        "enforce_eager": not on_gpu,
+        "enable_prefix_caching": True,
+        "logprobs_mode": "processed_logprobs",
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "seed": 0,
+        "worker_extension_cls": f"{WeightReload.__module__}.{WeightReload.__qualname__}",
+        **memory,
+    }
 
 
 def sampling_parameters(sampling: Sampling) -> dict[str, Any]:

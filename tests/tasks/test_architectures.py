@@ -49,7 +49,7 @@ class Workshop:
 
         def start() -> tuple[Any, ...]:
             self.held = folder
-            return *cluster._start_rollouts(str(folder), MODEL, CLUSTER), *start_trainers(CLUSTER)
+            return *cluster._start_rollouts(str(folder), MODEL, CLUSTER, None), *start_trainers(CLUSTER)
 
         def again(worker: Any) -> None:
             del worker.llm

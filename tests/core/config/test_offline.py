@@ -22,7 +22,9 @@ def test_every_preset_parses(preset: str) -> None:
 
 
 def test_there_is_a_preset_for_every_size() -> None:
-    assert set(presets("offline")) == set(presets("online")) == {"tiny", "smol", "7b", "14b", "32b"}
+    assert (
+        set(presets("offline")) == set(presets("online")) >= {"tiny", "smol", "7b", "14b", "32b", "0.5b", "r1-qwen-7b"}
+    )
 
 
 @pytest.mark.parametrize("preset", presets("offline"))

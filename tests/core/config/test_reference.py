@@ -50,6 +50,10 @@ OTHER = {
     "eval.sets.<name>.data.seed": 7,
 }
 TOGETHER: dict[str, dict[str, Any]] = {
+    "cluster.colocated": {
+        **{"cluster.rollout_actors": 1, "cluster.rollout_gpus": 1},
+        **{"cluster.trainer_ranks": 1, "cluster.trainer_gpus": 1},
+    },
     "judge.votes": {"judge.temperature": 0.5},
     "judge.endpoint.reasoning_effort": {"judge.thinks": True},
     "algorithm.filter": {"algorithm.credit.scope": "none"},

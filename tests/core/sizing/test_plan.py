@@ -25,7 +25,7 @@ def seven() -> RunConfig:
     return load_run("7b", [])
 
 
-@pytest.mark.parametrize("preset", ["7b", "14b", "32b"])
+@pytest.mark.parametrize("preset", ["7b", "14b", "32b", "r1-qwen-7b", "r1-llama-8b", "r1-qwen-14b", "r1-qwen-32b"])
 @pytest.mark.parametrize("gpu", ["A100-80", "H100-80"])
 def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> None:
     config = load_run(preset, [])
@@ -33,6 +33,17 @@ def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> No
     found = needs(config, policy, SEVEN, Machine(8, GPUS[gpu]))
     assert [need.what for need in found if not need.fits] == []
     assert gpus_wanted(config, SEVEN) == 8
+
+
+@pytest.mark.parametrize("preset", ["0.5b", "1.5b"])
+def test_on_a_small_gpu_engine_and_trainer_fit_together(preset: str) -> None:
+    config = load_run(preset, [])
+    policy = KNOWN[str(config.model.path).partition("@")[0]]
+    found = needs(config, policy, None, Machine(1, GPUS["L4-24"]))
+    assert gpus_wanted(config, None) == 1
+    assert of(found, "rollout engine").there == pytest.approx(0.4 * 22)
+    assert of(found, "trainer rank").there == pytest.approx(0.6 * 22)
+    assert [need.what for need in found if not need.fits] == []
 
 
 def test_host_and_disk_of_7b(seven: RunConfig) -> None:
