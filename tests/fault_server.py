@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import threading
 import time
@@ -169,6 +171,22 @@ def trickle(handler: Handler) -> None:
     handler.reply(200, b"", length=10_000)
     while not handler.faulty.stopped.wait(0.05):
         handler.wfile.write(b" ")
+
+
+def without_end(handler: Handler) -> None:
+    """As much as the client will take."""
+    handler.reply(200, b"", length=1 << 40)
+    while not handler.faulty.stopped.is_set():
+        handler.wfile.write(b" " * (1 << 16))
+
+
+def bomb(handler: Handler) -> None:
+    """100 KB that unpack to 100 MB."""
+    packed = io.BytesIO()
+    with gzip.GzipFile(fileobj=packed, mode="wb") as file:
+        for _ in range(100):
+            file.write(b" " * 10**6)
+    handler.reply(200, packed.getvalue(), Content_Encoding="gzip")
 
 
 @contextmanager

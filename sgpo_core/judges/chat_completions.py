@@ -132,9 +132,12 @@ class _Choice(BaseModel):
     finish_reason: Any = None
 
 
+_MOST_TOKENS = 10**8  # of any request; they are added up and written to columns of 64 bits
+
+
 class _Usage(BaseModel):
-    prompt_tokens: int = Field(0, ge=0)
-    completion_tokens: int = Field(0, ge=0)
+    prompt_tokens: int = Field(0, ge=0, le=_MOST_TOKENS)
+    completion_tokens: int = Field(0, ge=0, le=_MOST_TOKENS)
     completion_tokens_details: Any = None
 
     @property

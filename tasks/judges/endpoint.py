@@ -32,6 +32,7 @@ from tasks.judges.endpoint_access import KEY, api_key, base_url, is_loopback
 
 BACKOFF_S = 0.5  # before the second try; twice as long before each further one
 LONGEST_WAIT_S = 60.0  # of a backoff, and of what Retry-After may ask for
+LARGEST_REPLY = 1 << 23  # bytes; a critique with its thinking has less than a hundredth of that
 FEWEST_LOST = 3  # requests in a row that show that a server does not work; as many as are in flight, if that is more
 
 log = logging.getLogger("sgpo.endpoint")
@@ -75,7 +76,8 @@ class EndpointChat:
         key = api_key(settings, self.url)
         self._http = httpx.AsyncClient(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
+            # Not compressed: a small body might unpack to one of any size.
+            headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
             timeout=settings.timeout_s,
             limits=httpx.Limits(max_connections=settings.concurrency),
             trust_env=not is_loopback(self.url),  # a proxy would look for its own 127.0.0.1
@@ -217,11 +219,24 @@ class EndpointChat:
         limit = self.settings.timeout_s
         try:
             async with asyncio.timeout(limit):
-                return await self._http.request(method, path, json=body)
+                async with self._http.stream(method, path, json=body) as response:
+                    return await self._read(response)
         except (TimeoutError, httpx.TimeoutException):
             raise _Failed(f"no answer within judge.endpoint.timeout_s={limit:g}", again=True) from None
         except httpx.HTTPError as error:  # its text may hold headers
             raise _Failed(f"no answer from {self.url} ({type(error).__name__})", again=True) from None
+
+    async def _read(self, response: httpx.Response) -> httpx.Response:
+        """With its body, as far as it may be kept in memory. Raises _Failed for more than that."""
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            raise _Failed(f"{self.url} compressed its answer, though asked not to", again=True)
+        body = bytearray()
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > LARGEST_REPLY:
+                raise _Failed(f"{self.url} sent more than {LARGEST_REPLY >> 20} MiB", again=True)
+        headers = {name: value for name, value in response.headers.items() if name != "content-length"}
+        return httpx.Response(response.status_code, headers=headers, content=bytes(body))
 
     def _refusal(self, response: httpx.Response) -> _Failed:
         status = response.status_code

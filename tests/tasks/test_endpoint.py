@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from contextlib import suppress
@@ -25,6 +26,7 @@ from tests.fault_server import (
     Body,
     after_a_minute,
     body,
+    bomb,
     completion,
     fault_server,
     half_a_body,
@@ -32,6 +34,7 @@ from tests.fault_server import (
     refuses,
     status,
     trickle,
+    without_end,
 )
 
 SECRET = "sk-do-not-show-4711"
@@ -94,6 +97,8 @@ def test_what_is_asked() -> None:
         body(b'{"error": {"message": "overloaded"}}'),
         body(b'{"choices": [{"message": {"content": 7}}]}'),
         body(b"null"),
+        body(json.dumps(completion("x") | {"usage": {"prompt_tokens": 10**30}}).encode()),
+        body(json.dumps(completion("x") | {"usage": {"completion_tokens": 1e30}}).encode()),
         nothing,
     ],
 )
@@ -118,6 +123,17 @@ def test_what_does_not_pass_is_an_error_after_the_last_try(fault: Callable[[Any]
         [reply] = chat([ask()])
     assert reply.text == "" and reason in reply.error
     assert len(server.bodies) == 3
+
+
+@pytest.mark.parametrize(("fault", "reason"), [(without_end, "sent more than 8 MiB"), (bomb, "compressed its answer")])
+def test_a_reply_of_any_size_takes_little_memory(fault: Callable[[Any], None], reason: str) -> None:
+    with fault_server(faults=[fault] * 2) as server, client(server.url, retries=1) as chat:
+        tracemalloc.start()
+        [reply] = chat([ask()])
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert reason in reply.error
+    assert peak < 40 * 2**20
 
 
 @pytest.mark.parametrize("fault", [after_a_minute, trickle])
