@@ -10,6 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset
 
 from sgpo_core.chains import problems as chains
@@ -22,6 +24,7 @@ from sgpo_core.grading.grader import is_integer
 from sgpo_core.types import Problem
 
 MAX_NAMED = 5
+_PARQUET_ROWS = 1024  # read at a time
 FILES = (".jsonl", ".json", ".parquet")
 
 
@@ -88,25 +91,34 @@ def _file_rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 
 def jsonl_rows(path: Path) -> Iterator[tuple[str, Any]]:
-    """(place, row) of every line that is not blank; a line that is not JSON gives a ValueError in the row's place."""
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    """(place, row) of every line that is not blank; a line that is not JSON in UTF-8 gives a ValueError in the row's
+    place."""
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
             try:
-                yield f"line {number}", json.loads(line)
+                yield f"line {number}", json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                yield f"line {number}", ValueError(f"not UTF-8 (byte {error.start + 1}): save the file as UTF-8")
             except (ValueError, RecursionError) as error:
                 yield f"line {number}", ValueError(f"not JSON ({error})")
 
 
 def parquet_rows(path: Path, setting: str = "data.source") -> Iterator[tuple[str, Any]]:
-    """(place, row) of every row. Raises ConfigError, which names `setting`, where the file can't be read."""
+    """(place, row) of every row, a batch of the file in memory at a time. Raises ConfigError, which names `setting`,
+    where the file can't be read."""
+    number = 0
     try:
-        dataset = Dataset.from_parquet(str(path))
-    except Exception as error:
-        raise ConfigError(f"{setting}={path}: not a readable Parquet file ({error})") from None
-    for number, row in enumerate(dataset, 1):
-        yield f"row {number}", row
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield f"row {number}", row
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(
+            f"{setting}={path}: not a readable Parquet file, it breaks after row {number} ({error})"
+        ) from None
 
 
 def _hub_rows(data: DataSettings, stem: Path | None) -> Iterator[tuple[str, Any]]:

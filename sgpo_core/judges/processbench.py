@@ -82,7 +82,9 @@ def load(source: str, max_bad_rows: int = 0, setting: str = "data.path") -> list
 def _json_rows(path: Path, setting: str) -> Iterator[tuple[str, Any]]:
     """Of an array of objects, which is how the set's own files are."""
     try:
-        rows = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+        rows = json.loads(path.read_bytes().decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{setting}={path}: not UTF-8: save the file as UTF-8") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{setting}={path}: not JSON ({error}); a file of one object a line ends in .jsonl") from None
     if not isinstance(rows, list):

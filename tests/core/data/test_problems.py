@@ -107,8 +107,18 @@ def test_at_most_count_rows_are_read(tmp_path: Path) -> None:
 def test_bytes_that_are_no_utf8_break_their_row_alone(tmp_path: Path) -> None:
     path = tmp_path / "set.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b"\n\xff\xfe\n" + json.dumps(GOOD).encode())
-    with pytest.raises(ConfigError, match=r"1 broken rows.*line 2: not JSON"):
+    with pytest.raises(ConfigError, match=r"1 broken rows.*line 2: not UTF-8 \(byte 1\)"):
         load(path)
+
+
+def test_latin_1_is_refused_and_not_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "set.jsonl"
+    row = {**GOOD, "problem": "Combien coûte un café ?"}
+    path.write_bytes(json.dumps(row, ensure_ascii=False).encode("latin-1"))
+    with pytest.raises(ConfigError, match="save the file as UTF-8"):
+        load(path)
+    path.write_bytes(json.dumps(row, ensure_ascii=False).encode("utf-8-sig"))
+    assert load(path)[0].prompt == row["problem"], "with the mark that some editors put in front"
 
 
 @pytest.mark.parametrize("rows", [[], ["x"]])
@@ -129,6 +139,13 @@ def test_parquet(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"1 broken rows.*row 2: column 'answer' is empty"):
         load(path)
     assert [(p.id, p.answer) for p in load(path, max_bad_rows=1)] == [("set-1", "1"), ("set-3", "3")]
+
+
+def test_a_parquet_file_whose_name_is_a_pattern_and_no_copy_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "set[1]*.parquet"
+    pq.write_table(pa.table({"problem": ["a"], "answer": [1]}), path)
+    assert [p.prompt for p in load(path)] == ["a"]
+    assert list(tmp_path.rglob("*")) == [path]
 
 
 @pytest.mark.parametrize("size", [0, 4, 200])
