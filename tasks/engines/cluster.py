@@ -10,6 +10,8 @@ import json
 import math
 import os
 import shutil
+import tempfile
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from typing import Any
 
 import ray
 from prefect.logging import get_logger
+from ray._private import ray_constants
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sgpo_core.config.base import ConfigError, fingerprint
@@ -162,6 +165,11 @@ def kv_advice(sequences: float, model: ModelSettings, cluster: ClusterSettings) 
 def _start_ray() -> None:
     start_guard()
     if not ray.is_initialized():
+        if "RAY_ADDRESS" not in os.environ:
+            # Ray's own switch for desktop systems, by which all its processes listen on loopback alone. This process
+            # read the variable when it imported Ray; the others will.
+            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+            ray_constants.ENABLE_RAY_CLUSTER = False
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
             include_dashboard=False,
@@ -211,8 +219,10 @@ def start_trainers(cluster: ClusterSettings, place: Any = None) -> tuple[Any, ..
         )
         for rank in range(cluster.trainer_ranks)
     )
-    host, port = ray.get(ranks[0].address.remote("RAY_ADDRESS" not in os.environ))
-    ray.get([rank.connect.remote(host, port) for rank in ranks])
+    one_node = "RAY_ADDRESS" not in os.environ
+    host, port = ray.get(ranks[0].address.remote(one_node))
+    meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node else None
+    ray.get([rank.connect.remote(host, port, meeting) for rank in ranks])
     return ranks
 
 

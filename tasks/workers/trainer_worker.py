@@ -87,7 +87,9 @@ class TrainerWorker:
             s.bind((host, 0))
             return host, s.getsockname()[1]
 
-    def connect(self, host: str, port: int) -> None:
+    def connect(self, host: str, port: int, meeting: str | None) -> None:
+        """`meeting`: a file where the ranks of one node meet, there as long as they are; without it they do at host
+        and port."""
         import deepspeed
 
         os.environ.update(
@@ -98,6 +100,11 @@ class TrainerWorker:
             MASTER_PORT=str(port),
         )
         backend = "nccl" if torch.cuda.is_available() else "gloo"
+        if meeting is not None:
+            # torch's TCP store listens on all interfaces, whatever address it is given; a file listens on none.
+            os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+            store = torch.distributed.FileStore(meeting, self.world_size)
+            torch.distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size)
         deepspeed.init_distributed(backend, auto_mpi_discovery=False)
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 
 import psutil
@@ -22,6 +23,19 @@ def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) ->
     assert "ray::RuntimeEnvAgent" in {p.name() for p in titled}  # its parent may die first
     assert set(titled) <= found
     assert {p.environ()[TOKEN] for p in titled} == {os.environ[TOKEN]}
+
+
+def test_a_run_listens_on_loopback_alone(policy: str) -> None:
+    """Ray's daemons and workers, vLLM's engines, the trainer's rank, the temporary Prefect server."""
+    listening = {
+        (p.name(), ip_address(c.laddr.ip))
+        for p in family(start_guard())
+        for c in p.net_connections(kind="inet")
+        if c.status == psutil.CONN_LISTEN
+    }
+    names = {name for name, _ in listening}
+    assert {"gcs_server", "raylet"} <= names and any(name.startswith("ray::") for name in names)
+    assert {(n, ip) for n, ip in listening if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback} == set()
 
 
 def test_its_token_stands_in_no_command_line_and_its_folder_is_the_user_s_alone(tmp_path: Path) -> None:
