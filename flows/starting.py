@@ -10,7 +10,7 @@ from flows import warm_start
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.warm_start import load_warm_start
-from tasks.checkpointing import load_checkpoint
+from tasks.checkpointing import last_checkpoint, load_checkpoint
 from tasks.evaluation import evaluate
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
@@ -52,7 +52,7 @@ def initial_policy(config: TrainingConfig) -> str:
 def start_or_resume(run: Run, spent: Mapping[str, float] | None = None) -> tuple[Progress, IterationMetrics]:
     """Engines as the last checkpoint left them, or with the initial policy, evaluated; where the run stands, and the
     metrics that its next iteration begins with. `spent` are metrics of what the initial policy has cost."""
-    done = run.last_checkpoint()
+    done = last_checkpoint(run)
     set_up_trainer(run)
     if done:
         get_run_logger().info(f"resuming after iteration {done}")

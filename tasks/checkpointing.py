@@ -6,8 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from prefect import get_run_logger
+
 from sgpo_core.config.base import ConfigError
-from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
+from sgpo_core.storage.atomic import atomic_directory, read_json, remove_atomically, write_json
+from sgpo_core.storage.digests import damage, seal
 from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
@@ -25,7 +28,22 @@ def save_checkpoint(run: Run, iteration: int) -> None:
         run.engines.on_all_ranks("save", str(folder / "engine"))
         export_policy(run.engines, run.policy, folder / "policy")
         write_json(folder / _LAYOUT, _layout(run))
+        seal(folder)
     prune(run.paths.checkpoints, run.config.checkpoint.keep, best_checkpoint(run.paths))
+
+
+def last_checkpoint(run: Run) -> int:
+    """Iteration of the newest checkpoint that is as it was written; 0 where there is none. Newer ones that are not are
+    put aside and named: what was done since is done again, from the responses that were saved."""
+    for iteration in reversed(iterations_saved(run.paths.checkpoints)):
+        folder = run.paths.checkpoint(iteration)
+        if not (what := damage(folder)):
+            return iteration
+        aside = folder.with_name(f".{folder.name}.damaged")
+        get_run_logger().warning(f"checkpoint {folder}: {what}; it is now {aside.name}, and the one before counts")
+        remove_atomically(aside)
+        folder.rename(aside)
+    return 0
 
 
 def load_checkpoint(run: Run, iteration: int) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+from prefect import get_run_logger
 
 from sgpo_core.data.problems import problems_of_iteration, request_seed
 from sgpo_core.rl.sampling import problems_of_round, problems_with_history, wants_more
@@ -36,16 +37,37 @@ def sampling_rounds(run: Run, iteration: int) -> Iterator[int]:
 @stage("generate")
 def generate(run: Run, iteration: int, number: int = 0) -> Metrics:
     """Samples a round of the iteration's groups into its rollouts.parquet. A saved one is reused: it was sampled by the
-    policy of this very iteration (on GPUs, sampling again would give other tokens)."""
+    policy of this very iteration (on GPUs, sampling again would give other tokens). One that is damaged, or of another
+    iteration, is put aside, and sampled anew."""
     path, metrics = run.paths.rollouts(iteration), {"rollout/rounds": number + 1.0}
     first_group = number * run.config.sampling.problems
+    problems = _problems(run, iteration, number)
+    if number == 0 and path.exists() and (what := _fault(run, path, iteration, problems)):
+        aside = path.with_name(f"{path.name}.damaged")
+        get_run_logger().warning(f"{path}: {what}; it is now {aside.name}, and the responses are sampled anew")
+        path.replace(aside)
     if path.exists() and len(rollout_table.read(path, ["group"])) > first_group:
         return metrics
-    problems = _problems(run, iteration, number)
     prompts = encode_prompts(run.policy, problems, run.config.model, run.config.sampling.max_tokens)
     groups = _generate(run, iteration, number, problems, prompts)
     rollout_table.write(path, [*(rollout_table.read(path) if number else ()), *groups])
     return metrics
+
+
+def _fault(run: Run, path: Path, iteration: int, problems: Sequence[Problem]) -> str:
+    """Why a saved table is not that of this iteration's first round, "" if it is."""
+    try:
+        groups = rollout_table.read(path)[: len(problems)]
+    except OSError as error:
+        return str(error)
+    if [group.problem.id for group in groups] != [problem.id for problem in problems]:
+        return "its problems are those of another iteration"
+    for group in groups:
+        for rollout in group.rollouts:
+            seed = request_seed(run.config.seed, "rollout", iteration, group.problem.id, rollout.sample)
+            if (rollout.policy_version, rollout.seed) != (iteration - 1, seed):
+                return "its responses were sampled in another iteration, or by another policy"
+    return ""
 
 
 def _generate(

@@ -20,7 +20,7 @@ from sgpo_core.judges.base import Judge
 from sgpo_core.rl.assignment import CreditAssignment
 from sgpo_core.rl.shaping import domain_shares
 from sgpo_core.storage.atomic import read_json, remove_atomically, write_json, write_text
-from sgpo_core.storage.run_dir import FORMAT, RunPaths, iterations_saved, unfinished_predecessor
+from sgpo_core.storage.run_dir import FORMAT, RunPaths, unfinished_predecessor
 from sgpo_core.storage.weights import weights_hash
 from tasks.data import ProblemSets, decode, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
@@ -74,10 +74,6 @@ class Run:
 
     def checkpoints(self, iteration: int) -> bool:
         return iteration % self.config.checkpoint.every == 0 or iteration == self.iterations
-
-    def last_checkpoint(self) -> int:
-        """Iteration of the newest whole checkpoint; 0 where there is none."""
-        return max(iterations_saved(self.paths.checkpoints), default=0)
 
 
 def credit_assignment(config: TrainingConfig, domains: Sequence[str], tokenizer: Any) -> CreditAssignment:

@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgpo_core.storage.atomic import write_atomically
+from sgpo_core.storage.digests import is_as_written, note
 from sgpo_core.types import (
     Credit,
     FloatArray,
@@ -129,11 +130,19 @@ SCHEMA = pa.schema([(name, _arrow_type(place)) for name, place in PLACES.items()
 def write(path: Path, groups: Sequence[RolloutGroup]) -> None:
     """All records of whole groups."""
     table = to_table(groups)
-    write_atomically(path, lambda p: pq.write_table(table, p, compression="zstd"))
+
+    def put(aside: Path) -> None:
+        pq.write_table(table, aside, compression="zstd")
+        note(path, aside)
+
+    write_atomically(path, put)
 
 
 def read(path: Path, columns: Iterable[str] | None = None) -> list[RolloutGroup]:
-    """The groups, in order. With `columns` the rest of their records is left empty, and not read."""
+    """The groups, in order. With `columns` the rest of their records is left empty, and not read. Raises OSError for a
+    file that is not as it was written."""
+    if not is_as_written(path):
+        raise OSError(f"{path} is damaged: it is not what was written")
     return from_table(pq.read_table(path, columns=list(columns) if columns else None))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +219,20 @@ def mlflow_uri(run_dir: Path) -> str:
 
 def mlflow_table(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict[str, Any]:
     return dict(json.loads(Path(client.download_artifacts(run_id, "rollouts_sample.json", str(folder))).read_text()))
+
+
+def test_damaged_state_is_found_and_done_again(policy: str, result: dict[str, Any]) -> None:
+    """The last test here: it damages what the others look at. One bit of the newest checkpoint's optimizer, and another
+    iteration's table in place of the last one's: an iteration more ends as if nothing had been."""
+    folder = Path(result["run_dir"])
+    wanted = pq.read_table(folder / "iterations/000004/rollouts.parquet")
+    state = max((folder / "checkpoints/000004/engine").rglob("*.pt"), key=lambda file: file.stat().st_size)
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(content)
+    shutil.copy(folder / "iterations/000003/rollouts.parquet", folder / "iterations/000004/rollouts.parquet")
+    longer = run(policy, "algorithm=sgpo", "seed=1", "iterations=5")
+    assert longer["run_dir"] == str(folder) and longer["iterations"] == 5
+    assert (folder / "checkpoints/.000004.damaged").is_dir()
+    assert (folder / "iterations/000004/rollouts.parquet.damaged").is_file()
+    assert pq.read_table(folder / "iterations/000004/rollouts.parquet").equals(wanted)

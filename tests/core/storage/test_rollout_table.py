@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import random
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -163,7 +165,7 @@ def test_what_cannot_be_written_leaves_the_file_as_it_was(path: Path) -> None:
     with pytest.raises(pa.ArrowTypeError):
         rollout_table.write(path, [group(0, [replace(FULL, text=7)], PROBLEM)])
     assert plain(rollout_table.read(path)) == plain([group(0, [FULL], PROBLEM)])
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    assert {file.name for file in path.parent.iterdir()} == {path.name, f".{path.name}.digests"}
 
 
 def table(**columns: Sequence[Any]) -> pa.Table:
@@ -253,3 +255,43 @@ def test_a_part_of_a_table_and_several_parts_together() -> None:
     whole = to_table(groups)
     assert plain(from_table(whole.slice(2, 4))) == plain(groups[1:3])
     assert plain(from_table(pa.concat_tables([whole.slice(6, 2), whole.slice(2, 2)]))) == plain([groups[3], groups[1]])
+
+
+def test_a_bit_that_has_turned_changes_nothing_silently(tmp_path: Path) -> None:
+    """Each of 300 bits, turned by itself."""
+    path, rng = tmp_path / "rollouts.parquet", random.Random(0)
+    groups = [
+        group(number, [rollout(sample, text="x " * 30, token_ids=ints(*range(30))) for sample in range(4)])
+        for number in range(4)
+    ]
+    rollout_table.write(path, groups)
+    content = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(OSError, match="is damaged"):
+            rollout_table.read(path)
+    path.write_bytes(content)
+    assert len(rollout_table.read(path)) == 4
+
+
+@pytest.mark.parametrize("crash", ["before the new one is there", "after it"])
+def test_whichever_table_a_crash_leaves_is_known(path: Path, crash: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the note of the new digest and the new table's name, or right behind it; and twice in a row."""
+    rollout_table.write(path, [group(0, [BARE], PROBLEM)])
+    replaced = os.replace
+
+    def crashing(source: str, target: str) -> None:
+        if Path(target) != path:
+            replaced(source, target)
+            return
+        if crash == "after it":
+            replaced(source, target)
+        raise KeyboardInterrupt
+
+    for number in (1, 2):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(os, "replace", crashing)
+            rollout_table.write(path, [group(number, [BARE], PROBLEM)])
+        assert rollout_table.read(path)[0].number == (number if crash == "after it" else 0)
