@@ -24,7 +24,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from tasks.checkpointing import save_checkpoint
 from tasks.data import Benchmarks, ProblemSets, load_benchmarks, refuse_overlap
-from tasks.engines.cluster import keep_engines
+from tasks.engines.cluster import keep_engines, outlived
 from tasks.evaluation import evaluate
 from tasks.offline.prepare import (
     data_set_lock,
@@ -65,10 +65,14 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)
             nobody = JudgeSettings()  # the responses bring their verdicts along
-            with open_run(config, data.iterations, policy, nobody, sets, paths) as run:
-                log_statistics(run)
-                train(run, data)
-                return finish(run)
+
+            def trained() -> dict[str, Any]:
+                with open_run(config, data.iterations, policy, nobody, sets, paths) as run:
+                    log_statistics(run)
+                    train(run, data)
+                    return finish(run)
+
+            return outlived(config.cluster.restarts, trained)
 
 
 def prepare(config: OfflineConfig, policy: str, benchmarks: Benchmarks) -> list[Path]:

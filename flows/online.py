@@ -21,7 +21,7 @@ from sgpo_core.config.offline import offline_first
 from sgpo_core.config.run import RunConfig, load_run
 from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
-from tasks.engines.cluster import keep_engines
+from tasks.engines.cluster import keep_engines, outlived
 from tasks.evaluation import evaluate
 from tasks.judging import check_judge, judge, warn_of_blind_judge
 from tasks.offline.training_set import tokens_spent, trained_policy
@@ -49,9 +49,13 @@ def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool
             policy, spent = initial_policy_of(config)
             train_set = drop_overlong_prompts(sets.train, policy, config.model, config.sampling.max_tokens)
             sets = ProblemSets(train_set, sets.benchmarks)
-            with open_run(config, config.iterations, policy, ready(config.judge), sets, paths) as run:
-                train(run, spent)
-                return finish(run)
+
+            def trained() -> dict[str, Any]:
+                with open_run(config, config.iterations, policy, ready(config.judge), sets, paths) as run:
+                    train(run, spent)
+                    return finish(run)
+
+            return outlived(config.cluster.restarts, trained)
 
 
 def initial_policy_of(config: RunConfig) -> tuple[str, dict[str, float]]:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import ray
 from prefect import get_run_logger
 
 from sgpo_core.config.algorithm import LossSettings
@@ -97,7 +96,7 @@ def token_logprobs(
 ) -> list[TokenLogprobs]:
     """Of each sample's response tokens, in the order of the samples."""
     plan = plan_samples(samples, token_budget, len(engines.trainers))
-    answers = ray.get(
+    answers = engines.of_ranks(
         [
             trainer.token_logprobs.remote([[samples[i] for i in batch] for batch in batches], temperature)
             for trainer, batches in zip(engines.trainers, plan.ranks, strict=True)
@@ -135,7 +134,7 @@ def train_on(
     if not steps:
         return []
     split = [split_over_ranks(samples, token_budget, len(engines.trainers)) for samples in steps]
-    per_rank = ray.get(
+    per_rank = engines.of_ranks(
         [t.update.remote([step[rank] for step in split], loss, temperature) for rank, t in enumerate(engines.trainers)]
     )
     return [_add(ranks) for ranks in zip(*per_rank, strict=True)]

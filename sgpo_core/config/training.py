@@ -72,6 +72,15 @@ class ClusterSettings(Settings):
         "a weight sync, nats (their 90th percentile: four times as far); null: 1e-4 in float32, 0.15 in bfloat16",
     )
 
+    deadline_s: float = Field(
+        3600.0,
+        gt=0,
+        description="seconds without an answer after which an engine or a rank counts as hung, and as lost",
+    )
+    restarts: int = Field(
+        2, ge=0, description="how often a run that has lost an engine or a rank starts them anew and goes on"
+    )
+
     def probe_tolerance(self, dtype: Literal["float32", "bfloat16"]) -> float:
         """`sync_tolerance`, or the default of the dtype. Measured with SmolLM2-135M-Instruct on the CPU, weights equal:
         in float32 a mean of 1e-5 and a largest difference of 7e-5, in bfloat16 a mean of 0.05 and a 90th percentile of

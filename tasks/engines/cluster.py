@@ -12,14 +12,15 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
+from prefect import get_run_logger
 from prefect.logging import get_logger
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -27,9 +28,12 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
+from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import start_guard, sync_folder
 from tasks.paths import REPOSITORY
 from tasks.workers import rollout_worker, trainer_worker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,19 @@ class Engines:
     trainers: tuple[Any, ...]
     sync_dir: Path
     place: Any = None  # the placement group of those that share GPUs
+    deadline_s: float = 3600.0  # without an answer, until an actor counts as lost
 
     def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
         """Calls a method of every rank at the same time and waits; index 0 is rank 0's result."""
-        return ray.get([getattr(t, method).remote(*arguments) for t in self.trainers])
+        return self.of_ranks([getattr(t, method).remote(*arguments) for t in self.trainers])
+
+    def of_ranks(self, pending: Sequence[Any]) -> list[Any]:
+        """The results of a call to every rank. Raises EngineLost."""
+        return answers({call: f"trainer rank {i}" for i, call in enumerate(pending)}, self.deadline_s)
+
+    def of_rollouts(self, pending: Sequence[Any]) -> list[Any]:
+        """The results of a call to every rollout engine. Raises EngineLost."""
+        return answers({call: f"rollout engine {i}" for i, call in enumerate(pending)}, self.deadline_s)
 
 
 _live: dict[str, Engines] = {}
@@ -125,6 +138,22 @@ def stop_engines() -> None:
     _others.clear()
 
 
+def outlived(restarts: int, work: Callable[[], T]) -> T:
+    """What `work` returns. When it loses an engine, all engines are ended and it is called again, which is to go on
+    from where it was: at most `restarts` times, then EngineLost is raised."""
+    while True:
+        try:
+            return work()
+        except EngineLost as lost:
+            stop_engines()
+            if not restarts:
+                raise
+            restarts -= 1
+            get_run_logger().warning(
+                f"{lost}: the engines start anew, and the run goes on from its last checkpoint ({restarts} more times)"
+            )
+
+
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
     _start_ray()
     wanted = cluster.gpus if trainers else cluster.rollout_actors * cluster.rollout_gpus
@@ -137,7 +166,7 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
     try:
         rollouts = _start_rollouts(policy, model, cluster, place)  # the actors start while the trainers do
         ranks = start_trainers(cluster, place) if trainers else ()
-        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir), place)
+        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir), place, cluster.deadline_s)
         if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
             get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:

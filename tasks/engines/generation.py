@@ -10,6 +10,7 @@ import ray
 
 from tasks.data import decode_all
 from tasks.engines.cluster import Engines
+from tasks.engines.faults import died, hung
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 
 
@@ -57,10 +58,15 @@ def stream_groups(
         for e, engine in enumerate(engines.rollouts)
     }
     while streams:
-        [stream], _ = ray.wait(list(streams))
+        ready, _ = ray.wait(list(streams), timeout=engines.deadline_s)
+        if not ready:
+            raise hung([f"rollout engine {e}" for e in streams.values()], engines.deadline_s)
+        [stream] = ready
         try:
             place, group = ray.get(next(cast(Any, stream)))
         except StopIteration:
             del streams[stream]
             continue
+        except ray.exceptions.RayActorError as error:
+            raise died(f"rollout engine {streams[stream]}", error) from None
         yield place * count + streams[stream], group

@@ -16,8 +16,11 @@ from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
+from tasks.engines.faults import answers
 from tasks.workers import judge_worker
 from tasks.workers.rollout_worker import vllm_environment
+
+_DEADLINE_S = 3600.0  # for a batch of verdicts
 
 
 @dataclass(frozen=True)
@@ -32,8 +35,12 @@ class JudgeEngines:
         # Neighbors, which share a problem, stay together: its prefix is then computed once.
         bounds = [len(requests) * i // len(self.actors) for i in range(len(self.actors) + 1)]
         shares = [requests[a:b] for a, b in pairwise(bounds)]
-        pending = [actor.chat.remote(share) for actor, share in zip(self.actors, shares, strict=True) if share]
-        return [reply for replies in ray.get(pending) for reply in replies]
+        pending = {
+            actor.chat.remote(share): f"judge engine {i}"
+            for i, (actor, share) in enumerate(zip(self.actors, shares, strict=True))
+            if share
+        }
+        return [reply for replies in answers(pending, _DEADLINE_S) for reply in replies]
 
 
 def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:

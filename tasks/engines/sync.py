@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import ray
-
 from tasks.engines.cluster import Engines
 from tasks.workers.weight_sync import ProbeDifference, Proof
 
@@ -15,12 +13,12 @@ def sync_engines(engines: Engines, version: int, probe: Sequence[int], tolerance
     an engine does not hold the trainer's weights, or does not compute with them: to go on would be to train on samples
     of another policy."""
     path = engines.sync_dir / f"policy-{version}.safetensors"
-    layouts = ray.get(engines.rollouts[0].weight_layouts.remote())
+    [layouts] = engines.of_rollouts([engines.rollouts[0].weight_layouts.remote()])
     digests = engines.on_all_ranks("export", str(path), layouts)
     loading = [engine.load_weights.remote(str(path), version, probe) for engine in engines.rollouts]
     expected = Proof(version, digests[0], tuple(engines.on_all_ranks("probe", probe)[0]))
     differences = []
-    for number, found in enumerate(ray.get(loading)):
+    for number, found in enumerate(engines.of_rollouts(loading)):
         differences.append(expected.probe_difference(found))
         if faults := expected.faults(found):
             raise RuntimeError(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import ray
 from tqdm import tqdm
 
 from sgpo_core.config.base import Settings
@@ -163,7 +162,7 @@ def _steps(course: Course, train: TrainSettings, engines: Engines, numbers: rang
         for number in numbers
     ]
     shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(len(ranks))]
-    losses = ray.get([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
+    losses = engines.of_ranks([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
     return [float(loss) for loss in np.sum(losses, axis=0)]
 
 

@@ -1,0 +1,59 @@
+"""Engines that are killed in the middle of a run are started anew inside of its flow, and its end is that of a run to
+which nothing happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pyarrow.parquet as pq
+import ray
+
+from tasks.engines import cluster
+from tests.helpers import SMALL, start_from
+
+
+def pid_of(actor: Any) -> int:
+    return int(ray.get(actor.__ray_call__.remote(lambda worker: os.getpid())))
+
+
+def kill_when_there(file: Path, of_engines: Callable[[cluster.Engines], Any], killed: list[int]) -> None:
+    deadline = time.monotonic() + 240
+    while not file.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (engines,) = cluster._live.values()
+    killed.append(pid_of(of_engines(engines)))
+    os.kill(killed[-1], signal.SIGKILL)
+
+
+def test_a_run_outlives_its_engines(policy: str) -> None:
+    from flows.online import online
+
+    overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect", "seed=9", "iterations=3"]
+    unharmed = Path(online("tiny", [*overrides, "experiment=unharmed"])["run_dir"])
+    harmed = unharmed.parents[1] / "harmed" / unharmed.name
+    killed: list[int] = []
+
+    def attack() -> None:
+        kill_when_there(harmed / "iterations/000001/metrics.json", lambda engines: engines.rollouts[0], killed)
+        kill_when_there(harmed / "iterations/000002/metrics.json", lambda engines: engines.trainers[0], killed)
+
+    attacker = threading.Thread(target=attack)
+    attacker.start()
+    result = online("tiny", [*overrides, "experiment=harmed"])
+    attacker.join()
+    assert len(killed) == 2 and Path(result["run_dir"]) == harmed
+
+    for iteration in range(1, 4):
+        name = f"iterations/{iteration:06d}/rollouts.parquet"
+        assert pq.read_table(harmed / name).equals(pq.read_table(unharmed / name)), name
+    assert (harmed / "policy/model.safetensors").read_bytes() == (unharmed / "policy/model.safetensors").read_bytes()
+    run = mlflow.MlflowClient(f"sqlite:///{harmed.parents[1] / 'mlflow.db'}").get_run(result["mlflow_run_id"])
+    assert run.info.status == "FINISHED" and "error" not in run.data.tags

@@ -1,0 +1,98 @@
+"""Actors that die or hang are found and named; here light ones, in the session's Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+import ray
+from prefect.logging import disable_run_logger
+
+from tasks.engines.cluster import kept_actors, outlived, remote_actor
+from tasks.engines.faults import EngineLost, answers
+
+
+class Worker:
+    def pid(self) -> int:
+        return os.getpid()
+
+    def after(self, seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    def fail(self) -> None:
+        raise ValueError("its own fault")
+
+
+@pytest.fixture
+def two(engines: None) -> tuple[Any, ...]:
+    kept_actors("ray is up", lambda: ())
+    actor = remote_actor(Worker, 0, {})
+    return actor.remote(), actor.remote()
+
+
+def asked(actors: tuple[Any, ...], *seconds: float) -> dict[Any, str]:
+    calls = [actor.after.remote(s) for actor, s in zip(actors, seconds, strict=True)]
+    return {call: f"engine {i}" for i, call in enumerate(calls)}
+
+
+def test_answers_come_in_the_order_of_the_calls(two: tuple[Any, ...]) -> None:
+    assert answers(asked(two, 0.3, 0.0), 60) == [0.3, 0.0]
+    assert answers({}, 60) == []
+
+
+def test_one_that_dies_is_named_though_another_waits(two: tuple[Any, ...]) -> None:
+    victim = ray.get(two[1].pid.remote())
+    calls = asked(two, 60, 60)
+    os.kill(victim, signal.SIGKILL)
+    began = time.monotonic()
+    with pytest.raises(EngineLost, match=r"^engine 1 died"):
+        answers(calls, 60)
+    assert time.monotonic() - began < 30
+    ray.kill(two[0])
+
+
+def test_one_that_hangs_is_named_and_can_be_ended(two: tuple[Any, ...]) -> None:
+    victim = ray.get(two[0].pid.remote())
+    os.kill(victim, signal.SIGSTOP)
+    with pytest.raises(EngineLost, match=r"^engine 0 did not answer within 2 s \(cluster.deadline_s\)$"):
+        answers(asked(two, 0, 0), 2)
+    for actor in two:
+        ray.kill(actor)
+    psutil.wait_procs([psutil.Process(victim)] if psutil.pid_exists(victim) else [], timeout=30)
+    assert not psutil.pid_exists(victim) or psutil.Process(victim).status() == psutil.STATUS_ZOMBIE
+
+
+def test_an_error_of_its_own_is_no_loss(two: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="its own fault"):
+        answers({two[0].fail.remote(): "engine 0"}, 60)
+
+
+@pytest.mark.parametrize(("losses", "restarts"), [(0, 0), (1, 2), (2, 2)])
+def test_work_is_done_again(losses: int, restarts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    left, ended = [losses], []
+    monkeypatch.setattr("tasks.engines.cluster.stop_engines", lambda: ended.append(1))
+
+    def work() -> str:
+        if left[0]:
+            left[0] -= 1
+            raise EngineLost("rank 0 died")
+        return "done"
+
+    with disable_run_logger():
+        assert outlived(restarts, work) == "done"
+    assert len(ended) == losses
+
+
+def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.engines.cluster.stop_engines", lambda: None)
+
+    def work() -> None:
+        raise EngineLost("rank 0 died")
+
+    with disable_run_logger(), pytest.raises(EngineLost):
+        outlived(3, work)
