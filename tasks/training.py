@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from prefect import get_run_logger
@@ -47,11 +49,24 @@ def update(run: Run, iteration: int) -> Metrics:
     steps = [samples for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
     budget = config.train.micro_batch_tokens
     stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
+    check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
     metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
     if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
         # Of the first step alone: later ones have moved away from the sampler on purpose.
         metrics |= _mismatch(run, stats[0].logprob_difference / max(1, stats[0].tokens))
     return metrics
+
+
+def check_finite(stats: Sequence[RankStats], where: str, rollouts: Path) -> None:
+    """Raises FloatingPointError for an optimizer step whose loss or gradient is not a number: the weights are lost,
+    and nothing may be made of them."""
+    for number, step in enumerate(stats, 1):
+        if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+            raise FloatingPointError(
+                f"{where}, optimizer step {number} of {len(stats)}: the loss is {step.loss}, the norm of its gradient "
+                f"{step.grad_norm}. The last checkpoint stands, and the responses are in {rollouts}. Lower train.lr or "
+                "train.grad_clip, or try model.dtype=float32; with other settings it is another run"
+            )
 
 
 def _is_kept(group: RolloutGroup) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sgpo_core.config.warm_start import load_warm_start
 from sgpo_core.rl.training_samples import TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
-from tasks.training import token_logprobs, train_on
+from tasks.training import check_finite, token_logprobs, train_on
 from tests.small_models import save_small_model
 
 MODEL = ModelSettings(max_length=64)
@@ -204,6 +205,20 @@ def test_in_bfloat16_gradients_are_added_up_in_float32(
     norm = torch.stack([g.pow(2).sum() for g in exact.values()]).sum().sqrt()
     assert float(torch.stack(squares).sum().sqrt() / norm) < 0.008
     assert stats.grad_norm == pytest.approx(float(norm), rel=0.01)
+
+
+@pytest.mark.parametrize(("world", "stage", "dtype"), [(1, 0, "float32"), (2, 3, "bfloat16")])
+def test_a_loss_that_is_no_number_is_named(
+    ranks: dict[int, Engines], start: str, world: int, stage: int, dtype: str
+) -> None:
+    model, sharding = ModelSettings(max_length=64, dtype=dtype), DeepSpeedSettings(zero_stage=stage)  # type: ignore[arg-type]
+    engines, whole = ranks[world], samples(4, 1)
+    engines.on_all_ranks("setup", start, model, TrainSettings(), sharding, False)
+    broken = replace(whole[0], advantages=np.full_like(whole[0].advantages, np.nan))
+    stats = train_on(engines, [whole, [broken, *whole[1:]]], 50, LossSettings(), temperature=1.0)
+    with pytest.raises(FloatingPointError, match=r"^iteration 7, optimizer step 2 of 2: .* in x/rollouts\.parquet"):
+        check_finite(stats, "iteration 7", Path("x/rollouts.parquet"))
+    check_finite(stats[:1], "iteration 7", Path("x"))
 
 
 @pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
