@@ -15,6 +15,7 @@ from typing import Any
 from sgpo_core.config.base import ConfigError, Settings
 from sgpo_core.config.loading import describe, presets, to_yaml
 from tasks.engines.guard import start_guard
+from tasks.run import was_terminated
 from tasks.services.environment import prepare_process
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
@@ -69,6 +70,9 @@ def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if was_terminated(error):
+            print("terminated; the same command goes on from the last checkpoint", file=sys.stderr)
+            sys.exit(143)
         if os.environ.get("SGPO_TRACEBACK"):
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)

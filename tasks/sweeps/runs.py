@@ -17,7 +17,7 @@ from sgpo_core.config.sweep import SweepConfig, SweepRun
 from tasks.engines.cluster import stop_engines
 from tasks.paths import home
 from tasks.preflight import check_parallel
-from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over
+from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over, was_terminated
 
 Result = dict[str, Any]
 Results = dict[tuple[str, int], Result]  # by arm and seed
@@ -99,6 +99,8 @@ def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], 
         except ConfigError as error:  # trying again would change nothing
             return error
         except Exception as error:
+            if was_terminated(error):
+                raise
             get_run_logger().error(f"{run.arm}, seed {run.seed}: try {attempt} of {config.attempts} failed: {error}")
             stop_engines()
             failure = error
