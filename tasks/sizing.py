@@ -111,7 +111,10 @@ def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tu
     if wanted > machine.gpus:
         problems.insert(0, f"{wanted} GPUs, {machine.gpus} are there: cluster=... chooses another layout")
     verdict = "\n".join(f"DOES NOT FIT  {problem}" for problem in problems)
-    return "\n".join([*lines, "", verdict or "FITS"]), not problems
+    fits = (
+        "FITS" if machine.memory else "FITS the GPUs; host memory, shared memory and disk of that machine are not known"
+    )
+    return "\n".join([*lines, "", verdict or fits]), not problems
 
 
 def _rows(need: Need) -> list[list[str]]:
