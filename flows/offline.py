@@ -59,19 +59,19 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
             return result
         begin_or_resume(config, paths, fresh)
         benchmarks = load_benchmarks(config.eval.sets)
-        with keep_engines():
+
+        def trained() -> dict[str, Any]:
             policy = initial_policy(config)
             data = TrainingSet(config, prepare(config, policy, benchmarks))
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)
             nobody = JudgeSettings()  # the responses bring their verdicts along
+            with open_run(config, data.iterations, policy, nobody, sets, paths) as run:
+                log_statistics(run)
+                train(run, data)
+                return finish(run)
 
-            def trained() -> dict[str, Any]:
-                with open_run(config, data.iterations, policy, nobody, sets, paths) as run:
-                    log_statistics(run)
-                    train(run, data)
-                    return finish(run)
-
+        with keep_engines():
             return outlived(config.cluster.restarts, trained)
 
 

@@ -45,16 +45,16 @@ def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool
             return result
         begin_or_resume(config, paths, fresh)
         sets = load_problem_sets(config)
-        with keep_engines():
+
+        def trained() -> dict[str, Any]:
             policy, spent = initial_policy_of(config)
             train_set = drop_overlong_prompts(sets.train, policy, config.model, config.sampling.max_tokens)
-            sets = ProblemSets(train_set, sets.benchmarks)
+            fitting = ProblemSets(train_set, sets.benchmarks)
+            with open_run(config, config.iterations, policy, ready(config.judge), fitting, paths) as run:
+                train(run, spent)
+                return finish(run)
 
-            def trained() -> dict[str, Any]:
-                with open_run(config, config.iterations, policy, ready(config.judge), sets, paths) as run:
-                    train(run, spent)
-                    return finish(run)
-
+        with keep_engines():
             return outlived(config.cluster.restarts, trained)
 
 

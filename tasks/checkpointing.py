@@ -27,7 +27,7 @@ def save_checkpoint(run: Run, iteration: int) -> None:
     with atomic_directory(run.paths.checkpoint(iteration)) as folder:
         run.engines.on_all_ranks("save", str(folder / "engine"))
         export_policy(run.engines, run.policy, folder / "policy")
-        write_json(folder / _LAYOUT, _layout(run))
+        write_json(folder / _LAYOUT, {**_layout(run), "gradients": "float32"})
         seal(folder)
     prune(run.paths.checkpoints, run.config.checkpoint.keep, best_checkpoint(run.paths))
 
@@ -51,6 +51,11 @@ def load_checkpoint(run: Run, iteration: int) -> None:
     they are no part of the run's id, and DeepSpeed reads a state as it was written."""
     folder = run.paths.checkpoint(iteration)
     saved = read_json(folder / _LAYOUT)
+    if run.config.model.dtype == "bfloat16" and "gradients" not in saved:
+        raise ConfigError(
+            f"checkpoint {folder} was written by an earlier version, which added up gradients in bfloat16: it can't be "
+            "loaded, start over with --fresh (fresh=true in Prefect)"
+        )
     if changed := [f"{name}={saved[name]}" for name, value in _layout(run).items() if saved[name] != value]:
         raise ConfigError(
             f"checkpoint {folder} was written with {', '.join(changed)}: go on with these settings, or start over with "

@@ -4,7 +4,6 @@ memory of each."""
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ _OLDEST_DRIVER = {12: 525, 13: 580}
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """memory, free: GiB."""
+    """number: as nvidia-smi shows it; memory, free: GiB."""
 
+    number: int
     name: str
     memory: float
     free: float
@@ -25,8 +25,8 @@ class Device:
 
 
 def devices() -> list[Device]:
-    """Those that the driver shows and CUDA_VISIBLE_DEVICES, if it is a list of numbers, admits; [] where there is no
-    driver, or it does not answer."""
+    """Those that the driver shows and CUDA_VISIBLE_DEVICES admits; [] where that is no list of numbers, where there is
+    no driver, or it does not answer."""
     if shutil.which("nvidia-smi") is None:
         return []
     command = ["nvidia-smi", f"--query-gpu={_ASKED}", "--format=csv,noheader,nounits"]
@@ -34,15 +34,15 @@ def devices() -> list[Device]:
         told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[cell.strip() for cell in line.split(",")] for line in told.splitlines()]
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "")
-    if re.fullmatch(r"\d+(,\d+)*", chosen):
-        rows = [rows[number] for number in map(int, chosen.split(",")) if number < len(rows)]
+    rows = {number: [cell.strip() for cell in line.split(",")] for number, line in enumerate(told.splitlines())}
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        numbers = chosen.replace(" ", "").split(",")
+        rows = {int(n): rows[int(n)] for n in numbers if n.isdecimal() and int(n) in rows}
     # A GPU that is cut into parts (MIG) tells no memory of its own.
     return [
-        Device(name, float(total) / 1024, float(free) / 1024, driver)
-        for name, total, free, driver in (row for row in rows if len(row) == 4)
-        if total.isdigit() and free.isdigit()
+        Device(number, row[0], float(row[1]) / 1024, float(row[2]) / 1024, row[3])
+        for number, row in rows.items()
+        if len(row) == 4 and row[1].isdecimal() and row[2].isdecimal()
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
@@ -17,11 +18,11 @@ from tasks.judges.kinds import kind_of
 from tasks.models.folders import local_folder, missing_model
 from tasks.models.policy_checks import check_policy
 from tasks.paths import home
-from tasks.sizing import existing, sizing_problems, this_machine
+from tasks.sizing import existing, gib_on_a_gpu, sizing_problems, this_machine
 from tasks.tracking.tracker import check_reachable, tracking_uri
 
 _FREE_DISK_MIB = 512
-_FREE_SHARE = 0.95  # of a GPU's memory, below which somebody uses it
+_CUDA = Path("/usr/local/cuda")  # where torch looks for the toolkit without CUDA_HOME
 
 
 def check_resources(config: TrainingConfig) -> None:
@@ -63,30 +64,41 @@ def _gpu_problems(config: TrainingConfig) -> list[str]:
     """What a run on this machine's own GPUs lacks besides their number; [] for a run on the CPU or on a cluster."""
     if config.cluster.gpus == 0 or os.environ.get("RAY_ADDRESS") or not (found := devices()):
         return []
-    problems = _busy(found, config.cluster.gpus + kind_of(config.judge).gpus(config.judge))
+    machine = this_machine(config)
+    problems = []
+    if machine and not _holds_engines():
+        wanted = config.cluster.gpus + kind_of(config.judge).gpus(config.judge)
+        problems += _busy(found, wanted, gib_on_a_gpu(config, machine))
     if config.deepspeed.offload_optimizer and not _has_compiler():
         problems.append(
             "the CUDA toolkit, with which DeepSpeed compiles the optimizer for deepspeed.offload_optimizer: install it "
             "and set CUDA_HOME to its folder (no nvcc was found)"
         )
-    machine = this_machine(config)
     return problems + (sizing_problems(config, machine) if machine else [])
 
 
-def _busy(found: list[Device], wanted: int) -> list[str]:
-    """GPUs that somebody else uses, where the others are too few."""
-    busy = [(number, device) for number, device in enumerate(found) if device.free < _FREE_SHARE * device.memory]
-    if not busy or len(found) - len(busy) >= wanted:
-        return []
-    told = ", ".join(f"GPU {number} has {d.free:.0f} of {d.memory:.0f} GiB free" for number, d in busy)
+def _holds_engines() -> bool:
+    """Whether this process has engines up, as a sweep has between its runs: GPUs are in use by itself then."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+def _busy(found: list[Device], wanted: int, gib: float) -> list[str]:
+    """GPUs of which somebody else has too much, where the others are too few."""
+    busy = [device for device in found if device.free < gib]
+    if not busy or len(found) - len(busy) >= wanted or min(device.memory for device in found) < gib:
+        return []  # too small, whoever uses them, is said of the run's needs
+    told = ", ".join(f"GPU {d.number} has {d.free:.0f} of {d.memory:.0f} GiB free" for d in busy)
     return [
-        f"{wanted} GPUs that nobody else uses ({told}): end what runs there, or name others in CUDA_VISIBLE_DEVICES"
+        f"{wanted} GPUs with {gib:.0f} GiB that nobody else uses ({told}): end what runs there, or name others in "
+        "CUDA_VISIBLE_DEVICES"
     ]
 
 
 def _has_compiler() -> bool:
     home_ = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    return bool(home_ and Path(home_, "bin", "nvcc").is_file()) or shutil.which("nvcc") is not None
+    folders = [Path(home_)] if home_ else [_CUDA]
+    return any((folder / "bin/nvcc").is_file() for folder in folders) or shutil.which("nvcc") is not None
 
 
 def _disk_problems() -> list[str]:

@@ -13,7 +13,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import GPUS, Gpu
 from sgpo_core.sizing.memory import GIB
-from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
+from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, needs
 from sgpo_core.sizing.seconds import MFU, WRONG, Phase, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 from tasks.gpus import devices
@@ -35,20 +35,33 @@ def shape_of(model: str) -> ModelShape | None:
 
 
 def this_machine(config: TrainingConfig) -> Machine | None:
-    """None without GPUs."""
+    """None without GPUs. What the run has on the disk already is counted as there."""
     if not (found := devices()):
         return None
     least = min(found, key=lambda device: device.memory)
-    sheet = next((gpu for name, gpu in GPUS.items() if name.split("-")[0] in least.name.replace(" ", "")), None)
-    sync_dir = Path(config.cluster.sync_dir)
+    words = least.name.replace("-", " ").split()  # NVIDIA A100-SXM4-80GB, NVIDIA L4, NVIDIA GeForce RTX 4090
+    sheets = [gpu for name, gpu in GPUS.items() if {name.split("-")[0], name.split("-")[0][3:]} & set(words)]
+    sheet = min(sheets, key=lambda gpu: abs(gpu.memory - least.memory), default=None)
+    sync_dir, run_folder = Path(config.cluster.sync_dir), home() / config.experiment / config.run_id
     figures = (sheet.tflops, sheet.bandwidth) if sheet else (0.0, 0.0)
     return Machine(
         len(found),
         Gpu(least.name, least.memory, *figures),
         psutil.virtual_memory().total / GIB,
         shutil.disk_usage(sync_dir).free / GIB if sync_dir.is_dir() else None,
-        shutil.disk_usage(existing(home())).free / GIB,
+        (shutil.disk_usage(existing(home())).free + _size(run_folder)) / GIB,
     )
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def gib_on_a_gpu(config: TrainingConfig, machine: Machine) -> float:
+    """How much of a GPU has to be free; nine tenths where the model's shape is not known."""
+    if (policy := _policy_shape(config)) is None:
+        return 0.9 * machine.gpu.memory
+    return free_gib(config, needs(config, policy, _judge_shape(config), machine))
 
 
 def named_machine(gpu: str, gpus: int) -> Machine:
@@ -104,7 +117,8 @@ def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tu
         "",
         text_table([["", "GiB", "of", ""], *(row for need in found for row in _rows(need))]),
     ]
-    if machine.gpu.tflops:
+    if machine.gpu.tflops and config.cluster.rollout_gpus and config.cluster.trainer_gpus:
+        judge = judge if config.judge.engine.gpus else None
         estimate = phases(config, policy, judge, machine.gpu, response_tokens)
         lines += ["", _seconds(config, estimate, wanted, response_tokens)]
     problems = [_lacking(need) for need in found if not need.fits]

@@ -58,7 +58,7 @@ def update(run: Run, iteration: int) -> Metrics:
 
 
 def check_finite(stats: Sequence[RankStats], where: str, rollouts: Path) -> None:
-    """Raises FloatingPointError for an optimizer step whose loss or gradient is not a number: the weights are lost,
+    """Raises FloatingPointError for an optimizer step whose loss or gradient is not a number: the weights may be lost,
     and nothing may be made of them."""
     for number, step in enumerate(stats, 1):
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):

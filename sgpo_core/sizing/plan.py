@@ -19,6 +19,7 @@ from sgpo_core.sizing.memory import (
 from sgpo_core.sizing.shapes import ModelShape
 
 _FILE = 5e9 / GIB  # of a model's files on the hub, the largest
+_ON_GPUS = ("rollout", "trainer", "judge")
 _PROCESS = 2.5  # GiB of host memory of a process with torch, vLLM or DeepSpeed and CUDA; assumed
 
 
@@ -54,10 +55,14 @@ class Machine:
 
 
 def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, machine: Machine) -> list[Need]:
-    """Of a run on one node. `judge`: of the model that engines of the run hold, if they do; `machine.gpu` is what every
-    engine and every rank runs on."""
-    found = [_rollout(config, policy, machine.gpu), _trainer(config, policy, machine.gpu)]
-    if judge is not None:
+    """Of a run on one node. `judge`: of the model that engines of the run hold, if they do; `machine.gpu` is what
+    every engine and every rank runs on that has GPUs. Those on the CPU count as processes alone."""
+    found = []
+    if config.cluster.rollout_gpus:
+        found.append(_rollout(config, policy, machine.gpu))
+    if config.cluster.trainer_gpus:
+        found.append(_trainer(config, policy, machine.gpu))
+    if judge is not None and config.judge.engine.gpus:
         found.append(_judge(config, judge, machine.gpu))
     return [
         *found,
@@ -65,6 +70,16 @@ def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, 
         _shared(config, policy, machine),
         _disk(config, policy, machine),
     ]
+
+
+def free_gib(config: TrainingConfig, found: list[Need]) -> float:
+    """How much of a GPU has to be free for whatever runs on it."""
+    on_gpus = {need.what.split(" ")[0]: need for need in found if need.what.split(" ")[0] in _ON_GPUS}
+    # vLLM wants its whole share at once.
+    engines = [on_gpus[name].there or 0.0 for name in ("rollout", "judge") if name in on_gpus]
+    trainer = on_gpus["trainer"].total if "trainer" in on_gpus else 0.0
+    together = trainer + engines[0] if config.cluster.colocated else 0.0
+    return max([trainer, together, *engines])
 
 
 def gpus_wanted(config: TrainingConfig, judge: ModelShape | None) -> int:

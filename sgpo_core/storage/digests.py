@@ -18,7 +18,8 @@ def seal(folder: Path) -> None:
 
 
 def damage(folder: Path) -> str:
-    """What is not as `seal` found it, in words; "" where nothing is, or nothing was noted (by an earlier version)."""
+    """What of the noted files is not as `seal` found it, in words; "" where nothing is, or nothing was noted (by an
+    earlier version)."""
     if not (folder / NAME).exists():
         return ""
     try:
@@ -31,14 +32,14 @@ def damage(folder: Path) -> str:
             return f"{name} is missing"
         if _digest(found[name]) != digest:
             return f"{name} is not what was written"
-    return next((f"{name} does not belong there" for name in found if name not in noted), "")
+    return ""
 
 
 def note(path: Path, written: Path) -> None:
     """Before `written` takes the place of `path`: notes its digest beside it, and that of the file which is there, so
     that whichever of the two a crash leaves is known."""
-    there = _digest(path) if path.exists() else None
-    write_json(_notes(path), [_digest(written), *([there] if there in _noted(path) else [])])
+    there = [_digest(path)] if path.exists() and is_as_written(path) else []
+    write_json(_notes(path), [_digest(written), *there])
 
 
 def is_as_written(path: Path) -> bool:

@@ -163,6 +163,7 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
             f"the Ray cluster has {found} GPUs, {wanted} are wanted (cluster.rollout_gpus, .trainer_gpus)"
         )
     place = shared_gpus(cluster) if trainers and cluster.colocated else None
+    rollouts: tuple[Any, ...] = ()
     try:
         rollouts = _start_rollouts(policy, model, cluster, place)  # the actors start while the trainers do
         ranks = start_trainers(cluster, place) if trainers else ()
@@ -170,6 +171,10 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
             get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:
+        for actor in rollouts:
+            ray.kill(actor)
+        if place is not None:  # ends the ranks, too
+            ray.util.remove_placement_group(place)
         raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
     return engines
 

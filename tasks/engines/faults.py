@@ -7,6 +7,9 @@ from typing import Any
 
 import ray
 
+_LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
+_DEATH_S = 10.0  # in which Ray tells of a death
+
 
 class EngineLost(RuntimeError):
     """An actor has died, or has not answered in time. What it was doing can be done again from the last checkpoint."""
@@ -24,15 +27,33 @@ def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
         for reference in ready:
             try:
                 found[reference] = ray.get(reference)
-            except ray.exceptions.RayActorError as error:
-                raise died(pending[reference], error) from None
+            except Exception as error:
+                raise loss(pending[reference], error) or _behind(pending, waiting) or error from None
     return [found[reference] for reference in pending]
 
 
-def died(who: str, error: ray.exceptions.RayActorError) -> EngineLost:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return EngineLost(f"{who} died ({lines[-1] if lines else type(error).__name__})")
+def _behind(pending: Mapping[Any, str], waiting: list[Any]) -> EngineLost | None:
+    """Who died behind the error of another: ranks that lose a peer fail at once, before its death is known."""
+    ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_DEATH_S) if waiting else ([], [])
+    for reference in ready:
+        try:
+            ray.get(reference)
+        except Exception as error:
+            if lost := loss(pending[reference], error):
+                return lost
+    return None
+
+
+def loss(who: str, error: Exception) -> EngineLost | None:
+    """The loss that an error of an actor's means; None for an error of its own."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if isinstance(error, _LOST):
+        return EngineLost(f"{who} died ({lines[-1]})")
+    # vLLM's engines of several GPUs are processes of their own.
+    if isinstance(error, ray.exceptions.RayTaskError) and type(error.cause).__name__ == "EngineDeadError":
+        return EngineLost(f"{who} has lost a process ({lines[-1]})")
+    return None
 
 
 def hung(who: list[str], deadline_s: float) -> EngineLost:
-    return EngineLost(f"{', '.join(who)} did not answer within {deadline_s:g} s (cluster.deadline_s)")
+    return EngineLost(f"{', '.join(who)} did not answer within {deadline_s:g} s")

@@ -10,7 +10,7 @@ import ray
 
 from tasks.data import decode_all
 from tasks.engines.cluster import Engines
-from tasks.engines.faults import died, hung
+from tasks.engines.faults import hung, loss
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 
 
@@ -67,6 +67,6 @@ def stream_groups(
         except StopIteration:
             del streams[stream]
             continue
-        except ray.exceptions.RayActorError as error:
-            raise died(f"rollout engine {streams[stream]}", error) from None
+        except ray.exceptions.RayError as error:
+            raise loss(f"rollout engine {streams[stream]}", error) or error from None
         yield place * count + streams[stream], group

@@ -48,7 +48,8 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
     Raises ConfigError when they don't start."""
     key = f"judge-{fingerprint([weights_hash(Path(model)), settings.model_dump(mode='json')])}"
     actors = cluster.kept_actors(key, lambda: _start(model, settings))
-    return JudgeEngines(actors, ControlTokens(ray.get(actors[0].control_tokens.remote())))
+    [controls] = answers({actors[0].control_tokens.remote(): "judge engine 0"}, _DEADLINE_S)
+    return JudgeEngines(actors, ControlTokens(controls))
 
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import gc
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ class RankStats:
     logprob_difference: float = 0.0  # sum of |trainer - sampler|, nats
     grad_norm: float = 0.0
 
+
+_PATIENCE = timedelta(days=1)  # of a rank with its peers: who hangs is found by whoever asks the ranks
 
 _ATTENTION = "packed"  # its name in transformers
 
@@ -104,8 +107,10 @@ class TrainerWorker:
             # torch's TCP store listens on all interfaces, whatever address it is given; a file listens on none.
             os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
             store = torch.distributed.FileStore(meeting, self.world_size)
-            torch.distributed.init_process_group(backend, store=store, rank=self.rank, world_size=self.world_size)
-        deepspeed.init_distributed(backend, auto_mpi_discovery=False)
+            torch.distributed.init_process_group(
+                backend, timeout=_PATIENCE, store=store, rank=self.rank, world_size=self.world_size
+            )
+        deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=_PATIENCE)
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 
     def setup(

@@ -3,6 +3,7 @@ starts; and the page for a machine that is only named."""
 
 from __future__ import annotations
 
+import shutil
 import stat
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
 from tasks.gpus import Device, devices, driver_problem
 from tasks.preflight import check_resources
-from tasks.sizing import shape_of
+from tasks.sizing import shape_of, this_machine
 from tests.helpers import REPOSITORY, shell_environment
 
 H100 = "NVIDIA H100 80GB HBM3, 81559, {free}, 580.65.06"
@@ -44,9 +45,14 @@ def refusal(preset: str, *overrides: str) -> str:
 
 def test_the_driver_is_asked(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver.write_text(eight())
-    assert devices() == [Device("NVIDIA H100 80GB HBM3", 81559 / 1024, 81000 / 1024, "580.65.06")] * 8
+    assert devices() == [
+        Device(number, "NVIDIA H100 80GB HBM3", 81559 / 1024, 81000 / 1024, "580.65.06") for number in range(8)
+    ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 7,9")
-    assert len(devices()) == 2
+    assert [device.number for device in devices()] == [0, 7]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8932f937")
+    assert devices() == [], "whose number is not known"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     driver.write_text("NVIDIA H100 80GB HBM3, [N/A], [N/A], 580.65.06\n")
     assert devices() == [], "a GPU cut into parts"
     driver.write_text("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n")
@@ -73,8 +79,58 @@ def test_a_machine_with_gpus_that_cuda_does_not_show(driver: Path) -> None:
 def test_gpus_that_somebody_uses_are_named(driver: Path) -> None:
     driver.write_text(eight(busy=2))
     said = refusal("7b")
-    assert "8 GPUs that nobody else uses (GPU 0 has 9 of 80 GiB free, GPU 1 has" in said
+    assert "8 GPUs with 72 GiB that nobody else uses (GPU 0 has 9 of 80 GiB free, GPU 1 has" in said
     assert "nobody else" not in refusal("7b", "cluster.rollout_actors=1"), "six are enough"
+
+
+def test_a_desktop_on_the_gpu_is_no_one_else(driver: Path) -> None:
+    """0.5b takes 11.1 GiB for its rank and .4 of the GPU for its engine."""
+    driver.write_text("NVIDIA GeForce RTX 4090, 24564, 22500, 580.65.06\n")
+    assert "nobody else" not in refusal("0.5b")
+    driver.write_text("NVIDIA GeForce RTX 4090, 24564, 16000, 580.65.06\n")
+    assert "1 GPUs with 21 GiB that nobody else uses (GPU 0 has 16 of 24 GiB free)" in refusal("0.5b")
+
+
+def test_engines_of_this_process_are_nobody_else(driver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweep checks every run while the engines of the one before are up."""
+    driver.write_text(eight(busy=8))
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    assert "nobody else" in refusal("7b")
+    monkeypatch.setattr("ray.is_initialized", lambda: True)
+    assert "nobody else" not in refusal("7b")
+
+
+def test_what_the_run_has_on_the_disk_is_its_own(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver.write_text(eight())
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path / "home"))
+    usage = shutil.disk_usage(tmp_path)._replace(free=400 * 2**30)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert "GiB for disk" in refusal("7b")
+    checkpoint = tmp_path / "home/sgpo" / load_run("7b").run_id / "checkpoints/000020/state"
+    checkpoint.parent.mkdir(parents=True)
+    with checkpoint.open("wb") as file:
+        file.truncate(113 * 2**30)  # takes no room
+    assert "GiB for disk" not in refusal("7b")
+
+
+@pytest.mark.parametrize("overrides", [["judge.engine.gpus=0"], ["cluster.rollout_gpus=0"], ["cluster.trainer_gpus=0"]])
+def test_what_has_no_gpu_is_not_sized_as_if(driver: Path, overrides: list[str]) -> None:
+    driver.write_text(eight())
+    said = refusal("7b", *overrides)
+    assert not any(f"GiB for {what}" in said for what in ("rollout engine", "trainer rank", "judge engine"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mib", "sheet"),
+    [
+        *(("NVIDIA A100-SXM4-80GB", 81920, 2039), ("NVIDIA A100-PCIE-40GB", 40960, 1555)),
+        *(("NVIDIA L4", 23034, 300), ("NVIDIA L40S", 46068, 0), ("NVIDIA GeForce RTX 4090", 24564, 1008)),
+    ],
+)
+def test_figures_are_those_of_the_same_gpu(driver: Path, name: str, mib: int, sheet: float) -> None:
+    driver.write_text(f"{name}, {mib}, {mib}, 580.65.06\n")
+    machine = this_machine(load_run("0.5b"))
+    assert machine is not None and machine.gpu.bandwidth == sheet
 
 
 def test_what_does_not_fit_is_said_with_the_setting(driver: Path) -> None:
@@ -89,7 +145,21 @@ def test_offload_needs_the_toolkit(driver: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setattr("tasks.preflight._CUDA", tmp_path / "cuda")
     assert "CUDA_HOME" in refusal("14b") and "CUDA_HOME" not in refusal("7b")
+
+
+def test_the_toolkit_is_found_where_torch_finds_it(
+    driver: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    driver.write_text(eight())
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("tasks.preflight._CUDA", tmp_path / "cuda")
+    (tmp_path / "cuda/bin").mkdir(parents=True)
+    (tmp_path / "cuda/bin/nvcc").touch()
+    assert "CUDA_HOME" not in refusal("14b")
 
 
 def test_a_folders_shape_is_read(tmp_path: Path) -> None:

@@ -73,10 +73,11 @@ def test_settings_are_parameters_as_they_were_at_the_first_start(
 
 
 def test_a_value_of_any_length_and_sign(tracker: Tracker) -> None:
-    settings = {"a": {"b": "x" * 9000, "c": {}, "d": [1, {"e": "ü"}]}}
+    settings = {"a": {"b": "x" * 9000, "c": {}, "d": [1, {"e": "ü"}], "body": {"$schema": 1}}}
     found = as_parameters(settings)
     assert found["a.b"].endswith("x…") and len(found["a.b"]) == 6000
     assert (found["a.c"], found["a.d"]) == ("{}", '[1, {"e": "ü"}]')
+    assert found["a.body"] == '{"$schema": 1}', "a name that MLflow does not take"
     tracker.client.log_batch(tracker.run_id, params=[Param(key, value) for key, value in found.items()])
 
 

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sgpo_core.storage import rollout_table
+from sgpo_core.storage.digests import note
 from sgpo_core.storage.rollout_table import PLACES, SCHEMA, from_table, to_table
 from sgpo_core.types import (
     Credit,
@@ -274,6 +275,20 @@ def test_a_bit_that_has_turned_changes_nothing_silently(tmp_path: Path) -> None:
             rollout_table.read(path)
     path.write_bytes(content)
     assert len(rollout_table.read(path)) == 4
+
+
+def test_a_table_of_before_is_known_too(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written without a note; a crash behind the first note leaves it."""
+    path.parent.mkdir(parents=True)
+    pq.write_table(to_table([group(0, [BARE], PROBLEM)]), path)
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(rollout_table, "note", lambda *files: (note(*files), crash()))
+        rollout_table.write(path, [group(1, [BARE], PROBLEM)])
+    assert rollout_table.read(path)[0].number == 0
 
 
 @pytest.mark.parametrize("crash", ["before the new one is there", "after it"])
