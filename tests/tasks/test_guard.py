@@ -12,14 +12,15 @@ from pathlib import Path
 import psutil
 import ray
 
-from tasks.engines.guard import TOKEN, family, start_guard, sync_folder
+from tasks.engines.guard import TOKEN, alive, family, start_guard, sync_folder
 from tasks.paths import REPOSITORY
 
 
 def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) -> None:
     assert ray.is_initialized()  # the policy was made on engines that are still up
     found = family(start_guard())
-    titled = [p for p in psutil.Process().children(recursive=True) if p.name().startswith("ray::")]
+    running = alive(psutil.Process().children(recursive=True))  # engines that other tests killed may be zombies
+    titled = [p for p in running if p.name().startswith("ray::")]
     assert "ray::RuntimeEnvAgent" in {p.name() for p in titled}  # its parent may die first
     assert set(titled) <= found
     assert {p.environ()[TOKEN] for p in titled} == {os.environ[TOKEN]}
@@ -29,7 +30,7 @@ def test_a_run_listens_on_loopback_alone(policy: str) -> None:
     """Ray's daemons and workers, vLLM's engines, the trainer's rank, the temporary Prefect server."""
     listening = {
         (p.name(), ip_address(c.laddr.ip))
-        for p in family(start_guard())
+        for p in alive(family(start_guard()))
         for c in p.net_connections(kind="inet")
         if c.status == psutil.CONN_LISTEN
     }
