@@ -83,6 +83,7 @@ def free_gib(config: TrainingConfig, found: list[Need]) -> float:
 
 
 def gpus_wanted(config: TrainingConfig, judge: ModelShape | None) -> int:
+    """Of engines, ranks, and the judge's engines where `judge` is held by some."""
     judges = config.judge.engine.actors * config.judge.engine.gpus if judge else 0
     return config.cluster.gpus + judges
 
