@@ -158,4 +158,5 @@ def _why_none() -> str:
     import torch
 
     seen = devices()
-    return f"; {driver_problem(seen[0].driver, torch.version.cuda)}".rstrip("; ") if seen else ""
+    problem = driver_problem(seen[0].driver, torch.version.cuda) if seen else ""
+    return f"; {problem}" if problem else ""

@@ -39,8 +39,9 @@ def this_machine(config: TrainingConfig) -> Machine | None:
     if not (found := devices()):
         return None
     least = min(found, key=lambda device: device.memory)
-    words = least.name.replace("-", " ").split()  # NVIDIA A100-SXM4-80GB, NVIDIA L4, NVIDIA GeForce RTX 4090
-    sheets = [gpu for name, gpu in GPUS.items() if {name.split("-")[0], name.split("-")[0][3:]} & set(words)]
+    # NVIDIA A100-SXM4-80GB, NVIDIA L4, NVIDIA GeForce RTX 4090
+    words = least.name.replace("RTX ", "RTX").replace("-", " ").split()
+    sheets = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in words]
     sheet = min(sheets, key=lambda gpu: abs(gpu.memory - least.memory), default=None)
     sync_dir, run_folder = Path(config.cluster.sync_dir), home() / config.experiment / config.run_id
     figures = (sheet.tflops, sheet.bandwidth) if sheet else (0.0, 0.0)
@@ -61,7 +62,7 @@ def gib_on_a_gpu(config: TrainingConfig, machine: Machine) -> float:
     """How much of a GPU has to be free; nine tenths where the model's shape is not known."""
     if (policy := _policy_shape(config)) is None:
         return 0.9 * machine.gpu.memory
-    return free_gib(config, needs(config, policy, _judge_shape(config), machine))
+    return free_gib(config, policy, machine.gpu)
 
 
 def named_machine(gpu: str, gpus: int) -> Machine:

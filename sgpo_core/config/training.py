@@ -71,7 +71,6 @@ class ClusterSettings(Settings):
         description="how far the mean log-probability of a probe's tokens may differ between trainer and engine after "
         "a weight sync, nats (their 90th percentile: four times as far); null: 1e-4 in float32, 0.15 in bfloat16",
     )
-
     deadline_s: float = Field(
         3600.0,
         gt=0,

@@ -19,7 +19,6 @@ from sgpo_core.sizing.memory import (
 from sgpo_core.sizing.shapes import ModelShape
 
 _FILE = 5e9 / GIB  # of a model's files on the hub, the largest
-_ON_GPUS = ("rollout", "trainer", "judge")
 _PROCESS = 2.5  # GiB of host memory of a process with torch, vLLM or DeepSpeed and CUDA; assumed
 
 
@@ -72,14 +71,13 @@ def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, 
     ]
 
 
-def free_gib(config: TrainingConfig, found: list[Need]) -> float:
-    """How much of a GPU has to be free for whatever runs on it."""
-    on_gpus = {need.what.split(" ")[0]: need for need in found if need.what.split(" ")[0] in _ON_GPUS}
-    # vLLM wants its whole share at once.
-    engines = [on_gpus[name].there or 0.0 for name in ("rollout", "judge") if name in on_gpus]
-    trainer = on_gpus["trainer"].total if "trainer" in on_gpus else 0.0
-    together = trainer + engines[0] if config.cluster.colocated else 0.0
-    return max([trainer, together, *engines])
+def free_gib(config: TrainingConfig, policy: ModelShape, gpu: Gpu) -> float:
+    """How much of a GPU has to be free for whatever runs on it. vLLM wants its whole share at once."""
+    cluster, judge = config.cluster, config.judge.engine
+    engine = cluster.gpu_memory_utilization * gpu.memory if cluster.rollout_gpus else 0.0
+    judging = judge.gpu_memory_utilization * gpu.memory if judge.gpus else 0.0
+    trainer = _trainer(config, policy, gpu).total if cluster.trainer_gpus else 0.0
+    return max(engine + trainer if cluster.colocated else max(engine, trainer), judging)
 
 
 def gpus_wanted(config: TrainingConfig, judge: ModelShape | None) -> int:
