@@ -20,7 +20,12 @@ LOADERS = {"online": load_run, "offline": load_offline}
 
 
 def main() -> None:
-    options = _parser().parse_args()
+    parser = _parser()
+    options = parser.parse_args()
+    if options.gpus < 1:
+        parser.error(f"--gpus is at least 1, got {options.gpus}")
+    if options.response_tokens is not None and not options.response_tokens > 0:
+        parser.error(f"--response-tokens is above 0, got {options.response_tokens:g}")
     try:
         config = LOADERS[options.flow](options.preset, options.overrides)
         machine = named_machine(options.gpu, options.gpus) if options.gpu else this_machine(config)
