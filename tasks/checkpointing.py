@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 from prefect import get_run_logger
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.storage.atomic import atomic_directory, read_json, remove_atomically, write_json
+from sgpo_core.storage.atomic import atomic_directory, remove_atomically
 from sgpo_core.storage.digests import damage, seal
 from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_config, load_tokenizer
@@ -17,8 +16,7 @@ from tasks.engines.cluster import Engines
 from tasks.run import Run
 from tasks.stage import stage
 from tasks.tracking.registry import register
-
-_LAYOUT = "layout.json"
+from tasks.workers.optimizer_state import holds_state
 
 
 @stage("checkpoint")
@@ -27,7 +25,6 @@ def save_checkpoint(run: Run, iteration: int) -> None:
     with atomic_directory(run.paths.checkpoint(iteration)) as folder:
         run.engines.on_all_ranks("save", str(folder / "engine"))
         export_policy(run.engines, run.policy, folder / "policy")
-        write_json(folder / _LAYOUT, {**_layout(run), "gradients": "float32"})
         seal(folder)
     prune(run.paths.checkpoints, run.config.checkpoint.keep, best_checkpoint(run.paths))
 
@@ -47,30 +44,14 @@ def last_checkpoint(run: Run) -> int:
 
 
 def load_checkpoint(run: Run, iteration: int) -> None:
-    """Raises ConfigError where the checkpoint's optimizer state is spread in another way than these settings have it:
-    they are no part of the run's id, and DeepSpeed reads a state as it was written."""
-    folder = run.paths.checkpoint(iteration)
-    saved = read_json(folder / _LAYOUT)
-    if run.config.model.dtype == "bfloat16" and "gradients" not in saved:
+    """Whatever ranks and ZeRO stage it was written by. Raises ConfigError for one of an earlier version."""
+    state = run.paths.checkpoint(iteration) / "engine"
+    if not holds_state(state):
         raise ConfigError(
-            f"checkpoint {folder} was written by an earlier version, which added up gradients in bfloat16: it can't be "
-            "loaded, start over with --fresh (fresh=true in Prefect)"
+            f"checkpoint {state.parent} was written by an earlier version and can't be loaded: start over with --fresh "
+            "(fresh=true in Prefect)"
         )
-    if changed := [f"{name}={saved[name]}" for name, value in _layout(run).items() if saved[name] != value]:
-        raise ConfigError(
-            f"checkpoint {folder} was written with {', '.join(changed)}: go on with these settings, or start over with "
-            "--fresh (fresh=true in Prefect)"
-        )
-    run.engines.on_all_ranks("load", str(folder / "engine"))
-
-
-def _layout(run: Run) -> dict[str, Any]:
-    """How the optimizer's state is spread."""
-    return {
-        "cluster.trainer_ranks": run.config.cluster.trainer_ranks,
-        "deepspeed.zero_stage": run.config.deepspeed.zero_stage,
-        "deepspeed.offload_optimizer": run.config.deepspeed.offload_optimizer,
-    }
+    run.engines.on_all_ranks("load", str(state))
 
 
 def publish_policy(run: Run) -> Path:

@@ -184,8 +184,8 @@ def _shared(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need
 
 
 def checkpoint_bytes(config: TrainingConfig, shape: ModelShape) -> float:
-    """Of one checkpoint: the optimizer's state, the weights that DeepSpeed saves beside it, and the policy alone."""
-    return optimizer_bytes(shape.parameters, config.model) + 2.0 * WIDTH[config.model.dtype] * shape.parameters
+    """Of one checkpoint: of each parameter the weight and AdamW's two moments in float32, and the policy."""
+    return (12.0 + WIDTH[config.model.dtype]) * shape.parameters
 
 
 def _disk(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need:

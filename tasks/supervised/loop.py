@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from sgpo_core.config.base import Settings
 from sgpo_core.config.loading import to_yaml
-from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
+from sgpo_core.config.training import TrainSettings
 from sgpo_core.rl.training_samples import TrainingSample, split_over_ranks
 from sgpo_core.storage.atomic import (
     atomic_directory,
@@ -35,6 +35,7 @@ from tasks.engines.cluster import Engines
 from tasks.paths import home
 from tasks.stage import Metrics
 from tasks.tracking.tracker import Tracker, new_attempt
+from tasks.workers.optimizer_state import holds_state
 
 _STEPS_A_POINT = 50  # of the loss curve, or fewer: it has 20 points
 _SECONDS_A_CALL = 2.0  # steps that one call of the ranks makes, about; the progress bar moves once a call
@@ -83,25 +84,22 @@ def train_until_good(
 
 @dataclass(frozen=True)
 class SavedState:
-    """Where an interrupted training goes on: a folder with the ranks' state and the steps done. `layout` says how the
-    state is spread over the ranks: one of another layout can't be read, and the training begins anew."""
+    """Where an interrupted training goes on: a folder with the ranks' state, from which as many ranks as may be go on,
+    and the steps done."""
 
     folder: Path
-    layout: dict[str, Any]
 
     def load(self, engines: Engines) -> int:
         """The steps done, by ranks that were just set up."""
-        note = self.folder / "state.json"
-        state = read_json(note) if note.is_file() else {}
-        if state.get("layout") != self.layout:
+        if not holds_state(self.folder / "engine"):  # nothing, or that of an earlier version
             return 0
         engines.on_all_ranks("load", str(self.folder / "engine"))
-        return int(state["done"])
+        return int(read_json(self.folder / "state.json")["done"])
 
     def save(self, engines: Engines, done: int) -> None:
         with atomic_directory(self.folder) as target:
             engines.on_all_ranks("save", str(target / "engine"))
-            write_json(target / "state.json", {"done": done, "layout": self.layout})
+            write_json(target / "state.json", {"done": done})
 
 
 def lr_factor(step: int, course: Course, warmup: int) -> float:
@@ -175,10 +173,6 @@ class Keyed(Protocol):
     def seed(self) -> int: ...
     @property
     def key(self) -> str: ...
-    @property
-    def cluster(self) -> ClusterSettings: ...
-    @property
-    def deepspeed(self) -> DeepSpeedSettings: ...
 
 
 class Kept:
@@ -189,8 +183,7 @@ class Kept:
         self.name, self.config = name, config
         self.folder = home() / shelf / config.key
         self.start = self.folder.with_name(f".{config.key}.start")  # for a model that the training starts from
-        layout = {"trainer_ranks": config.cluster.trainer_ranks, **config.deepspeed.model_dump()}
-        self.saved = SavedState(self.folder.with_name(f".{config.key}.state"), layout)
+        self.saved = SavedState(self.folder.with_name(f".{config.key}.state"))
 
     def result(self) -> dict[str, Any] | None:
         """That of the same settings, where it has been made."""

@@ -26,6 +26,7 @@ from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.packing import packed_attention
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
+from tasks.workers.optimizer_state import load_state, save_state
 from tasks.workers.weight_sync import Digests, Layout, expected_digests, write_weights
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -288,13 +289,10 @@ class TrainerWorker:
         return expected_digests(tensors, layouts) if layouts else ()
 
     def save(self, folder: str) -> None:
-        self.engine.save_checkpoint(folder, tag="state", client_state={"steps_done": self.steps_done})
+        save_state(self.engine, Path(folder), self.steps_done)
 
     def load(self, folder: str) -> None:
-        path, client_state = self.engine.load_checkpoint(folder, tag="state")
-        if path is None:
-            raise RuntimeError(f"no engine state in {folder}")
-        self.steps_done = client_state["steps_done"]
+        self.steps_done = load_state(self.engine, Path(folder))
 
     def peak_memory_mib(self) -> float:
         import resource

@@ -73,12 +73,12 @@ def test_it_goes_on_to_the_same_weights(
     assert not kept.saved.folder.exists()
 
 
-def test_state_of_another_layout_is_not_read(tmp_path: Path) -> None:
+def test_state_of_an_earlier_version_is_not_read(tmp_path: Path) -> None:
     class Nobody:
         def on_all_ranks(self, *_: Any) -> None:
             raise AssertionError("nothing is to be loaded")
 
-    state = loop.SavedState(tmp_path / "state", {"trainer_ranks": 2})
-    state.folder.mkdir()
+    state = loop.SavedState(tmp_path / "state")
+    (state.folder / "engine/state").mkdir(parents=True)
     (state.folder / "state.json").write_text('{"done": 7, "layout": {"trainer_ranks": 1}}')
     assert state.load(Nobody()) == 0  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from sgpo_core.rl.training_samples import TrainingSample, collate, policy_sample
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
+from tasks.workers import optimizer_state
 from tests.small_models import save_small_model
 
 MODEL = ModelSettings(max_length=64)
@@ -39,13 +40,13 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def ranks(engines: None) -> Iterator[dict[int, Engines]]:
-    """Trainers of one and of two ranks, side by side."""
+    """Trainers of one, two and four ranks, side by side."""
 
     def started(n: int) -> tuple[Any, ...]:
         clusters = ClusterSettings(trainer_ranks=n, trainer_threads=1)
         return kept_actors(f"{n} ranks of this test", lambda: start_trainers(clusters))
 
-    sets = {n: started(n) for n in (1, 2)}
+    sets = {n: started(n) for n in (1, 2, 4)}
     yield {n: Engines((), trainers, Path()) for n, trainers in sets.items()}
     for actor in itertools.chain.from_iterable(sets.values()):
         ray.kill(actor)
@@ -221,30 +222,70 @@ def test_a_loss_that_is_no_number_is_named(
     check_finite(stats[:1], "iteration 7", Path("x"))
 
 
-@pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
-def test_saved_and_loaded_it_goes_on_the_same(
-    ranks: dict[int, Engines], start: str, tmp_path: Path, world: int, stage: int
+def state(worker: Any) -> dict[str, torch.Tensor]:
+    """Runs in a rank: weights and AdamW's moments of every trained parameter, float32, whole."""
+    return optimizer_state.whole_state(worker.engine)
+
+
+def states(engines: Engines) -> dict[str, torch.Tensor]:
+    return ray.get([rank.__ray_call__.remote(state) for rank in engines.trainers])[0]
+
+
+Layout = tuple[int, int]  # ranks, ZeRO stage
+
+
+@pytest.mark.parametrize(
+    ("dtype", "saved", "loaded"),
+    [
+        ("float32", (1, 0), [(1, 0), (2, 1), (4, 3)]),
+        ("float32", (2, 3), [(2, 3), (1, 0), (4, 2)]),
+        ("bfloat16", (2, 3), [(2, 3), (1, 0), (4, 1), (4, 3)]),
+    ],
+)
+def test_saved_in_one_layout_it_goes_on_in_any(
+    ranks: dict[int, Engines], start: str, tmp_path: Path, dtype: str, saved: Layout, loaded: list[Layout]
 ) -> None:
-    engines, settings = ranks[world], TrainSettings(lr=1e-3)
-    arguments = (start, MODEL, settings, DeepSpeedSettings(zero_stage=stage), False)
-    plain = LossSettings()
+    """In the same layout to the bit; in another the state is the same to the bit, and the next step to rounding."""
+    model, settings, folder = ModelSettings(max_length=64, dtype=dtype), TrainSettings(lr=1e-3), tmp_path / "state"  # type: ignore[arg-type]
 
-    def step(seed: int) -> None:
-        train_on(engines, [samples(6, seed)], 60, plain, 1.0)
+    def set_up(layout: Layout) -> Engines:
+        engines = ranks[layout[0]]
+        engines.on_all_ranks("setup", start, model, settings, DeepSpeedSettings(zero_stage=layout[1]), False)  # type: ignore[arg-type]
+        return engines
 
-    def export(name: str) -> bytes:
-        engines.on_all_ranks("export", str(tmp_path / name))
-        return (tmp_path / name).read_bytes()
+    def after_another_step(engines: Engines) -> tuple[float, dict[str, torch.Tensor]]:
+        (stats,) = train_on(engines, [samples(6, 3)], 60, LossSettings(), 1.0)
+        return stats.loss, states(engines)
 
-    engines.on_all_ranks("setup", *arguments)
-    step(1)
-    engines.on_all_ranks("save", str(tmp_path / "state"))
-    step(2)
-    expected = export("a.safetensors")
-    engines.on_all_ranks("setup", *arguments)
-    engines.on_all_ranks("load", str(tmp_path / "state"))
-    step(2)
-    assert export("b.safetensors") == expected
+    engines = set_up(saved)
+    train_on(engines, [samples(6, 1), samples(6, 2)], 60, LossSettings(), 1.0)
+    engines.on_all_ranks("save", str(folder))
+    expected = states(engines)
+    assert any(float(tensor.abs().max()) > 0 for name, tensor in expected.items() if name.startswith("exp_avg_sq/"))
+    loss, further = after_another_step(engines)
+    for layout in loaded:
+        engines = set_up(layout)
+        engines.on_all_ranks("load", str(folder))
+        found = states(engines)
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected), layout
+        next_loss, found = after_another_step(engines)
+        assert next_loss == pytest.approx(loss, abs=1e-6 if dtype == "float32" else 2e-3), layout
+        for name, tensor in further.items():
+            if layout == saved:
+                assert torch.equal(found[name], tensor), name
+            elif dtype == "float32" and name.startswith("weight/"):
+                assert float((found[name] - tensor).abs().max()) < 1e-5, (layout, name)
+
+
+def test_the_state_of_another_model_is_refused(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
+    save_small_model(tmp_path / "other", "llama-tied")
+    arguments = MODEL, TrainSettings(), DeepSpeedSettings(), False
+    ranks[1].on_all_ranks("setup", str(tmp_path / "other"), *arguments)
+    ranks[1].on_all_ranks("save", str(tmp_path / "state"))
+    ranks[1].on_all_ranks("setup", start, *arguments)
+    with pytest.raises(ray.exceptions.RayTaskError, match="holds the state of another model"):
+        ranks[1].on_all_ranks("load", str(tmp_path / "state"))
 
 
 @pytest.mark.parametrize(("world", "budget"), [(1, 10_000), (2, 50)])
