@@ -84,11 +84,16 @@ $(STAMP):
 ifeq ($(EXTRA),cpu)
 # Alone and before the rest: a torch backend claims other packages too (triton), which the CPU index need not have.
 INSTALL_TORCH = $(UV) pip install --quiet $(IN_VENV) --no-deps $(TORCH_BACKEND) "$$(grep '^torch==' $(REQUIREMENTS))"
-# DeepSpeed compiles this one at first use, for a minute and in every rank at once: do it here.
+# DeepSpeed compiles these (communication in shared memory, Adam on the CPU) at first use, for a minute and in every rank
+# at once: do it here, side by side.
 define BUILD_OP
-echo "setup: compiling DeepSpeed's shared-memory op (about a minute)"; \
-DS_ACCELERATOR=cpu $(VENV)/bin/python -c 'from deepspeed.ops.op_builder.cpu import ShareMemCommBuilder; ShareMemCommBuilder().load()' \
-	> $(VENV)/op.log 2>&1 || { tail -n 20 $(VENV)/op.log >&2; echo "setup: compiling failed, see $(VENV)/op.log" >&2; exit 1; }
+echo "setup: compiling two ops of DeepSpeed (about two minutes)"; \
+build() { \
+	DS_ACCELERATOR=cpu $(VENV)/bin/python -c "from deepspeed.ops.op_builder import cpu; cpu.$$1Builder().load()" \
+		> $(VENV)/$$1.log 2>&1 \
+		|| { tail -n 20 $(VENV)/$$1.log >&2; echo "setup: compiling failed, see $(VENV)/$$1.log" >&2; return 1; }; \
+}; \
+build ShareMemComm & other=$$!; build CPUAdam; wait $$other
 endef
 else
 INSTALL_TORCH = :

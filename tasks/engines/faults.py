@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
 
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
+_MEMORY = re.compile(r"Memory on the node .* was (\S+) used / (\S+) limit")
 _DEATH_S = 10.0  # in which Ray tells of a death
 
 
@@ -48,11 +50,22 @@ def loss(who: str, error: Exception) -> EngineLost | None:
     """The loss that an error of an actor's means; None for an error of its own."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, _LOST):
-        return EngineLost(f"{who} died ({lines[-1]})")
+        return EngineLost(f"{who} died ({_cause(lines)})")
     # vLLM's engines of several GPUs are processes of their own.
     if isinstance(error, ray.exceptions.RayTaskError) and type(error.cause).__name__ == "EngineDeadError":
         return EngineLost(f"{who} has lost a process ({lines[-1]})")
     return None
+
+
+def _cause(lines: Sequence[str]) -> str:
+    """Ray's last line says it, but where memory was short: there it is a page of advice on Ray."""
+    if memory := next((found for line in lines if (found := _MEMORY.search(line))), None):
+        used, limit = memory.groups()
+        return (
+            f"Ray ended it, for the machine was out of memory: {used} of {limit} were used. End other programs, or "
+            "lower train.micro_batch_tokens, cluster.kv_cache_mib or cluster.rollout_actors"
+        )
+    return lines[-1]
 
 
 def hung(who: list[str], deadline_s: float) -> EngineLost:

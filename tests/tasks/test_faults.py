@@ -57,6 +57,18 @@ def test_one_that_dies_is_named_though_another_waits(two: tuple[Any, ...]) -> No
     ray.kill(two[0])
 
 
+def test_a_machine_out_of_memory_is_said_without_a_page_of_advice() -> None:
+    """What Ray 2.60 wrote when a machine was out of memory; to provoke it would end other tests' engines."""
+    error = ray.exceptions.OutOfMemoryError(
+        "Task was killed due to the node running low on memory.\n"
+        "Memory on the node (IP: 127.0.0.1, ID: 58281e) was 22.57GB used / 23.54GB limit (0.958918)\n"
+        "Refer to the documentation on how to address the out of memory issue: https://docs.ray.io/..."
+    )
+    said = str(loss("rollout engine 1", error))
+    assert said.startswith("rollout engine 1 died (Ray ended it, for the machine was out of memory: 22.57GB of 23.54GB")
+    assert "docs.ray.io" not in said and "train.micro_batch_tokens" in said
+
+
 class Peer(Worker):
     """Fails when its file comes, as a rank does whose peer is gone."""
 
