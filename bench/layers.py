@@ -22,7 +22,7 @@ from sgpo_core.config.training import TrainSettings
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.sizing.memory import activation_bytes
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
-from tasks.workers.trainer_worker import PolicyModel
+from tasks.workers.policy_model import PolicyModel
 
 REPEATS = 5
 

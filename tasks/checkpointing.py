@@ -72,11 +72,13 @@ def register_best(run: Run) -> None:
 
 
 def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
-    """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the initial policy."""
+    """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the initial policy. Where
+    adapters are trained, they are merged into the weights, and alone in the folder `adapter`."""
     from safetensors import safe_open
 
     folder.mkdir(parents=True, exist_ok=True)
     engines.on_all_ranks("export", str(folder / "model.safetensors"))
+    engines.on_all_ranks("export_adapter", str(folder / "adapter"))
     config = load_config(initial_policy)
     with safe_open(folder / "model.safetensors", "pt") as weights:
         config.dtype = weights.get_tensor(next(iter(weights.keys()))).dtype  # loaders round to what it says

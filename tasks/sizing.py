@@ -14,7 +14,7 @@ from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import GPUS, Gpu
 from sgpo_core.sizing.memory import GIB
 from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, needs
-from sgpo_core.sizing.seconds import MFU, WRONG, Phase, phases
+from sgpo_core.sizing.seconds import ASKED, MFU, Phase, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 from tasks.gpus import devices
 from tasks.judges.kinds import kind_of
@@ -147,8 +147,9 @@ def _seconds(config: TrainingConfig, estimate: list[Phase], gpus: int, response_
     rows += [[f"  {p.name}", f"{p.seconds:,.0f}", p.bound] for p in estimate]
     rows.append(["  in all", f"{whole:,.0f}", f"GPUs are at work {busy:.0%} of the time"])
     responses = config.sampling.problems * config.sampling.group_size
+    asked = ASKED[config.algorithm.credit.scope]
     return (
         f"{text_table(rows)}\n\nOf {responses:,} responses of {response_tokens:,.0f} tokens on average "
-        f"(--response-tokens), {WRONG:.0%} of them judged, at {MFU:.0%} of the GPU's peak in training: assumed, so "
+        f"(--response-tokens), {asked:.0%} of them judged, at {MFU:.0%} of the GPU's peak in training: assumed, so "
         "compare settings by it, and do not plan by it."
     )

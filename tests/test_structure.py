@@ -126,7 +126,7 @@ ROOMS = {
     "tasks.rewards": {"run", "stage"},
     "tasks.training": {"engines", "run", "stage", "workers"},
     "tasks.evaluation": {"data", "engines", "run", "stage", "workers"},
-    "tasks.checkpointing": {"data", "engines", "run", "stage", "tracking"},
+    "tasks.checkpointing": {"data", "engines", "run", "stage", "tracking", "workers"},
     "tasks.progress": {"checkpointing", "run", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
     "tasks.benchmarks": {"data", "engines", "models", "paths", "run", "tracking", "workers"},

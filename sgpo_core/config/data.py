@@ -11,6 +11,13 @@ from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 AnswerForm = Literal["boxed", "hashes", "phrase", "any"]  # how a response gives its final answer
 
 
+class LoraSettings(Settings):
+    """Adapters that are trained in place of the model, beside every linear layer of its decoder."""
+
+    rank: int = Field(0, ge=0, description="rank of the adapters (LoRA); 0: the whole model is trained")
+    alpha: Positive = Field(32, description="what an adapter computes is multiplied by alpha / rank")
+
+
 class ModelSettings(Settings):
     path: str | None = Field(
         None, description="policy to start from: a folder, a name in runs/models, or ORG/NAME@REVISION of the hub"
@@ -27,6 +34,7 @@ class ModelSettings(Settings):
         "", description="text put before every problem: for a base model, problems with solutions in the form asked for"
     )
     instruction: str = Field("", description="text put after every problem")
+    lora: LoraSettings = LoraSettings()
 
     @field_validator("instruction")
     @classmethod

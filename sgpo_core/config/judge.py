@@ -103,6 +103,9 @@ class JudgeSettings(Settings):
         0.0, description="F1 on gate_data that the judge must reach before a run starts; 0: no gate"
     )
     gate_data: Operational[str] = Field("chains", description="what min_f1 is measured on; see judge_eval's data.path")
+    gate_limit: Operational[int] = Field(
+        0, ge=0, description="solutions of gate_data that are judged for it, evenly over the set; 0: all"
+    )
     drift_sample: Operational[Fraction] = Field(
         0.5, description="share of verdicts compared with the rule judge's, where that one is exact (chains); 0: none"
     )

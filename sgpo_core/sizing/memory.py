@@ -33,8 +33,11 @@ def trainer_memory(
     """Of one rank's device, at the peak of the backward pass of a full micro-batch. A KL reference is whole in every
     rank."""
     n, width, stage = shape.parameters, WIDTH[model.dtype], sharding.stage(model.dtype)
+    trained = shape.trained(model.lora.rank)
     # Level 1 shards the optimizer, 2 the gradients, 3 the weights.
-    weights, gradients, optimizer = (n / (ranks if stage >= level else 1) for level in (3, 2, 1))
+    optimizer, gradients, weights = (
+        size / (ranks if stage >= level else 1) for level, size in ((1, trained), (2, trained), (3, n))
+    )
     parts = {"weights": width * weights}
     if stage == 3:
         parts["gathered weights"] = width * float(min(n, _LIVE))
@@ -43,10 +46,12 @@ def trainer_memory(
     if not sharding.offload_optimizer:
         parts["gradients"] = 4 * gradients  # float32, whatever the dtype of the weights
         parts["optimizer"] = optimizer_bytes(optimizer, model)
-    bucket = (width + 4.0) * min(n, _BUCKET) if stage > 0 and ranks > 1 else 0.0
+    bucket = (width + 4.0) * min(trained, _BUCKET) if stage > 0 and ranks > 1 else 0.0
     to_host = 4.0 * min(gradients, _SUB_GROUP) if sharding.offload_optimizer else 0.0
     parts["gradients on their way"] = bucket + to_host
-    parts["activations"] = float(activation_bytes(shape, train, width))
+    parts["activations"] = float(activation_bytes(shape, train, width, head_trained=not model.lora.rank))
+    if model.lora.rank:
+        parts["adapters"] = float(width * trained)
     return {name: size / GIB for name, size in parts.items() if size}
 
 
@@ -55,10 +60,11 @@ def optimizer_bytes(parameters: float, model: ModelSettings) -> float:
     return parameters * (12.0 if model.dtype == "bfloat16" else 8.0)
 
 
-def activation_bytes(shape: ModelShape, train: TrainSettings, width: int) -> float:
+def activation_bytes(shape: ModelShape, train: TrainSettings, width: int, head_trained: bool = True) -> float:
     """The most that forward and backward pass of `train.micro_batch_tokens` hold beside weights and gradients. With
     gradient checkpointing that is the input of every layer, and half more than what one layer keeps: its own values
-    and the gradients of a part of them. Or it is reached at the output layer, whose tiles of logits are bounded."""
+    and the gradients of a part of them. Or it is reached at the output layer, whose tiles of logits are bounded. What
+    adapters keep is too little to count, and beside them the head is not trained."""
     tokens = train.micro_batch_tokens
     one = tokens * width * _kept_numbers(shape, width)
     if train.gradient_checkpointing:
@@ -66,7 +72,7 @@ def activation_bytes(shape: ModelShape, train: TrainSettings, width: int) -> flo
     else:
         attended = (shape.heads + 2 * shape.kv_heads + 2 * shape.heads) * shape.head_size * tokens
         kept, at_work = shape.layers * (one + attended * width), 0.5 * one
-    head = float(width * shape.embedding)  # the gradient of the output layer
+    head = float(width * shape.embedding) if head_trained else 0.0  # the gradient of the output layer
     tiles = (2 * 4 + width) * min(MAX_LOGITS, tokens * shape.vocabulary)
     most = kept + max(at_work + (head if shape.tied else 0.0), tiles, 0.6 * tiles + head)
     # A tied head's gradient waits for that of the embedding, which is the last one; then there is their sum as well.

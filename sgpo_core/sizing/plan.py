@@ -172,7 +172,8 @@ def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, m
         "processes": _PROCESS * (1 + cluster.rollout_actors + cluster.trainer_ranks + judges),
     }
     if config.deepspeed.offload_optimizer:  # and the gradients in float32
-        parts["optimizer"] = (optimizer_bytes(shape.parameters, config.model) + 4 * shape.parameters) / GIB
+        trained = shape.trained(config.model.lora.rank)
+        parts["optimizer"] = (optimizer_bytes(trained, config.model) + 4 * trained) / GIB
     return Need("host memory", parts, machine.memory, "a node with more memory, or fewer ranks: cluster.trainer_ranks")
 
 
@@ -184,8 +185,8 @@ def _shared(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need
 
 
 def checkpoint_bytes(config: TrainingConfig, shape: ModelShape) -> float:
-    """Of one checkpoint: of each parameter the weight and AdamW's two moments in float32, and the policy."""
-    return (12.0 + WIDTH[config.model.dtype]) * shape.parameters
+    """Of one checkpoint: of each trained parameter the weight and AdamW's two moments in float32, and the policy."""
+    return 12.0 * shape.trained(config.model.lora.rank) + WIDTH[config.model.dtype] * shape.parameters
 
 
 def _disk(config: TrainingConfig, shape: ModelShape, machine: Machine) -> Need:

@@ -17,7 +17,8 @@ from sgpo_core.sizing.shapes import ModelShape
 # measured: docs/gpu-proof.md has the commands that will.
 MFU, PREFILL_MFU, BANDWIDTH, COPY = 0.35, 0.5, 0.6, 2e9
 PROMPT = 200  # tokens of a problem, assumed
-WRONG = 0.5  # share of responses that a judge is asked about, assumed
+# Share of responses that a judge is asked about, by algorithm.credit.scope; assumed.
+ASKED = {"none": 0.0, "all_negative": 0.15, "all_incorrect": 0.5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def phases(
     )
     found = [Phase("generate", seconds, bound, engines * cluster.rollout_gpus)]
     if judge is not None:
-        found.append(_judging(config, judge, gpu, responses * WRONG, response_tokens))
+        found.append(_judging(config, judge, gpu, responses * ASKED[config.algorithm.credit.scope], response_tokens))
     return [*found, _update(config, policy, gpu, responses, response_tokens), _sync(config, policy)]
 
 
@@ -62,10 +63,11 @@ def _decoding(
 
 
 def _judging(config: TrainingConfig, shape: ModelShape, gpu: Gpu, asked: float, response_tokens: float) -> Phase:
-    """A critique half as long as it may be, of a prompt with the problem, a reference as long as the response, the
-    response, and 600 tokens of instructions."""
+    """A critique, and thinking before it, half as long as they may be; of a prompt with the problem, a reference as
+    long as the response, the response, and 600 tokens of instructions."""
     settings, engine = config.judge, config.judge.engine
-    prompt, written = PROMPT + 2 * response_tokens + 600, settings.critique_tokens / 2
+    prompt = PROMPT + 2 * response_tokens + 600
+    written = (settings.critique_tokens + (settings.thinking_tokens if settings.thinks else 0)) / 2
     seconds, bound = _decoding(
         *(shape, gpu, engine.gpus, WIDTH[engine.dtype]),
         *(max(1.0, asked * settings.votes / engine.actors), engine.max_num_seqs, prompt, written),

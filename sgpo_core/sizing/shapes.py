@@ -62,6 +62,16 @@ class ModelShape:
         """Of the whole model; a tied head counts once."""
         return self.layers * self.layer + self.embedding * (1 if self.tied else 2) + self.hidden
 
+    def adapters(self, rank: int) -> int:
+        """Of adapters of this rank beside every linear layer: rank x (inputs + outputs) each."""
+        queries, keys = self.heads * self.head_size, self.kv_heads * self.head_size
+        attention = 2 * (self.hidden + queries) + 2 * (self.hidden + keys)
+        return self.layers * rank * (attention + 3 * (self.hidden + self.intermediate))
+
+    def trained(self, rank: int) -> int:
+        """Parameters that are trained: the adapters where there are some, else all."""
+        return self.adapters(rank) if rank else self.parameters
+
     @property
     def multiplied(self) -> int:
         """Parameters that every token is multiplied with: all but the embedding that is looked up."""
@@ -88,5 +98,8 @@ KNOWN = {
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B": _qwen2(28, 3584, 18944, 28, 4, 152064, False),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-14B": _qwen2(48, 5120, 13824, 40, 8, 152064, False),
     "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B": _qwen2(64, 5120, 27648, 40, 8, 152064, False),
+    "Qwen/QwQ-32B": _qwen2(64, 5120, 27648, 40, 8, 152064, False),
+    "Qwen/Qwen3-8B": ModelShape(36, 4096, 12288, 32, 8, 128, 151936, False, qk_norm=True),
+    "Qwen/Qwen3-32B": ModelShape(64, 5120, 25600, 64, 8, 128, 151936, False, qk_norm=True),
     "deepseek-ai/DeepSeek-R1-Distill-Llama-8B": ModelShape(32, 4096, 14336, 32, 8, 128, 128256, False),
 }

@@ -97,7 +97,8 @@ def check_gate(settings: JudgeSettings, judge: Judge) -> None:
     """Raises ConfigError when the judge does not reach `judge.min_f1`."""
     if settings.min_f1 == 0:
         return
-    _, report = measure(judge, load(settings.gate_data, setting="judge.gate_data"))
+    examples = load(settings.gate_data, setting="judge.gate_data")
+    _, report = measure(judge, examples[:: max(1, len(examples) // (settings.gate_limit or len(examples)))])
     s = report.overall
     if s.f1 < settings.min_f1:
         raise ConfigError(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -21,15 +21,13 @@ from torch import Tensor, nn
 from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
-from sgpo_core.rl.linear_logprobs import as_logprob_head
 from sgpo_core.rl.losses import policy_loss, supervised_loss
-from sgpo_core.rl.packing import packed_attention
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
+from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.optimizer_state import load_state, save_state
+from tasks.workers.policy_model import PolicyModel, load_policy
 from tasks.workers.weight_sync import Digests, Layout, expected_digests, write_weights
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,29 +44,6 @@ class RankStats:
 
 
 _PATIENCE = timedelta(days=1)  # of a rank with its peers: who hangs is found by whoever asks the ranks
-
-_ATTENTION = "packed"  # its name in transformers
-
-
-class PolicyModel(nn.Module):
-    """The causal LM, computing only what the loss needs: log-probabilities at response tokens of packed samples."""
-
-    def __init__(self, lm: Any) -> None:
-        from transformers import AttentionInterface
-
-        super().__init__()
-        self.lm: Any = lm  # a transformers model for causal language modeling
-        AttentionInterface.register(_ATTENTION, packed_attention)
-        lm.set_attn_implementation(_ATTENTION)
-        as_logprob_head(lm.get_output_embeddings())
-
-    def forward(self, batch: MicroBatch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-        """(log-probabilities, entropies) of the batch's tokens, float32 [tokens], nats."""
-        hidden = self.lm.get_decoder()(
-            input_ids=batch.input_ids, position_ids=batch.position_ids, layout=batch.layout, use_cache=False
-        ).last_hidden_state
-        logprobs, entropies = self.lm.get_output_embeddings()(hidden[0, batch.before], batch.targets, temperature)
-        return logprobs, entropies
 
 
 class TrainerWorker:
@@ -122,11 +97,14 @@ class TrainerWorker:
         from transformers.integrations import HfDeepSpeedConfig
 
         self._let_go()
-        self.train, self.steps_done = train, 0
+        self.model, self.train, self.steps_done = model, train, 0
         config = self._deepspeed_config(model, train, sharding)
         # Under ZeRO-3 every rank holds its share from the beginning: nowhere is there a whole model.
         sharded = HfDeepSpeedConfig(config) if sharding.zero_stage == 3 else None
-        self.engine, *_ = deepspeed.initialize(model=PolicyModel(self._load(policy, model, train)), config=config)
+        lm = load_policy(policy, model.dtype, train.gradient_checkpointing)
+        if model.lora.rank:
+            add_adapters(lm, model.lora)
+        self.engine, *_ = deepspeed.initialize(model=PolicyModel(lm), config=config)
         del sharded  # what is loaded from now on is whole
         self.engine.train()
         self._grad_norm = 0.0
@@ -135,7 +113,9 @@ class TrainerWorker:
         if self._clips_itself:
             self.engine.optimizer.register_step_pre_hook(self._clip)
         self.reference = (
-            PolicyModel(self._load(policy, model, train).to(self.device)).eval() if with_reference else None
+            PolicyModel(load_policy(policy, model.dtype, train.gradient_checkpointing).to(self.device)).eval()
+            if with_reference
+            else None
         )
 
     def _let_go(self) -> None:
@@ -147,14 +127,6 @@ class TrainerWorker:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
-        from transformers import AutoModelForCausalLM
-
-        lm = AutoModelForCausalLM.from_pretrained(policy, dtype=_DTYPES[model.dtype])
-        if train.gradient_checkpointing:
-            lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        return lm
 
     def _deepspeed_config(
         self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings
@@ -276,17 +248,30 @@ class TrainerWorker:
     def export(self, path: str, layouts: Sequence[Layout] = ()) -> tuple[Digests, ...]:
         """Rank 0 writes the weights as one safetensors file, whole or not at all, and returns the digests that the
         parameters of engines of these layouts have to have."""
-        import deepspeed
-
-        tensors: dict[str, Tensor] = {}
-        for name, parameter in self.engine.module.lm.named_parameters():  # a tied head is listed once
-            with deepspeed.zero.GatheredParameters([parameter], enabled=hasattr(parameter, "ds_id")):
-                if self.rank == 0:
-                    tensors[name] = parameter.detach().cpu().clone()
+        tensors = self._gathered(exported(self.engine.module.lm))
         if self.rank != 0:
             return ()
         write_weights(Path(path), tensors)
         return expected_digests(tensors, layouts) if layouts else ()
+
+    def export_adapter(self, folder: str) -> None:
+        """Rank 0 writes the adapters alone, as peft reads them; nothing where the whole model is trained."""
+        tensors = self._gathered(adapter_tensors(self.engine.module.lm))
+        if tensors:
+            write_weights(Path(folder) / "adapter_model.safetensors", tensors)
+            write_config(self.model.lora, str(self.model.path), folder)
+
+    def _gathered(self, wanted: Iterable[Exported]) -> dict[str, Tensor]:
+        """On rank 0, on the CPU; called on all ranks together."""
+        import deepspeed
+
+        tensors: dict[str, Tensor] = {}
+        for tensor in wanted:
+            parts = tensor.parameters
+            with deepspeed.zero.GatheredParameters(parts, enabled=hasattr(parts[0], "ds_id")):
+                if self.rank == 0:
+                    tensors[tensor.name] = tensor.make()
+        return tensors
 
     def save(self, folder: str) -> None:
         save_state(self.engine, Path(folder), self.steps_done)

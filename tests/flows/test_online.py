@@ -11,7 +11,9 @@ from typing import Any
 import mlflow
 import pyarrow.parquet as pq
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from sgpo_core.analysis.metrics import METRICS
 from sgpo_core.config.base import ConfigError
@@ -221,12 +223,30 @@ def mlflow_table(client: mlflow.MlflowClient, run_id: str, folder: Path) -> dict
     return dict(json.loads(Path(client.download_artifacts(run_id, "rollouts_sample.json", str(folder))).read_text()))
 
 
+def test_adapters_are_trained_synced_resumed_and_exported(policy: str) -> None:
+    """Two iterations with adapters, whole and in two pieces."""
+    with_adapters = ("model.lora.rank=4", "train.lr=1e-3", "checkpoint.every=1", "eval.every=2")
+    whole = run(policy, *with_adapters, "iterations=2", "experiment=whole")
+    run(policy, *with_adapters, "iterations=1", "experiment=pieces")
+    pieces = run(policy, *with_adapters, "iterations=2", "experiment=pieces")
+    folder, again = Path(whole["run_dir"]), Path(pieces["run_dir"])
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        assert (folder / "policy" / file).read_bytes() == (again / "policy" / file).read_bytes()
+    assert whole["final_metrics"]["policy/sync_probe_diff"] < 1e-4
+    before, after = (load_file(path / "model.safetensors") for path in (Path(policy), folder / "policy"))
+    assert before.keys() == after.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(".self_attn." in name or ".mlp." in name for name in changed)
+    state = load_file(folder / "checkpoints/000002/engine/optimizer-00000.safetensors")
+    assert all(".lora_" in name for name in state)
+
+
 def test_damaged_state_is_found_and_done_again(policy: str, result: dict[str, Any]) -> None:
     """The last test here: it damages what the others look at. One bit of the newest checkpoint's optimizer, and another
     iteration's table in place of the last one's: an iteration more ends as if nothing had been."""
     folder = Path(result["run_dir"])
     wanted = pq.read_table(folder / "iterations/000004/rollouts.parquet")
-    state = max((folder / "checkpoints/000004/engine").rglob("*.pt"), key=lambda file: file.stat().st_size)
+    state = max((folder / "checkpoints/000004/engine").rglob("*.safetensors"), key=lambda file: file.stat().st_size)
     content = bytearray(state.read_bytes())
     content[len(content) // 2] ^= 1
     state.write_bytes(content)

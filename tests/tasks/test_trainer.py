@@ -17,14 +17,16 @@ from safetensors.torch import load_file
 
 from sgpo_core.chains.policy import save_random_policy
 from sgpo_core.config.algorithm import LossSettings
-from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.data import LoraSettings, ModelSettings
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
 from sgpo_core.config.warm_start import load_warm_start
+from sgpo_core.rl.losses import policy_loss
 from sgpo_core.rl.training_samples import TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
 from tasks.workers import optimizer_state
+from tasks.workers.policy_model import PolicyModel, load_policy
 from tests.small_models import save_small_model
 
 MODEL = ModelSettings(max_length=64)
@@ -99,8 +101,6 @@ def one_by_one(lm: Any, samples: Sequence[TrainingSample], temperature: float) -
 def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
-    from sgpo_core.rl.losses import policy_loss
-
     policy, reference = (AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32) for _ in range(2))
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0.0)
     norms = []
@@ -150,7 +150,7 @@ def loaded_whole(worker: Any, folder: str, model: ModelSettings) -> dict[str, bo
 
     settings, sharding = TrainSettings(), DeepSpeedSettings(zero_stage=3)
     config = HfDeepSpeedConfig(worker._deepspeed_config(model, settings, sharding))
-    lm = worker._load(folder, model, settings)
+    lm = load_policy(folder, model.dtype, False)
     del config
     return {name: p.numel() > 0 for name, p in lm.named_parameters()}
 
@@ -186,8 +186,6 @@ def test_in_bfloat16_gradients_are_added_up_in_float32(
     whole gradient of 0.64 %, by the rounding of products. Added up in bfloat16 it is 1.0 % (ZeRO-2 and -3) or 1.2 %
     (ZeRO-1)."""
     from transformers import AutoModelForCausalLM
-
-    from sgpo_core.rl.losses import policy_loss
 
     step = samples(600, 1)
     lm = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
@@ -272,6 +270,47 @@ def test_saved_in_one_layout_it_goes_on_in_any(
                 assert float((found[name] - tensor).abs().max()) < 1e-5, (layout, name)
 
 
+@pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
+def test_adapters_learn_as_in_a_plain_peft_loop(
+    ranks: dict[int, Engines], start: str, tmp_path: Path, world: int, stage: int
+) -> None:
+    """Merged weights after two steps, against peft's own model and its own way to merge; and the adapters alone, which
+    peft reads."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = ModelSettings(path=start, max_length=64, lora=LoraSettings(rank=4, alpha=8))
+    train, steps = TrainSettings(lr=1e-2, grad_clip=0), [samples(5, 1), samples(8, 2)]
+    engines = ranks[world]
+    engines.on_all_ranks("setup", start, model, train, DeepSpeedSettings(zero_stage=stage), False)  # type: ignore[arg-type]
+    engines.on_all_ranks("export_adapter", str(tmp_path / "before"))
+    train_on(engines, steps, 50, LossSettings(), temperature=1.0)
+    engines.on_all_ranks("export", str(tmp_path / "model.safetensors"))
+    engines.on_all_ranks("export_adapter", str(tmp_path / "adapter"))
+    ours = load_file(tmp_path / "model.safetensors")
+
+    def plain() -> Any:
+        return AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+
+    peft = PeftModel.from_pretrained(plain(), str(tmp_path / "before"), is_trainable=True)
+    optimizer = torch.optim.AdamW(
+        [p for p in peft.parameters() if p.requires_grad], lr=1e-2, betas=(0.9, 0.98), weight_decay=0.0
+    )
+    for step in steps:
+        batch = collate(step)
+        terms = policy_loss(one_by_one(peft, step, 1.0), batch.old_logprobs, batch.advantages, batch.weights)
+        optimizer.zero_grad()
+        terms.loss.backward()
+        optimizer.step()
+    theirs = dict(peft.merge_and_unload().named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name].detach()).abs().max()) for name in ours) < 1e-5
+    alone = dict(PeftModel.from_pretrained(plain(), str(tmp_path / "adapter")).merge_and_unload().named_parameters())
+    assert all(torch.allclose(ours[name], alone[name], atol=1e-6) for name in ours)
+    one, initial = "model.layers.0.mlp.up_proj.weight", load_file(f"{start}/model.safetensors")
+    assert float((ours[one] - initial[one]).abs().max()) > 1e-3
+
+
 def test_the_state_of_another_model_is_refused(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
     save_small_model(tmp_path / "other", "llama-tied")
     arguments = MODEL, TrainSettings(), DeepSpeedSettings(), False
@@ -288,8 +327,6 @@ def test_scores_are_the_model_s_own_in_the_order_of_the_samples(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    from tasks.workers.trainer_worker import PolicyModel
-
     ranks[world].on_all_ranks("setup", start, MODEL, TrainSettings(), DeepSpeedSettings(zero_stage=world - 1), False)
     asked = samples(9, 4)
     scores = token_logprobs(ranks[world], asked, budget, temperature=0.8)
@@ -302,8 +339,6 @@ def test_scores_are_the_model_s_own_in_the_order_of_the_samples(
 
 def test_a_response_does_not_see_the_others(start: str) -> None:
     from transformers import AutoModelForCausalLM
-
-    from tasks.workers.trainer_worker import PolicyModel
 
     model = PolicyModel(AutoModelForCausalLM.from_pretrained(start, dtype=torch.float64))
     together = model(collate(samples(6, 3)))[0]

@@ -12,12 +12,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed._tools.mem_tracker import MemTracker
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.data import LoraSettings, ModelSettings
 from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.training_samples import MicroBatch, collate, forward_sample
 from sgpo_core.sizing.memory import GIB, activation_bytes, engine_memory, kv_sequences, trainer_memory
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
-from tasks.workers.trainer_worker import PolicyModel
+from tasks.workers.policy_model import PolicyModel
 
 SEVEN = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
 BF16 = ModelSettings(dtype="bfloat16")
@@ -100,6 +100,20 @@ def test_less_is_sharded_at_lower_stages() -> None:
 def test_a_reference_is_whole_in_every_rank() -> None:
     parts = trainer_memory(SEVEN, BF16, TrainSettings(), DeepSpeedSettings(zero_stage=3), 4, with_reference=True)
     assert parts["KL reference"] == pytest.approx(2 * SEVEN.parameters / GIB)
+
+
+def test_beside_adapters_the_model_has_neither_gradients_nor_optimizer() -> None:
+    """Of rank 32, beside the seven linear layers of each of 28: queries and output 3584 + 3584, keys and values
+    3584 + 512, three of 3584 + 18944: 28 x 32 x (2 x 7168 + 2 x 4096 + 3 x 22528) = 80,740,352."""
+    assert SEVEN.trained(32) == 80_740_352 and SEVEN.trained(0) == SEVEN.parameters
+    model = ModelSettings(dtype="bfloat16", lora=LoraSettings(rank=32))
+    parts = trainer_memory(SEVEN, model, TrainSettings(), DeepSpeedSettings(), 1)
+    adapters = 80_740_352 / GIB
+    assert parts["weights"] == pytest.approx(2 * SEVEN.parameters / GIB)
+    found = [parts[name] / adapters for name in ("adapters", "gradients", "optimizer")]
+    assert found == pytest.approx([2, 4, 12])
+    whole = trainer_memory(SEVEN, BF16, TrainSettings(), DeepSpeedSettings(), 1)
+    assert parts["activations"] <= whole["activations"]
 
 
 def test_an_offloaded_optimizer_is_not_on_the_device() -> None:

@@ -9,7 +9,7 @@ from sgpo_core.sizing.hardware import GPUS
 from sgpo_core.sizing.memory import GIB
 from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
 from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, phases
-from sgpo_core.sizing.shapes import KNOWN
+from sgpo_core.sizing.shapes import KNOWN, ModelShape
 
 SEVEN = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
 NODE = Machine(8, GPUS["H100-80"])
@@ -25,14 +25,37 @@ def seven() -> RunConfig:
     return load_run("7b", [])
 
 
-@pytest.mark.parametrize("preset", ["7b", "14b", "32b", "r1-qwen-7b", "r1-llama-8b", "r1-qwen-14b", "r1-qwen-32b"])
+ON_EIGHT = ["7b", "7b-base", "14b", "32b", "r1-qwen-7b", "r1-llama-8b", "r1-qwen-14b", "r1-qwen-32b"]
+
+
+def shape(model: str | None) -> ModelShape:
+    return KNOWN[str(model).partition("@")[0]]
+
+
+@pytest.mark.parametrize("preset", ON_EIGHT)
 @pytest.mark.parametrize("gpu", ["A100-80", "H100-80"])
 def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> None:
     config = load_run(preset, [])
-    policy = KNOWN[str(config.model.path).partition("@")[0]]
-    found = needs(config, policy, SEVEN, Machine(8, GPUS[gpu]))
+    judge = shape(config.judge.model)
+    found = needs(config, shape(config.model.path), judge, Machine(8, GPUS[gpu]))
     assert [need.what for need in found if not need.fits] == []
-    assert gpus_wanted(config, SEVEN) == 8
+    assert gpus_wanted(config, judge) == 8
+
+
+def test_other_judges_fit_too() -> None:
+    for judge, gpus in (("qwen3-32b", 8), ("qwen3-8b", 7), ("llm", 7)):
+        config = load_run("7b", [f"judge={judge}"])
+        found = needs(config, SEVEN, shape(config.judge.model), NODE)
+        assert all(need.fits for need in found) and gpus_wanted(config, shape(config.judge.model)) == gpus
+
+
+def test_adapters_of_7b_fit_one_gpu_of_80_gb() -> None:
+    config = load_run("7b-lora", [])
+    for gpu in ("A100-80", "H100-80"):
+        found = needs(config, SEVEN, None, Machine(1, GPUS[gpu]))
+        assert [need.what for need in found if not need.fits] == [] and gpus_wanted(config, None) == 1
+    whole = needs(load_run("7b-lora", ["model.lora.rank=0"]), SEVEN, None, Machine(1, GPUS["H100-80"]))
+    assert not of(whole, "trainer rank").fits
 
 
 @pytest.mark.parametrize("preset", ["0.5b", "1.5b"])
@@ -48,7 +71,7 @@ def test_on_a_small_gpu_engine_and_trainer_fit_together(preset: str) -> None:
 
 def test_host_and_disk_of_7b(seven: RunConfig) -> None:
     """Four ranks that each read files of up to 5 GB, one of which exports 2 bytes a parameter; four checkpoints of
-    12 + 2 + 2 bytes and a policy of 2; 2 bytes on their way to the engines."""
+    12 + 2 bytes and a policy of 2; 2 bytes on their way to the engines."""
     found = needs(seven, SEVEN, SEVEN, NODE)
     host = of(found, "host memory")
     assert host.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 5e9 / GIB)
@@ -56,7 +79,7 @@ def test_host_and_disk_of_7b(seven: RunConfig) -> None:
     assert "optimizer" not in host.parts
     whole = of(needs(load_run("7b", ["deepspeed=zero2"]), SEVEN, SEVEN, NODE), "host memory")
     assert whole.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 2 * N / GIB)
-    assert of(found, "disk").total == pytest.approx((4 * 16 + 2) * N / GIB)
+    assert of(found, "disk").total == pytest.approx((4 * 14 + 2) * N / GIB)
     assert of(found, "folder /dev/shm").total == pytest.approx(2 * N / GIB)
 
 
@@ -112,10 +135,10 @@ def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
 
 
 def test_seconds_of_generation_are_those_of_reading(seven: RunConfig) -> None:
-    """Three engines, each 341.3 responses in batches of 256: a step reads the weights, and of every sequence 57,344
+    """Two engines, each 512 responses in batches of 256: a step reads the weights, and of every sequence 57,344
     bytes for each of 200 + 387.5 tokens. What is left is the prompts' products."""
     found = phases(seven, SEVEN, None, NODE.gpu, 775)[0]
     step = (2 * SEVEN.multiplied + 256 * 587.5 * 57_344) / (3350e9 * BANDWIDTH)
-    steps = 1024 / 3 * 775 / 256
+    steps = 1024 / 2 * 775 / 256
     assert found.bound == "memory bandwidth"
     assert steps * step < found.seconds < steps * step + 4
