@@ -67,9 +67,9 @@ SEEDS_TABLE: dict[str, tuple[Draw, float]] = {
     ),
 }
 PROBLEMS_TABLE: dict[str, tuple[Draw, float]] = {
-    "accuracy .5, Beta(.4, .4)": (shares(0.4, 0.4), 0.5),
-    "accuracy .1, Beta(.15, 1.35)": (shares(0.15, 1.35), 0.1),
-    "accuracy .03, Beta(.06, 1.94)": (shares(0.06, 1.94), 0.03),
+    "accuracy 0.5, Beta(0.4, 0.4)": (shares(0.4, 0.4), 0.5),
+    "accuracy 0.1, Beta(0.15, 1.35)": (shares(0.15, 1.35), 0.1),
+    "accuracy 0.03, Beta(0.06, 1.94)": (shares(0.06, 1.94), 0.03),
     "paired difference: the same policy twice": (again, 0.0),
     "paired difference: a tenth of the problems lost": (lost, -0.05),
 }
