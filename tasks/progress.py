@@ -9,6 +9,7 @@ from typing import Any
 from prefect import get_run_logger
 
 from sgpo_core.analysis.metrics import rollout_metrics
+from sgpo_core.sizing.utilization import idle_shares
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json, write_json
 from sgpo_core.storage.run_dir import RunPaths
@@ -31,6 +32,7 @@ class Progress:
         with: how long this took."""
         now = time.monotonic()
         metrics += {"time/iteration_s": now - self.iteration_started}
+        metrics += idle_shares(metrics)
         self.iteration_started = now
         following = IterationMetrics(record(self.run, iteration, metrics))
         stands = read_json(self.run.paths.metrics(iteration))["metrics"]

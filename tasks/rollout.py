@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -49,7 +50,10 @@ def generate(run: Run, iteration: int, number: int = 0) -> Metrics:
     if path.exists() and len(rollout_table.read(path, ["group"])) > first_group:
         return metrics
     prompts = encode_prompts(run.policy, problems, run.config.model, run.config.sampling.max_tokens)
+    began = time.monotonic()
     groups = _generate(run, iteration, number, problems, prompts)
+    tokens = sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
+    metrics["speed/generated_tokens_s"] = tokens / (time.monotonic() - began)
     rollout_table.write(path, [*(rollout_table.read(path) if number else ()), *groups])
     return metrics
 

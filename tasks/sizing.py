@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -16,7 +19,7 @@ from sgpo_core.sizing.memory import GIB
 from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, needs
 from sgpo_core.sizing.seconds import ASKED, MFU, Phase, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
-from tasks.gpus import devices
+from tasks.gpus import Device, devices
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import local_folder
 from tasks.paths import home
@@ -38,20 +41,40 @@ def this_machine(config: TrainingConfig) -> Machine | None:
     """None without GPUs. What the run has on the disk already is counted as there."""
     if not (found := devices()):
         return None
+    sync_dir, run_folder = Path(config.cluster.sync_dir), home() / config.experiment / config.run_id
+    return Machine(
+        len(found),
+        _least(found),
+        psutil.virtual_memory().total / GIB,
+        shutil.disk_usage(sync_dir).free / GIB if sync_dir.is_dir() else None,
+        (shutil.disk_usage(existing(home())).free + _size(run_folder)) / GIB,
+    )
+
+
+def _least(found: Sequence[Device]) -> Gpu:
+    """The smallest GPU, with the figures of its data sheet where there is one."""
     least = min(found, key=lambda device: device.memory)
     # NVIDIA A100-SXM4-80GB, NVIDIA L4, NVIDIA GeForce RTX 4090
     words = least.name.replace("RTX ", "RTX").replace("-", " ").split()
     sheets = [gpu for name, gpu in GPUS.items() if name.partition("-")[0] in words]
     sheet = min(sheets, key=lambda gpu: abs(gpu.memory - least.memory), default=None)
-    sync_dir, run_folder = Path(config.cluster.sync_dir), home() / config.experiment / config.run_id
-    figures = (sheet.tflops, sheet.bandwidth) if sheet else (0.0, 0.0)
-    return Machine(
-        len(found),
-        Gpu(least.name, least.memory, *figures),
-        psutil.virtual_memory().total / GIB,
-        shutil.disk_usage(sync_dir).free / GIB if sync_dir.is_dir() else None,
-        (shutil.disk_usage(existing(home())).free + _size(run_folder)) / GIB,
-    )
+    return Gpu(least.name, least.memory, *((sheet.tflops, sheet.bandwidth) if sheet else (0.0, 0.0)))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingHardware:
+    """What is trained, and on which kind of GPU."""
+
+    policy: ModelShape
+    gpu: Gpu
+
+
+@cache  # asked in every iteration
+def training_hardware(policy: str) -> TrainingHardware | None:
+    """`policy` is a folder. None where its model's shape or the GPU's data sheet is not known."""
+    shape, found = shape_of(policy), devices()
+    gpu = _least(found) if found else None
+    return TrainingHardware(shape, gpu) if shape and gpu and gpu.tflops else None
 
 
 def _size(folder: Path) -> int:

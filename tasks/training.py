@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,13 @@ from sgpo_core.rl.training_samples import (
     policy_samples,
     split_over_ranks,
 )
+from sgpo_core.sizing.memory import GIB
+from sgpo_core.sizing.utilization import mfu
 from sgpo_core.storage import rollout_table
 from sgpo_core.types import RolloutGroup, TokenLogprobs
 from tasks.engines.cluster import Engines
 from tasks.run import Run
+from tasks.sizing import training_hardware
 from tasks.stage import Metrics, stage
 from tasks.workers.trainer_worker import RankStats
 
@@ -47,13 +51,30 @@ def update(run: Run, iteration: int) -> Metrics:
         for batch in mini_batches(taught, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
     ]
     steps = [samples for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
-    budget = config.train.micro_batch_tokens
+    budget, began = config.train.micro_batch_tokens, time.monotonic()
     stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
+    seconds = time.monotonic() - began
     check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
     metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
+    if stats:
+        metrics |= _speed(run, steps, seconds)
     if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
         # Of the first step alone: later ones have moved away from the sampler on purpose.
         metrics |= _mismatch(run, stats[0].logprob_difference / max(1, stats[0].tokens))
+    return metrics
+
+
+def _speed(run: Run, steps: Sequence[Sequence[TrainingSample]], seconds: float) -> Metrics:
+    """Of the update alone: tokens of all samples a second, as if each had its own prompt; MFU where GPU and model are
+    known; memory."""
+    lengths = [len(sample.input_ids) for samples in steps for sample in samples]
+    metrics = {
+        "speed/trained_tokens_s": sum(lengths) / seconds,
+        "memory/trainer_gib": max(run.engines.on_all_ranks("peak_memory")) / GIB,
+    }
+    if run.config.cluster.trainer_gpus and (known := training_hardware(run.policy)):
+        gpus, length = len(run.engines.trainers), sum(lengths) / len(lengths)
+        metrics["speed/trainer_mfu"] = mfu(known.policy, known.gpu, gpus, sum(lengths), length, seconds)
     return metrics
 
 

@@ -124,7 +124,7 @@ ROOMS = {
     "tasks.rollout": {"data", "engines", "run", "stage", "workers"},
     "tasks.judging": {"judges", "run", "stage"},
     "tasks.rewards": {"run", "stage"},
-    "tasks.training": {"engines", "run", "stage", "workers"},
+    "tasks.training": {"engines", "run", "sizing", "stage", "workers"},
     "tasks.evaluation": {"data", "engines", "run", "stage", "workers"},
     "tasks.checkpointing": {"data", "engines", "run", "stage", "tracking", "workers"},
     "tasks.progress": {"checkpointing", "run", "stage"},

@@ -82,9 +82,7 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
     tokens = responses * (response_tokens + PROMPT / config.sampling.group_size)
     each = 8 if train.gradient_checkpointing else 6
     once = 2 * ((loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
-    length = PROMPT + response_tokens
-    attention = 2 * shape.layers * shape.heads * shape.head_size * length  # beside 2 x parameters, causal
-    work = (train.epochs * each + once) / 2 * tokens * (2 * shape.multiplied + attention)
+    work = (train.epochs * each + once) / 2 * tokens * shape.token_operations(PROMPT + response_tokens)
     ranks = config.cluster.trainer_ranks
     return Phase("update", work / (ranks * gpu.tflops * 1e12 * MFU), "arithmetic", ranks)
 

@@ -77,6 +77,10 @@ class ModelShape:
         """Parameters that every token is multiplied with: all but the embedding that is looked up."""
         return self.layers * self.layer + self.embedding
 
+    def token_operations(self, length: float) -> float:
+        """Of a token's forward pass in texts of this length: two for each parameter, and causal attention."""
+        return 2 * self.multiplied + 2 * self.layers * self.heads * self.head_size * length
+
     def kv_bytes(self, width: int) -> int:
         """Of one token in the KV cache; `width` bytes a number."""
         return 2 * self.layers * self.kv_heads * self.head_size * width

@@ -121,11 +121,6 @@ class RolloutWorker:
         tokens = (config.cache_config.num_gpu_blocks or 0) * config.cache_config.block_size
         return float(tokens / config.model_config.max_model_len)
 
-    def peak_memory_mib(self) -> float:
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
 
 def engine_arguments(policy: str, model: ModelSettings, cluster: ClusterSettings) -> dict[str, Any]:
     """As vLLM's LLM takes them."""

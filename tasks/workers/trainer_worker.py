@@ -127,6 +127,7 @@ class TrainerWorker:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
 
     def _deepspeed_config(
         self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings
@@ -279,10 +280,14 @@ class TrainerWorker:
     def load(self, folder: str) -> None:
         self.steps_done = load_state(self.engine, Path(folder))
 
-    def peak_memory_mib(self) -> float:
+    def peak_memory(self) -> int:
+        """Bytes: the most that this rank has had of its GPU since `setup`; on the CPU, of memory since its process
+        began."""
         import resource
 
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if torch.cuda.is_available():
+            return torch.cuda.max_memory_reserved()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def trainer_environment(threads: int, on_gpu: bool) -> dict[str, str]:

@@ -81,7 +81,7 @@ def test_gpus_that_somebody_uses_are_named(driver: Path) -> None:
     driver.write_text(eight(busy=2))
     said = refusal("7b")
     assert "8 GPUs with 72 GiB that nobody else uses (GPU 0 has 9 of 80 GiB free, GPU 1 has" in said
-    assert "nobody else" not in refusal("7b", "cluster.rollout_actors=1"), "six are enough"
+    assert "nobody else" not in refusal("7b", "cluster.rollout_actors=1", "judge=qwen3-8b"), "six are enough"
 
 
 def test_a_desktop_on_the_gpu_is_no_one_else(driver: Path) -> None:
