@@ -13,8 +13,8 @@ SEVEN = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
 
 def test_mfu_of_a_seven_billion_model() -> None:
     """7.07 x 10^9 parameters that a token is multiplied with (all 7.62 but the embedding of .545): 14.14 x 10^9
-    operations, and in texts of 1,000 tokens 2 x 28 x 3584 x 1000 = .2 x 10^9 of attention. Three times that, for 100,000
-    tokens, is 4.30 x 10^15; eight GPUs of 989 x 10^12 could do 7.91 x 10^15 in a second: 54 % of it, or 27 % of two."""
+    operations, and in texts of 1,000 tokens 2 x 28 x 3584 x 1000 = .2 x 10^9 of attention. Three times that, for
+    100,000 tokens, is 4.30 x 10^15. Eight GPUs of 989 x 10^12 could do 7.91 x 10^15 in a second: 54 % of it."""
     assert SEVEN.multiplied == pytest.approx(7.07e9, rel=1e-3)
     found = mfu(SEVEN, GPUS["H100-80"], 8, 100_000, 1000, 1.0)
     assert found == pytest.approx(0.544, abs=0.002)
