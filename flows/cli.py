@@ -1,68 +1,67 @@
-"""The command line that all flows share: `python -m flows.NAME PRESET [hydra overrides]`.
+"""From a command line to a result: `python -m flows NAME ...`, or `python -m flows.NAME ...`.
+
+words ──▶ arguments ──▶ settings ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
 
 Standard output carries the result alone, one JSON object on its last line; everything else goes to standard error.
+Exit status 2: a setting is wrong; 1: the run failed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable
+from pkgutil import resolve_name
+from typing import Any, NoReturn
 
-from sgpo_core.config.base import ConfigError, Settings
-from sgpo_core.config.loading import describe, presets, to_yaml
+from flows.arguments import Parser
+from flows.commands import COMMANDS, Command, about
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.loading import to_yaml
 from tasks.engines.guard import start_guard
-from tasks.run import was_terminated
-from tasks.services.environment import prepare_process
+from tasks.services.environment import prepare_process, was_terminated
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
 
 
-def main(
-    name: str,
-    about: str,
-    group: str,
-    settings: type[Settings],
-    load: Callable[[str, Sequence[str]], Settings],
-    run: Callable[..., dict[str, Any]],
-    check: Callable[[Any], None] | None = None,
-    flags: Mapping[str, str] | None = None,
-    default: str | None = None,
-    shortcuts: Mapping[str, str] | None = None,
-) -> None:
-    """Parses, checks everything that can be checked, runs, prints the result. Exit status 2 for a wrong setting, 1 for
-    a run that failed. `flags` (name -> help) go to `run` by name, beside `fresh`; `shortcuts` (name -> setting) are
-    options that set a setting. With a `default` the preset may be left out."""
-    flags, shortcuts = {"fresh": "start over, even if the same settings ran before", **(flags or {})}, shortcuts or {}
-    options = _parser(name, about, group, settings, flags, default, shortcuts).parse_args()
-    if default is not None and (options.preset is None or "=" in options.preset):
-        options.overrides = [*([options.preset] if options.preset else []), *options.overrides]
-        options.preset = default
-    given = {setting: getattr(options, shortcut) for shortcut, setting in shortcuts.items()}
-    options.overrides += [f"{setting}={value}" for setting, value in given.items() if value is not None]
-
-    def checked() -> dict[str, Any] | str:
-        config = load(options.preset, options.overrides)
-        if options.show_config:
-            return to_yaml(config)
-        if check is not None:
-            check(config)
-        return run(options.preset, options.overrides, **{flag: getattr(options, flag) for flag in flags})
-
-    run_and_report(checked)
+def main(*name: str) -> NoReturn:
+    """Runs the command of that name, or else the one that the first word of the command line names, and exits."""
+    line = [*name, *sys.argv[1:]]
+    if not line or line[0] not in COMMANDS:
+        sys.exit(f"usage: python -m flows NAME ...; NAME is one of {', '.join(COMMANDS)}")
+    command = COMMANDS[line[0]]
+    parser = Parser(f"python -m flows.{line[0]}", about(line[0]), command.word, command.settings)
+    command.options(parser)
+    if command.settings:
+        parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
+    given = parser.read(line[1:])
+    _report_errors(lambda: _run(command, given))
+    sys.exit()
 
 
-def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
-    """Runs, and prints what comes back: an object as JSON, a text as it is. Errors end in one line that says what to
-    do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
-    result_stream = _keep_stdout_clean()
-    prepare_process()
-    start_guard()
+def _run(command: Command, given: dict[str, Any]) -> None:
+    """Checks everything that can be checked, runs, prints what comes back."""
+    show_config = given.pop("show_config", False)
+    config = command.load(given) if command.load else None
+    if config and show_config:
+        return print(to_yaml(config))
+    stdout = sys.stdout
+    if command.is_flow:
+        stdout = _keep_stdout_clean()
+        prepare_process()
+        start_guard()
+    if command.check:
+        resolve_name(command.check)(config)
+    result = resolve_name(command.run)(**given)
+    if result is not None:
+        print(result if isinstance(result, str) else json.dumps(result), file=stdout, flush=True)
+
+
+def _report_errors(run: Callable[[], None]) -> None:
+    """Errors end in one line that says what to do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
     try:
-        result = run()
+        run()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -77,40 +76,6 @@ def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
-    print(result if isinstance(result, str) else json.dumps(result), file=result_stream, flush=True)
-
-
-def settings_parser(name: str, about: str, settings: type[Settings]) -> argparse.ArgumentParser:
-    """A parser without arguments yet, whose help lists all settings."""
-    width = max(len(setting.key) for setting in describe(settings))
-    listing = "\n".join(f"  {s.key:<{width}}  {s.text} [{s.default}]" for s in describe(settings))
-    return argparse.ArgumentParser(
-        prog=f"python -m flows.{name}",
-        description=about,
-        epilog=f"settings [default], set by key=value; presets choose otherwise (--show-config):\n{listing}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _parser(
-    name: str,
-    about: str,
-    group: str,
-    settings: type[Settings],
-    flags: Mapping[str, str],
-    default: str | None,
-    shortcuts: Mapping[str, str],
-) -> argparse.ArgumentParser:
-    parser = settings_parser(name, about, settings)
-    known = f"one of: {', '.join(presets(group))}" + (f" [{default}]" if default else "")
-    parser.add_argument("preset", nargs="?" if default else None, help=known)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. algorithm=grpo seed=1")
-    for flag, text in flags.items():
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=text)
-    for shortcut, setting in shortcuts.items():
-        parser.add_argument(f"--{shortcut.replace('_', '-')}", metavar="VALUE", help=f"the same as {setting}=VALUE")
-    parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
-    return parser
 
 
 def _keep_stdout_clean() -> Any:

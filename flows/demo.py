@@ -6,13 +6,16 @@ mild setting (success about 1 %)     sweep of GRPO, SGPO x 1      ├─▶ tabl
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("demo")
+
 import sys
 from typing import Any
 
 from prefect import flow
 
-from flows import cli
 from flows.sweep import check, sweep
 from sgpo_core.config.run import load_run
 from sgpo_core.config.sweep import load_sweep
@@ -41,17 +44,8 @@ def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
     return {"runs": finished, "picture": str(picture), "traces": str(color_one(finished)), "sweeps": results}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each algorithm on the hard setting [3]")
-    parser.add_argument("--fresh", action="store_true", help="run again what is complete")
-    options = parser.parse_args()
-    cli.run_and_report(lambda: _report(options.seeds, options.fresh))
-
-
-def _report(seeds: int, fresh: bool) -> dict[str, Any]:
+def compare(seeds: int, fresh: bool) -> dict[str, Any]:
+    """The demo from the shell: its table and what to look at next go to standard error."""
     for setting, preset in SWEEPS.items():
         check(load_sweep(preset, overrides(setting, seeds)))
     done = demo(seeds, fresh)
@@ -80,7 +74,3 @@ def _report(seeds: int, fresh: bool) -> dict[str, Any]:
             for name, accuracy in result["final_metrics"].items()
         },
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -10,12 +10,16 @@ What was evaluated before, with the same weights and protocol, is not evaluated 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("evaluation")
+
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
-from sgpo_core.config.evaluation import EvaluationConfig, load_evaluation
+from sgpo_core.config.evaluation import load_evaluation
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.nightly import run_night
 from tasks.benchmarks.records import record_evaluation, results_table
@@ -38,24 +42,3 @@ def benchmark_eval(
     results = evaluate_policy(config, found, force, rescore)
     get_run_logger().info(f"{found.name}, weights {found.weights}\n{results_table(results)}")
     return record_evaluation(config, found, results)
-
-
-def main() -> None:
-    parser = cli.settings_parser("evaluation", __doc__ or "", EvaluationConfig)
-    parser.add_argument("policy", metavar="POLICY", help="folder, run id, hub id, models:/NAME@ALIAS, or registered")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. eval=nine cluster=gpu8")
-    parser.add_argument("--force", action="store_true", help="generate again, even if it was evaluated before")
-    parser.add_argument("--rescore", action="store_true", help="grade and score what was generated; start no engine")
-    parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
-    options = parser.parse_args()
-    cli.run_and_report(
-        lambda: (
-            cli.to_yaml(load_evaluation(options.overrides))
-            if options.show_config
-            else benchmark_eval(options.policy, options.overrides, options.force, options.rescore)
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -10,11 +10,16 @@ The preset may be left out. `--fresh` asks again what is in the cache of verdict
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("judge_eval")
+
 from typing import Any
 
 from prefect import flow
 
-from flows import cli, judge_training
+from flows import judge_training
 from sgpo_core.config.judge_eval import JudgeEvalConfig, load_judge_eval
 from tasks.engines.cluster import keep_engines
 from tasks.judges import judge_eval as tasks
@@ -34,16 +39,3 @@ def check(config: JudgeEvalConfig) -> None:
     """What can be checked before anything starts."""
     check_judge(config.judge)
     tasks.load_examples(config)
-
-
-if __name__ == "__main__":
-    cli.main(
-        "judge_eval",
-        __doc__ or "",
-        "judge_eval",
-        JudgeEvalConfig,
-        load_judge_eval,
-        judge_eval,
-        check,
-        default="default",
-    )

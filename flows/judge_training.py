@@ -9,12 +9,16 @@ a policy, or any model ───────────supervised steps──�
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("judge_training")
+
 from typing import Any
 
 from prefect import flow
 
 from flows import warm_start
-from flows.cli import main
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
@@ -63,7 +67,3 @@ def _model(setting: str, name: str) -> str:
     if is_warm_start(name):
         return str(warm_start.make(load_warm_start(name))["run_dir"])
     return str(model_folder(setting, name))
-
-
-if __name__ == "__main__":
-    main("judge_training", __doc__ or "", "judge_training", JudgeTrainingConfig, load_judge_training, judge_training)

@@ -12,12 +12,16 @@ The same command again goes on from where it was, or prints the result of a run 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("offline")
+
 from pathlib import Path
 from typing import Any
 
 from prefect import flow
 
-from flows import cli
 from flows.judge_training import ready
 from flows.starting import initial_policy, named_by, start_or_resume
 from sgpo_core.config.judge import JudgeSettings
@@ -103,10 +107,3 @@ def train(run: Run, data: TrainingSet) -> None:
         metrics = progress.record(iteration, metrics)
         if run.checkpoints(iteration):
             metrics += save_checkpoint(run, iteration)
-
-
-if __name__ == "__main__":
-    shortcuts = {"max_bad_rows": "responses.max_bad_rows"}
-    cli.main(
-        "offline", __doc__ or "", "offline", OfflineConfig, load_offline, offline, check_offline, shortcuts=shortcuts
-    )

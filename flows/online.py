@@ -9,11 +9,15 @@ The same command again goes on from the last checkpoint, or prints the result of
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("online")
+
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
 from flows.judge_training import ready
 from flows.offline import run_offline
 from flows.starting import initial_policy, named_by, start_or_resume
@@ -89,7 +93,3 @@ def train(run: Run, spent: dict[str, float]) -> None:
         check_judge(run, iteration)
         if run.checkpoints(iteration):
             metrics += save_checkpoint(run, iteration)
-
-
-if __name__ == "__main__":
-    cli.main("online", __doc__ or "", "online", RunConfig, load_run, online, check_resources)

@@ -7,11 +7,15 @@ The same command again runs only what is missing or has failed, and makes the re
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("sweep")
+
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
 from flows.offline import offline
 from flows.online import online
 from sgpo_core.config.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
@@ -62,7 +66,3 @@ def report(config: SweepConfig, runs: list[SweepRun], results: Results, failed: 
 def check(config: SweepConfig) -> None:
     """Everything that can be checked before a run is started."""
     check_all(sweep_runs(config), CHECKS[config.flow], config.parallel)
-
-
-if __name__ == "__main__":
-    cli.main("sweep", __doc__ or "", "sweep", SweepConfig, load_sweep, sweep, check, FLAGS)

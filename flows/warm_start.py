@@ -7,11 +7,15 @@ random weights, or another warm start ──supervised steps──▶ policy ─
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("warm_start")
+
 from typing import Any
 
 from prefect import flow
 
-from flows.cli import main
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
@@ -36,7 +40,3 @@ def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         result = None if fresh else kept.result()
         return result or tasks.train_policy(config, base)
-
-
-if __name__ == "__main__":
-    main("warm_start", __doc__ or "", "warm_start", WarmStartConfig, load_warm_start, warm_start)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.exceptions import TerminationSignal
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
@@ -159,16 +158,6 @@ def open_run(
     except BaseException as error:
         tracker.fail(error)
         raise
-
-
-def was_terminated(error: BaseException | None) -> bool:
-    """Whether a SIGTERM is behind an error: Prefect raises TerminationSignal wherever the process is at the moment, and
-    compiled code there may make another error of it."""
-    while error is not None:
-        if isinstance(error, TerminationSignal):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def finished_result(paths: RunPaths, iterations: int = 0) -> dict[str, Any] | None:

@@ -130,7 +130,7 @@ ROOMS = {
     "tasks.progress": {"checkpointing", "run", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
     "tasks.benchmarks": {"data", "engines", "models", "paths", "run", "tracking", "workers"},
-    "tasks.sweeps": {"engines", "paths", "preflight", "reports", "run", "tracking"},
+    "tasks.sweeps": {"engines", "paths", "preflight", "reports", "run", "services", "tracking"},
     "tasks.offline": {
         *("data", "engines", "judges", "judging", "paths", "preflight"),
         *("reports", "rollout", "run", "stage", "training", "workers"),

@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -18,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
@@ -71,6 +72,12 @@ def _named_settings(annotation: Any) -> type[Settings] | None:
 
 def load_preset(model: type[Config], group: str, preset: str, overrides: Sequence[str]) -> Config:
     """conf/<group>/<preset>.yaml and Hydra overrides, validated. Raises ConfigError that names the setting."""
+    loaded: Config = _load_once(model, group, preset, tuple(overrides))
+    return loaded
+
+
+@lru_cache(maxsize=512)  # a sweep is checked before it is run: what its runs are is asked several times
+def _load_once(model: type[Config], group: str, preset: str, overrides: tuple[str, ...]) -> Config:
     if preset not in presets(group):
         raise ConfigError(f"unknown preset {preset!r} in conf/{group}: choose one of {', '.join(presets(group))}")
     # Hydra refuses keys that it does not know; it learns them, with their defaults, from the settings themselves.
@@ -95,6 +102,8 @@ def _composed(name: str, model: type[Settings], overrides: Sequence[str]) -> dic
     fields of a request), a setting needs no plus; but a benchmark of that name has to be there."""
     below = [o for o in overrides if (key := _key(o)) and any(key.startswith(f"{m}.") for m in _mappings(model))]
     composed = compose(name, overrides=[o for o in overrides if o not in below])
+    if not below:
+        return _plain(composed)
     for override in below:
         mapping = next(m for m in _mappings(model) if _key(override).startswith(f"{m}."))
         there = OmegaConf.select(composed, mapping) or {}
@@ -103,7 +112,11 @@ def _composed(name: str, model: type[Settings], overrides: Sequence[str]) -> dic
             names = f", only {', '.join(there)}" if there else ""
             raise ConfigError(f"{mapping}.{entry}: there is none of that name{names}")
     forced = [f"++{o}" if o in below else o for o in overrides]
-    values = OmegaConf.to_container(compose(name, overrides=forced), resolve=True)
+    return _plain(compose(name, overrides=forced))
+
+
+def _plain(composed: DictConfig) -> dict[str, Any]:
+    values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 

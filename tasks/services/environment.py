@@ -24,6 +24,18 @@ def prepare_process() -> None:
     setup_logging()
 
 
+def was_terminated(error: BaseException | None) -> bool:
+    """Whether a SIGTERM is behind an error: Prefect raises TerminationSignal wherever the process is at the moment, and
+    compiled code there may make another error of it."""
+    from prefect.exceptions import TerminationSignal
+
+    while error is not None:
+        if isinstance(error, TerminationSignal):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def pid_file(name: str) -> Path:
     """Where a service's process is recorded."""
     return home() / "services" / f"{name}.json"

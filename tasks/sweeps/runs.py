@@ -17,7 +17,8 @@ from sgpo_core.config.sweep import SweepConfig, SweepRun
 from tasks.engines.cluster import stop_engines
 from tasks.paths import home
 from tasks.preflight import check_parallel
-from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over, was_terminated
+from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over
+from tasks.services.environment import was_terminated
 
 Result = dict[str, Any]
 Results = dict[tuple[str, int], Result]  # by arm and seed
