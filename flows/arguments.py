@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from sgpo_core.config.base import Settings
-from sgpo_core.config.loading import describe
+from sgpo_core.config.catalog import catalog, describe
+from sgpo_core.config.suggestions import did_you_mean
 
-_SETTING = re.compile(r"[+~]|[A-Za-z_][\w.@-]*=")
+_SETTING = re.compile(r"[+~]+[A-Za-z_]|[A-Za-z_][\w.@-]*=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +47,34 @@ class Parser(argparse.ArgumentParser):
 
     def read(self, line: Sequence[str]) -> dict[str, Any]:
         """The arguments by name; settings are `overrides`."""
-        options, unknown = self.parse_known_intermixed_args(line)
-        if unknown:
-            self.error(f"there is no option {unknown[0]} (--help lists them)")
-        given = vars(options)
+        self._check_options([word.partition("=")[0] for word in line if word.startswith("--")])
+        given = vars(self.parse_intermixed_args(line))
         words, overrides, shortcuts = given.pop("words"), [], given.pop("shortcuts")
         if self.settings:
             overrides = [word for word in words if _SETTING.match(word)]
             words = [word for word in words if word not in overrides]
-            given["overrides"] = [*overrides, *shortcuts]
         if self.word:
             given[self.word.name] = words.pop(0) if words else self.word.default
             if given[self.word.name] is None:
                 self.error(f"{self.word.name.upper()} is missing: {self.word.meaning}")
-        if words:
-            self.error(
-                f"{words[0]} is one word too many: {'settings are given as key=value' if self.settings else self.usage}"
-            )
+        if self.settings:
+            given["overrides"] = [*words, *overrides, *shortcuts]  # words are refused there, with what is meant
+        elif words:
+            self.error(f"{words[0]} is one word too many: {self.usage}")
         return given
+
+    def _check_options(self, options: Sequence[str]) -> None:
+        for option in options:
+            if not any(known.startswith(option) for known in self._option_string_actions):
+                self.error(f"there is no option {option}: {self._meant_by(option)}")
+            if options.count(option) > 1:
+                self.error(f"{option} is given twice: once is enough")
+
+    def _meant_by(self, option: str) -> str:
+        name = option.lstrip("-").replace("-", "_")
+        if self.settings and name in {*catalog(self.settings).settings, *catalog(self.settings).groups}:
+            return f"a setting is given without dashes, {name}=VALUE"
+        return did_you_mean(option, self._option_string_actions) or "--help lists them"
 
     def error(self, message: str) -> NoReturn:
         print(f"error: {message.removeprefix('argument ')}", file=sys.stderr)

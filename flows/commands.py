@@ -11,10 +11,10 @@ from typing import Any
 
 from flows.arguments import Parser, Word, above_zero, numbers, whole
 from sgpo_core.config.base import Settings
+from sgpo_core.config.catalog import presets
 from sgpo_core.config.evaluation import EvaluationConfig, load_evaluation
 from sgpo_core.config.judge_eval import JudgeEvalConfig, load_judge_eval
 from sgpo_core.config.judge_training import JudgeTrainingConfig, load_judge_training
-from sgpo_core.config.loading import presets
 from sgpo_core.config.offline import OfflineConfig, load_offline
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.config.sweep import SweepConfig, load_sweep, sweep_runs
@@ -45,7 +45,7 @@ def about(name: str) -> str:
 
 
 def _preset(group: str, default: str | None = None) -> Word:
-    return Word("preset", f"one of: {', '.join(presets(group))}" + (f" [{default}]" if default else ""), default)
+    return Word("preset", f"one of {', '.join(presets(group))}" + (f" [{default}]" if default else ""), default)
 
 
 def _loaded(load: Load) -> Callable[[Mapping[str, Any]], Settings]:

@@ -15,6 +15,7 @@ from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
 from tasks.run import Run
+from tasks.services.environment import option
 from tasks.stage import stage
 from tasks.tracking.registry import register
 
@@ -54,12 +55,12 @@ def load_checkpoint(run: Run, iteration: int) -> None:
     if run.config.model.dtype == "bfloat16" and "gradients" not in saved:
         raise ConfigError(
             f"checkpoint {folder} was written by an earlier version, which added up gradients in bfloat16: it can't be "
-            "loaded, start over with --fresh (fresh=true in Prefect)"
+            f"loaded, start over with {option('fresh')}"
         )
     if changed := [f"{name}={saved[name]}" for name, value in _layout(run).items() if saved[name] != value]:
         raise ConfigError(
             f"checkpoint {folder} was written with {', '.join(changed)}: go on with these settings, or start over with "
-            "--fresh (fresh=true in Prefect)"
+            f"{option('fresh')}"
         )
     run.engines.on_all_ranks("load", str(folder / "engine"))
 

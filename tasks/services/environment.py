@@ -36,6 +36,12 @@ def was_terminated(error: BaseException | None) -> bool:
     return False
 
 
+def option(name: str) -> str:
+    """How an option of a flow is written where this process was started: --fresh in a shell, fresh=true in Prefect,
+    which tells the process of a deployment whose run it is."""
+    return f"{name}=true" if "PREFECT__FLOW_RUN_ID" in os.environ else f"--{name}"
+
+
 def pid_file(name: str) -> Path:
     """Where a service's process is recorded."""
     return home() / "services" / f"{name}.json"

@@ -48,16 +48,11 @@ def test_help_imports_nothing_slow(name: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["flows.online", "tiny", "samplng.group_size=4"], "sampling.group_size"),
+        (["flows.online", "tiny", "samplng.group_size=4"], "did you mean sampling.group_size?"),
+        (["flows.online", "tiny", "--frsh"], "there is no option --frsh: did you mean --fresh?"),
         (["flows", "online", "tiny", "seed=-1"], "seed=-1"),
-        (["flows.online", "tinny"], "tinny"),
-        (["flows.online"], "PRESET"),
-        (["flows.online", "tiny", "smol"], "smol"),
-        (["flows.online", "tiny", "--frsh"], "--frsh"),
-        (["flows.sweep", "grpo-vs-sgpo-tiny", "grid.algorithm=[grpo,sgop]"], "sgop"),
+        (["flows.sweep", "grpo-vs-sgpo-tiny", "grid.algorithm=[grpo,sgop]"], "did you mean sgpo?"),
         (["flows.evaluation", "x", "eval.sets.chains.k=0"], "eval.sets.chains.k"),
-        (["flows.traces", "x", "--iterations", "one"], "--iterations"),
-        (["flows.theory", "--group-size", "99"], "--group-size"),
     ],
 )
 def test_a_mistake_is_answered_before_anything_slow_is_imported(arguments: list[str], said: str) -> None:
@@ -65,6 +60,36 @@ def test_a_mistake_is_answered_before_anything_slow_is_imported(arguments: list[
     assert status == 2 and answer.startswith("error: ") and said in answer
     assert answer.count("\n") < 3
     assert imported & SLOW == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("online", "", "PRESET is missing: one of 0.5b, "),
+        ("online", "seed=1", "PRESET is missing: one of 0.5b, "),
+        ("online", "tiny --seed=3", "there is no option --seed: a setting is given without dashes, seed=VALUE"),
+        ("online", "tiny --algorithm grpo", "there is no option --algorithm: a setting is given without dashes"),
+        ("online", "tiny --zzz", "there is no option --zzz: --help lists them"),
+        ("online", "--fresh tiny --fresh", "--fresh is given twice: once is enough"),
+        ("preflight", "7b --gpus 4 --gpus=8", "--gpus is given twice"),
+        ("preflight", "7b --gpus none", "--gpus: a whole number of at least 1 is wanted, got 'none'"),
+        ("preflight", "7b --response-tokens -5", "--response-tokens: "),
+        ("preflight", "7b --flow onlin", "--flow: invalid choice: 'onlin'"),
+        ("report", "--swep x", "there is no option --swep: did you mean --sweep?"),
+        ("report", "", "--sweep"),
+        ("traces", "a b", "b is one word too many: traces RUN_DIR [options]"),
+        ("traces", "a --iterations one", "--iterations: numbers with commas between them are wanted, got 'one'"),
+        ("theory", "--group-size 99", "--group-size: a whole number between 2 and 16 is wanted, got '99'"),
+    ],
+)
+def test_what_is_wrong_with_the_words_is_said_in_a_line(
+    name: str, line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parser(name).read(line.split())
+    assert ended.value.code == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith("error: ") and said in answer and answer.count("\n") == 1
 
 
 def parser(name: str) -> Parser:
@@ -93,3 +118,8 @@ def test_options_stand_anywhere(line: str) -> None:
 def test_an_option_may_stand_for_a_setting() -> None:
     given = parser("offline").read(["tiny", "--max-bad-rows", "7", "seed=1"])
     assert given["overrides"] == ["seed=1", "responses.max_bad_rows=7"]
+
+
+def test_a_word_that_is_no_setting_is_left_to_those_who_know_settings() -> None:
+    assert parser("online").read(["tiny", "seed", "algorithm=grpo"])["overrides"] == ["seed", "algorithm=grpo"]
+    assert parser("evaluation").read(["runs/a=b/policy"])["policy"] == "runs/a=b/policy"

@@ -16,7 +16,7 @@ import pytest
 from tasks.paths import REPOSITORY
 from tasks.services import processes
 from tasks.services import stack as services
-from tasks.services.environment import addresses, service_environment
+from tasks.services.environment import addresses, option, service_environment
 
 USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
 
@@ -149,6 +149,12 @@ def test_the_prefect_command_finds_the_server_until_it_goes_down(home: Path) -> 
     assert printed.decode().strip() == "http://127.0.0.1:4299/api"
     services.main(["down"])
     assert not services.POINTER.exists()
+
+
+def test_an_option_is_written_as_it_is_given_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert option("fresh") == "--fresh"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "a process that Prefect's worker has started")
+    assert option("fresh") == "fresh=true"
 
 
 def test_importing_is_light() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.config.loading import Setting, describe, load_preset
+from sgpo_core.config.catalog import Setting, describe
+from sgpo_core.config.loading import load_preset
 from sgpo_core.config.offline import OfflineConfig
 from sgpo_core.config.reference import as_markdown
 from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
