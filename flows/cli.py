@@ -2,8 +2,8 @@
 
 words ──▶ arguments ──▶ settings ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
 
-Standard output carries the result alone, one JSON object on its last line; everything else goes to standard error.
-Exit status 2: a setting is wrong; 1: the run failed.
+Standard output carries the result alone: a summary on a terminal, one JSON object in a pipe or with --json. Everything
+else goes to standard error. Exit status 2: a setting is wrong; 1: the run failed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import os
 import sys
 from collections.abc import Callable
 from pkgutil import resolve_name
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from flows.arguments import Parser
 from flows.commands import COMMANDS, Command, about
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
 from tasks.engines.guard import start_guard
+from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process, was_terminated
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
@@ -35,6 +36,8 @@ def main(*name: str) -> NoReturn:
     command.options(parser)
     if command.settings:
         parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
+    if command.is_flow:
+        parser.add_argument("--json", action="store_true", help="print the result as JSON, as in a pipe")
     given = parser.read(line[1:])
     _report_errors(lambda: _run(command, given))
     sys.exit()
@@ -42,11 +45,11 @@ def main(*name: str) -> NoReturn:
 
 def _run(command: Command, given: dict[str, Any]) -> None:
     """Checks everything that can be checked, runs, prints what comes back."""
-    show_config = given.pop("show_config", False)
+    show_config, as_json = given.pop("show_config", False), given.pop("json", False)
     config = command.load(given) if command.load else None
     if config and show_config:
         return print(to_yaml(config))
-    stdout = sys.stdout
+    stdout = None
     if command.is_flow:
         stdout = _keep_stdout_clean()
         prepare_process()
@@ -54,8 +57,19 @@ def _run(command: Command, given: dict[str, Any]) -> None:
     if command.check:
         resolve_name(command.check)(config)
     result = resolve_name(command.run)(**given)
-    if result is not None:
-        print(result if isinstance(result, str) else json.dumps(result), file=stdout, flush=True)
+    if stdout is not None:
+        show(result, stdout, as_json)
+
+
+def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
+    """Prints a flow's result, for whom it is. A result may bring a `text` for people with it."""
+    text = result.pop("text", "")
+    if stdout.isatty() and not as_json:
+        print(text or summary(result), file=stdout, flush=True)
+    else:
+        if text:
+            print(text, file=sys.stderr)
+        print(json.dumps(result), file=stdout, flush=True)
 
 
 def _report_errors(run: Callable[[], None]) -> None:
@@ -78,7 +92,7 @@ def _report_errors(run: Callable[[], None]) -> None:
         sys.exit(1)
 
 
-def _keep_stdout_clean() -> Any:
+def _keep_stdout_clean() -> TextIO:
     """Returns the real standard output; what libraries and child processes print goes to standard error."""
     real = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

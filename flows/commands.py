@@ -27,7 +27,7 @@ Load = Callable[[str, Sequence[str]], Settings]
 class Command:
     """`run` (module:function) is called with the arguments by name: the word, `overrides` where there are settings, and
     what `options` adds. Before, `load` makes settings of the same arguments, and `check` (module:function) looks for
-    what these need. A flow needs Prefect and MLflow and returns its result; others print it."""
+    what these need. A flow needs Prefect and MLflow and returns its result; others print theirs."""
 
     run: str
     word: Word | None
@@ -165,7 +165,7 @@ COMMANDS = {
         _loaded(_sweep),
         "flows.sweep:check",
     ),
-    "report": Command("flows.report:report", None, _report),
+    "report": Command("flows.report:report", None, _report, is_flow=False),
     "traces": Command("flows.traces:colored", _RUN_DIR, _traces, is_flow=False),
     "evaluation": Command(
         "flows.evaluation:benchmark_eval",

@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     main("demo")
 
-import sys
 from typing import Any
 
 from prefect import flow
@@ -45,7 +44,7 @@ def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
 
 
 def compare(seeds: int, fresh: bool) -> dict[str, Any]:
-    """The demo from the shell: its table and what to look at next go to standard error."""
+    """The demo from the shell, with its table and what to look at next."""
     for setting, preset in SWEEPS.items():
         check(load_sweep(preset, overrides(setting, seeds)))
     done = demo(seeds, fresh)
@@ -53,7 +52,7 @@ def compare(seeds: int, fresh: bool) -> dict[str, Any]:
     table = comparison_table(done["runs"], [last // 3, 2 * last // 3, last])
     sweeps = done["sweeps"]
     failed = [f"{setting} {name}: {why}" for setting in sweeps for name, why in sweeps[setting]["failed"].items()]
-    print(
+    text = (
         f"\n{table}\n\n"
         + "".join(f"failed    {line}\n" for line in failed)
         + f"picture   {done['picture']}\n"
@@ -61,10 +60,10 @@ def compare(seeds: int, fresh: bool) -> dict[str, Any]:
         + f"traces    {done['traces']} (right steps green, the first wrong one red)\n"
         + f"runs      {home() / 'demo'}\n"
         "in MLflow make up, then open the MLflow address that it prints: experiment demo > Chart view > Group by:\n"
-        "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n",
-        file=sys.stderr,
+        "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n"
     )
     return {
+        "text": text,
         "run_id": "demo",
         "mlflow_run_id": sweeps["hard"]["mlflow_run_id"],
         "run_dir": str(home() / "demo"),

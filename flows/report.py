@@ -14,13 +14,15 @@ from pathlib import Path
 
 from sgpo_core.config.sweep import sweep_runs
 from tasks.paths import home
+from tasks.services.environment import prepare_process
 from tasks.sweeps.report import announced, as_text, publish_report
 
 
-def report(sweep: str, out: Path | None) -> str:
-    """The table, and where the whole report lies."""
+def report(sweep: str, out: Path | None) -> None:
+    """Prints the table, and where the whole report lies."""
+    prepare_process()  # says where MLflow is
     config = announced(sweep)
     path, comparison = publish_report(
         config, sweep_runs(config), out or home() / config.experiment / f"report-{config.tag}"
     )
-    return f"{as_text(comparison)}\n\nreport {path}"
+    print(f"{as_text(comparison)}\n\nreport {path}")

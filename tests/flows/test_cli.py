@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import io
+import json
 import subprocess
 import sys
 from pkgutil import resolve_name
 
 import pytest
 
+from flows import cli
 from flows.arguments import Parser
 from flows.commands import COMMANDS, about
+from tasks.reports.summary import summary
 from tests.helpers import REPOSITORY
 
 SLOW = {"prefect", "torch", "ray", "vllm", "transformers", "mlflow", "datasets", "deepspeed"}
@@ -123,3 +127,53 @@ def test_an_option_may_stand_for_a_setting() -> None:
 def test_a_word_that_is_no_setting_is_left_to_those_who_know_settings() -> None:
     assert parser("online").read(["tiny", "seed", "algorithm=grpo"])["overrides"] == ["seed", "algorithm=grpo"]
     assert parser("evaluation").read(["runs/a=b/policy"])["policy"] == "runs/a=b/policy"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+RESULT = {
+    "run_id": "tiny-sgpo-s0-1",
+    "mlflow_run_id": "abc",
+    "run_dir": "/runs/tiny-sgpo-s0-1",
+    "iterations": 30,
+    "final_metrics": {"eval/chains/avg_at_k": 0.94123, "eval/chains/length_mean": 69.0, "policy/loss": 1e-9},
+}
+
+
+def test_people_read_a_summary_and_programs_json(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal, pipe, asked = Terminal(), io.StringIO(), Terminal()
+    cli.show(dict(RESULT), terminal, as_json=False)
+    assert terminal.getvalue().splitlines() == [
+        "run         tiny-sgpo-s0-1 (30 iterations)",
+        "metric      eval/chains/avg_at_k 0.941",
+        "folder      /runs/tiny-sgpo-s0-1",
+        "MLflow      run abc",
+        "responses   sgpo traces /runs/tiny-sgpo-s0-1",
+    ]
+    cli.show(dict(RESULT), pipe, as_json=False)
+    cli.show(dict(RESULT), asked, as_json=True)
+    assert json.loads(pipe.getvalue()) == json.loads(asked.getvalue()) == RESULT
+    assert capsys.readouterr().err == ""
+
+
+def test_a_text_of_the_results_own_is_for_people_too(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    cli.show({**RESULT, "text": "a table"}, terminal, as_json=False)
+    assert terminal.getvalue() == "a table\n"
+    cli.show({**RESULT, "text": "a table"}, pipe, as_json=False)
+    assert json.loads(pipe.getvalue()) == RESULT and capsys.readouterr().err == "a table\n"
+
+
+def test_what_has_failed_is_in_the_summary() -> None:
+    sweep = {
+        **RESULT,
+        "failed": {"sgpo/s1": "the disk is on fire"},
+        "report": "/r.html",
+        "final_metrics": {"a/s0": 0.5},
+    }
+    assert "failed      sgpo/s1: the disk is on fire\nreport      /r.html" in summary(sweep)
+    night = {**RESULT, "mlflow_run_id": "", "run_dir": "", "regressions": ["a@b on c"], "final_metrics": {"a": {}}}
+    assert "regression  a@b on c" in summary(night) and "MLflow" not in summary(night)
