@@ -1,4 +1,4 @@
-"""`python -m flows NAME ...` runs a command of flows/commands.py."""
+"""`python -m flows NAME ...`, which `sgpo NAME ...` calls."""
 
 from flows.cli import main
 

@@ -25,6 +25,7 @@ class Word:
     name: str
     meaning: str
     default: str | None = None
+    choices: tuple[str, ...] = ()  # where they are known
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,6 +63,9 @@ class Parser(argparse.ArgumentParser):
         elif words:
             self.error(f"{words[0]} is one word too many: {self.usage}")
         return given
+
+    def option_names(self) -> list[str]:
+        return [name for name in self._option_string_actions if name.startswith("--")]
 
     def _check_options(self, options: Sequence[str]) -> None:
         for option in options:

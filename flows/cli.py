@@ -1,4 +1,4 @@
-"""From a command line to a result: `python -m flows NAME ...`, or `python -m flows.NAME ...`.
+"""From a command line to a result: `sgpo NAME ...`, which is `python -m flows NAME ...`, or `python -m flows.NAME ...`.
 
 words ──▶ arguments ──▶ settings ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
 
@@ -15,10 +15,11 @@ from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, NoReturn, TextIO
 
-from flows.arguments import Parser
-from flows.commands import COMMANDS, Command, about
+from flows.commands import COMMANDS, Command, parser_of
+from flows.overview import bash_completion, overview, shown
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
+from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process, was_terminated
@@ -28,18 +29,20 @@ _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, 
 
 def main(*name: str) -> NoReturn:
     """Runs the command of that name, or else the one that the first word of the command line names, and exits."""
-    line = [*name, *sys.argv[1:]]
-    if not line or line[0] not in COMMANDS:
-        sys.exit(f"usage: python -m flows NAME ...; NAME is one of {', '.join(COMMANDS)}")
-    command = COMMANDS[line[0]]
-    parser = Parser(f"python -m flows.{line[0]}", about(line[0]), command.word, command.settings)
-    command.options(parser)
-    if command.settings:
-        parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
-    if command.is_flow:
-        parser.add_argument("--json", action="store_true", help="print the result as JSON, as in a pipe")
-    given = parser.read(line[1:])
-    _report_errors(lambda: _run(command, given))
+    match [*name, *sys.argv[1:]]:
+        case ["-h" | "--help"]:
+            print(overview())
+        case ["--completion", "bash"]:
+            print(bash_completion())
+        case [word, *line] if (known := word.replace("-", "_")) in COMMANDS:
+            program = f"python -m flows.{known}" if name else f"sgpo {shown(known)}"
+            given = parser_of(known, program).read(line)
+            _report_errors(lambda: _run(COMMANDS[known], given))
+        case line:
+            commands = [shown(command) for command in COMMANDS]
+            meant = f"no command {line[0]!r}: {did_you_mean(line[0], commands)}" if line else "COMMAND is missing"
+            print(f"error: {meant} (sgpo --help explains {', '.join(commands)})", file=sys.stderr)
+            sys.exit(2)
     sys.exit()
 
 

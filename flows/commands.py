@@ -4,6 +4,7 @@ Ray, torch): what is called later stands here by its name."""
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,14 +39,34 @@ class Command:
     is_flow: bool = True
 
 
-def about(name: str) -> str:
+def parser_of(name: str, program: str) -> Parser:
+    """What reads the arguments of a command."""
+    command = COMMANDS[name]
+    parser = Parser(program, page(name), command.word, command.settings)
+    command.options(parser)
+    if command.settings:
+        parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
+    if command.is_flow:
+        parser.add_argument("--json", action="store_true", help="print the result as JSON, as in a pipe")
+    return parser
+
+
+def page(name: str) -> str:
     """The docstring of a command's file, which is not imported."""
     source = Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     return ast.get_docstring(ast.parse(source)) or ""
 
 
+def about(name: str) -> str:
+    """The first sentence of it, without the name that it begins with."""
+    sentence = re.match(r"[\w-]+: (.*?[.?])(\s|$)", page(name), re.DOTALL)
+    assert sentence, f"flows/{name}.py begins with its name and a sentence"
+    return " ".join(sentence[1].split())
+
+
 def _preset(group: str, default: str | None = None) -> Word:
-    return Word("preset", f"one of {', '.join(presets(group))}" + (f" [{default}]" if default else ""), default)
+    known = presets(group)
+    return Word("preset", f"one of {', '.join(known)}" + (f" [{default}]" if default else ""), default, tuple(known))
 
 
 def _loaded(load: Load) -> Callable[[Mapping[str, Any]], Settings]:
@@ -138,7 +159,7 @@ def _theory(parser: Parser) -> None:
 _RUN_DIR = Word("run_dir", "the folder of a run, such as runs/demo/tiny-sgpo-s0-0c05667270")
 _POLICY = Word("policy", "folder, run id, hub id, models:/NAME@ALIAS, or registered")
 
-# A command has the name of its file in this folder.
+# A command has the name of its file in this folder; the shell takes a dash for its underscore.
 COMMANDS = {
     "demo": Command("flows.demo:compare", None, _demo),
     "online": Command(

@@ -7,13 +7,15 @@ import io
 import json
 import subprocess
 import sys
+from pathlib import Path
 from pkgutil import resolve_name
+from typing import Any
 
 import pytest
 
 from flows import cli
-from flows.arguments import Parser
-from flows.commands import COMMANDS, about
+from flows.commands import COMMANDS, about, page, parser_of
+from flows.overview import bash_completion, overview
 from tasks.reports.summary import summary
 from tests.helpers import REPOSITORY
 
@@ -45,7 +47,7 @@ def answered(*command: str) -> tuple[int, str, set[str]]:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_imports_nothing_slow(name: str) -> None:
     status, said, imported = answered(f"flows.{name}", "--help")
-    assert status == 0 and about(name).splitlines()[0] in said
+    assert status == 0 and page(name).splitlines()[0] in said
     assert imported & SLOW == set()
 
 
@@ -55,6 +57,9 @@ def test_help_imports_nothing_slow(name: str) -> None:
         (["flows.online", "tiny", "samplng.group_size=4"], "did you mean sampling.group_size?"),
         (["flows.online", "tiny", "--frsh"], "there is no option --frsh: did you mean --fresh?"),
         (["flows", "online", "tiny", "seed=-1"], "seed=-1"),
+        (["flows", "onlin", "tiny"], "no command 'onlin': did you mean online?"),
+        (["flows", "judge-evl"], "no command 'judge-evl': did you mean judge-eval?"),
+        (["flows"], "COMMAND is missing (sgpo --help explains demo, online,"),
         (["flows.sweep", "grpo-vs-sgpo-tiny", "grid.algorithm=[grpo,sgop]"], "did you mean sgpo?"),
         (["flows.evaluation", "x", "eval.sets.chains.k=0"], "eval.sets.chains.k"),
     ],
@@ -90,24 +95,23 @@ def test_what_is_wrong_with_the_words_is_said_in_a_line(
     name: str, line: str, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        parser(name).read(line.split())
+        arguments_of(name, line.split())
     assert ended.value.code == 2
     answer = capsys.readouterr().err
     assert answer.startswith("error: ") and said in answer and answer.count("\n") == 1
 
 
-def parser(name: str) -> Parser:
-    command = COMMANDS[name]
-    made = Parser(name, "", command.word, command.settings)
-    command.options(made)
-    return made
+def arguments_of(name: str, line: list[str]) -> dict[str, Any]:
+    """What a command's function gets."""
+    given = parser_of(name, name).read(line)
+    return {key: value for key, value in given.items() if key not in ("show_config", "json")}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_what_a_command_calls_takes_its_arguments(name: str) -> None:
     command = COMMANDS[name]
     run = resolve_name(command.run)
-    inspect.signature(getattr(run, "fn", run)).bind(**parser(name).read(EXAMPLES.get(name, [])))
+    inspect.signature(getattr(run, "fn", run)).bind(**arguments_of(name, EXAMPLES.get(name, [])))
     if command.check:
         inspect.signature(resolve_name(command.check)).bind("the settings")
 
@@ -116,17 +120,17 @@ def test_what_a_command_calls_takes_its_arguments(name: str) -> None:
     "line", ["tiny seed=1 --fresh", "--fresh tiny seed=1", "tiny --fresh seed=1", "seed=1 --fresh tiny"]
 )
 def test_options_stand_anywhere(line: str) -> None:
-    assert parser("online").read(line.split()) == {"preset": "tiny", "overrides": ["seed=1"], "fresh": True}
+    assert arguments_of("online", line.split()) == {"preset": "tiny", "overrides": ["seed=1"], "fresh": True}
 
 
 def test_an_option_may_stand_for_a_setting() -> None:
-    given = parser("offline").read(["tiny", "--max-bad-rows", "7", "seed=1"])
+    given = arguments_of("offline", ["tiny", "--max-bad-rows", "7", "seed=1"])
     assert given["overrides"] == ["seed=1", "responses.max_bad_rows=7"]
 
 
 def test_a_word_that_is_no_setting_is_left_to_those_who_know_settings() -> None:
-    assert parser("online").read(["tiny", "seed", "algorithm=grpo"])["overrides"] == ["seed", "algorithm=grpo"]
-    assert parser("evaluation").read(["runs/a=b/policy"])["policy"] == "runs/a=b/policy"
+    assert arguments_of("online", ["tiny", "seed", "algorithm=grpo"])["overrides"] == ["seed", "algorithm=grpo"]
+    assert arguments_of("evaluation", ["runs/a=b/policy"])["policy"] == "runs/a=b/policy"
 
 
 class Terminal(io.StringIO):
@@ -177,3 +181,42 @@ def test_what_has_failed_is_in_the_summary() -> None:
     assert "failed      sgpo/s1: the disk is on fire\nreport      /r.html" in summary(sweep)
     night = {**RESULT, "mlflow_run_id": "", "run_dir": "", "regressions": ["a@b on c"], "final_metrics": {"a": {}}}
     assert "regression  a@b on c" in summary(night) and "MLflow" not in summary(night)
+
+
+def test_the_overview_has_a_line_for_each_command() -> None:
+    lines = overview().splitlines()
+    for name in COMMANDS:
+        [line] = [line for line in lines if line.startswith(f"  {name.replace('_', '-')} ")]
+        assert line.endswith(about(name)) and len(line) <= 120
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last of these words."""
+    typed = f"COMP_WORDS=({' '.join(words)}) COMP_CWORD={len(words) - 1}"
+    script = f"{bash_completion()}\n{typed}; _sgpo; echo ${{COMPREPLY[@]}}"
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completes_commands_presets_and_options() -> None:
+    assert completed("sgpo", "ju") == ["judge-eval", "judge-training"]
+    assert completed("sgpo", "online", "tin") == ["tiny"]
+    assert completed("sgpo", "sweep", "judges-tiny", "--ru") == ["--runs-only"]
+    assert completed("sgpo", "traces", "runs/") == []  # bash completes folders
+
+
+def test_make_setup_writes_the_command(tmp_path: Path) -> None:
+    """From another folder, which has a package of the same name."""
+    venv, elsewhere = tmp_path / "venv", tmp_path / "else where"
+    (venv / "bin").mkdir(parents=True)
+    (elsewhere / "flows").mkdir(parents=True)
+    (elsewhere / "flows/__init__.py").write_text("raise SystemExit('not ours')")
+    (venv / "bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (venv / "bin/python").chmod(0o755)
+    make = ["make", "-s", "-C", str(REPOSITORY), f"VENV={venv}", "EXTRA=cpu"]
+    stamp = subprocess.run(
+        [*make, "--eval", "stamp: ; @echo $(STAMP)", "stamp"], capture_output=True, check=True
+    ).stdout
+    Path(stamp.decode().strip()).touch()  # the environment is made already
+    subprocess.run([*make, f"{venv}/bin/sgpo"], check=True)
+    done = subprocess.run([f"{venv}/bin/sgpo", "--help"], cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: sgpo COMMAND")
