@@ -21,8 +21,9 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
+from tasks.failures import PartlyFailed, was_terminated
 from tasks.reports.summary import summary
-from tasks.services.environment import prepare_process, was_terminated
+from tasks.services.environment import prepare_process
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
 
@@ -59,9 +60,15 @@ def _run(command: Command, given: dict[str, Any]) -> None:
         start_guard()
     if command.check:
         resolve_name(command.check)(config)
-    result = resolve_name(command.run)(**given)
+    failure = None
+    try:
+        result = resolve_name(command.run)(**given)
+    except PartlyFailed as error:
+        failure, result = error, error.result
     if stdout is not None:
         show(result, stdout, as_json)
+    if failure is not None:
+        raise failure
 
 
 def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
@@ -82,6 +89,9 @@ def _report_errors(run: Callable[[], None]) -> None:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PartlyFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         sys.exit(130)

@@ -19,7 +19,9 @@ from typing import Any
 
 from prefect import flow, get_run_logger
 
+from flows.deployment import explained
 from sgpo_core.config.evaluation import load_evaluation
+from sgpo_core.config.overrides import Overrides
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.nightly import run_night
 from tasks.benchmarks.records import record_evaluation, results_table
@@ -29,12 +31,22 @@ from tasks.tracking.policies import resolve
 REGISTERED = "registered"
 
 
-@flow(name="benchmark-eval", flow_run_name="{policy}", persist_result=False)
+@flow(name="benchmark-eval", flow_run_name="benchmark-eval {policy}", persist_result=False)
+@explained
 def benchmark_eval(
-    policy: str, overrides: list[str] | None = None, force: bool = False, rescore: bool = False
+    policy: str, overrides: Overrides = (), force: bool = False, rescore: bool = False
 ) -> dict[str, Any]:
-    """Evaluates a policy. `force` generates anew, as `registered` always does; `rescore` only grades."""
-    config = load_evaluation(overrides or [])
+    """Evaluates a policy on benchmarks.
+
+    Args:
+        policy: A folder, a run id, ORG/NAME of the Hugging Face hub, models:/NAME@ALIAS, or registered (every candidate
+            and champion, compared with the last night).
+        overrides: Settings that differ from the preset, each a key=value: eval=nine, cluster=gpu8.
+            docs/settings.md lists them.
+        force: Generate again, even if it was evaluated before; registered always does.
+        rescore: Only grade and score what was generated.
+    """
+    config = load_evaluation(overrides)
     check_evaluation(config)
     if policy == REGISTERED:
         return run_night(config)

@@ -129,8 +129,10 @@ ROOMS = {
     "tasks.checkpointing": {"data", "engines", "run", "services", "stage", "tracking"},
     "tasks.progress": {"checkpointing", "run", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
-    "tasks.benchmarks": {"data", "engines", "models", "paths", "run", "services", "tracking", "workers"},
-    "tasks.sweeps": {"engines", "paths", "preflight", "reports", "run", "services", "tracking"},
+    "tasks.benchmarks": {
+        *("data", "engines", "failures", "models", "paths", "run", "services", "tracking", "workers"),
+    },
+    "tasks.sweeps": {"engines", "failures", "paths", "preflight", "reports", "run", "tracking"},
     "tasks.offline": {
         *("data", "engines", "judges", "judging", "paths", "preflight"),
         *("reports", "rollout", "run", "stage", "training", "workers"),

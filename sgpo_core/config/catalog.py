@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+from pydantic import WithJsonSchema
+
 from sgpo_core.config.base import OPERATIONAL, ConfigError, Settings
 from sgpo_core.config.suggestions import did_you_mean
 
@@ -18,6 +20,11 @@ NAMED = "<name>"  # stands in a key for a name that the user gives: eval.sets.<n
 def presets(group: str) -> list[str]:
     """Names in a folder of conf/."""
     return sorted(p.stem for p in (CONF / group).glob("[!_]*.yaml"))
+
+
+def one_of(group: str) -> WithJsonSchema:
+    """Marks a flow's parameter as a name in conf/<group>: Prefect's form offers them, and its server refuses others."""
+    return WithJsonSchema({"type": "string", "enum": presets(group)})
 
 
 def require_preset(setting: str, group: str, name: str) -> None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import WithJsonSchema
 
 from sgpo_core.config.base import ConfigError, Settings
 from sgpo_core.config.catalog import CONF, NAMED, Catalog, catalog, not_among, presets
 from sgpo_core.config.suggestions import did_you_mean
 
 _WRITTEN = re.compile(r"(?P<sign>\+\+|\+|~|)(?P<key>[A-Za-z_][\w.-]*)(?P<equals>=?)(?P<value>.*)", re.DOTALL)
+
+
+# A flow's parameter: Prefect's server refuses what is not key=value.
+Overrides = Annotated[Sequence[str], WithJsonSchema({"type": "array", "items": {"type": "string", "pattern": "=|^~"}})]
 
 
 class Override(NamedTuple):

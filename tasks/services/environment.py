@@ -24,18 +24,6 @@ def prepare_process() -> None:
     setup_logging()
 
 
-def was_terminated(error: BaseException | None) -> bool:
-    """Whether a SIGTERM is behind an error: Prefect raises TerminationSignal wherever the process is at the moment, and
-    compiled code there may make another error of it."""
-    from prefect.exceptions import TerminationSignal
-
-    while error is not None:
-        if isinstance(error, TerminationSignal):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def option(name: str) -> str:
     """How an option of a flow is written where this process was started: --fresh in a shell, fresh=true in Prefect,
     which tells the process of a deployment whose run it is."""
