@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from pkgutil import resolve_name
 from typing import Any, NoReturn, TextIO
 
@@ -38,7 +37,7 @@ def main(*name: str) -> NoReturn:
         case [word, *line] if (known := word.replace("-", "_")) in COMMANDS:
             program = f"python -m flows.{known}" if name else f"sgpo {shown(known)}"
             given = parser_of(known, program).read(line)
-            _report_errors(lambda: _run(COMMANDS[known], given))
+            _run_or_say_why_not(COMMANDS[known], given)
         case line:
             commands = [shown(command) for command in COMMANDS]
             meant = f"no command {line[0]!r}: {did_you_mean(line[0], commands)}" if line else "COMMAND is missing"
@@ -53,22 +52,19 @@ def _run(command: Command, given: dict[str, Any]) -> None:
     config = command.load(given) if command.load else None
     if config and show_config:
         return print(to_yaml(config))
-    stdout = None
-    if command.is_flow:
-        stdout = _keep_stdout_clean()
-        prepare_process()
-        start_guard()
+    if not command.is_flow:
+        resolve_name(command.run)(**given)
+        return
+    stdout = _keep_stdout_clean()
+    prepare_process()
+    start_guard()
     if command.check:
         resolve_name(command.check)(config)
-    failure = None
     try:
-        result = resolve_name(command.run)(**given)
-    except PartlyFailed as error:
-        failure, result = error, error.result
-    if stdout is not None:
-        show(result, stdout, as_json)
-    if failure is not None:
-        raise failure
+        show(resolve_name(command.run)(**given), stdout, as_json)
+    except PartlyFailed as failed:
+        show(failed.result, stdout, as_json)
+        raise
 
 
 def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
@@ -82,10 +78,11 @@ def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
         print(json.dumps(result), file=stdout, flush=True)
 
 
-def _report_errors(run: Callable[[], None]) -> None:
+def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> None:
     """Errors end in one line that says what to do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
+    again = "; the same command goes on from the last checkpoint" if command.is_flow else ""
     try:
-        run()
+        _run(command, given)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -93,11 +90,11 @@ def _report_errors(run: Callable[[], None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"stopped{again}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if was_terminated(error):
-            print("terminated; the same command goes on from the last checkpoint", file=sys.stderr)
+            print(f"terminated{again}", file=sys.stderr)
             sys.exit(143)
         if os.environ.get("SGPO_TRACEBACK"):
             raise
