@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -155,6 +156,23 @@ def test_an_option_is_written_as_it_is_given_there(monkeypatch: pytest.MonkeyPat
     assert option("fresh") == "--fresh"
     monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "a process that Prefect's worker has started")
     assert option("fresh") == "fresh=true"
+
+
+def test_prefect_does_not_report_how_it_is_used(tmp_path: Path) -> None:
+    """Imported at a terminal without DO_NOT_TRACK, it says that it will, and leaves an id in the user's home."""
+    user = tmp_path / "user"
+    user.mkdir()
+    ours, terminal = pty.openpty()
+    shell = {key: value for key, value in os.environ.items() if key not in ("CI", *USER_VARIABLES)} | {
+        "HOME": str(user)
+    }
+    code = "from tasks.services.environment import prepare_process; prepare_process()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=shell, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(ours)
+    os.close(terminal)
+    assert done.returncode == 0 and not list(user.rglob("*telemetry*"))
 
 
 def test_importing_is_light() -> None:
