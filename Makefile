@@ -55,7 +55,7 @@ LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/ov
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-setup: $(STAMP) ## Fill .venv (EXTRA=gpu for NVIDIA GPUs); does nothing when nothing changed
+setup: $(STAMP) $(VENV)/bin/sgpo ## Fill .venv (EXTRA=gpu for NVIDIA GPUs); does nothing when nothing changed
 
 define CHECK
 	@$(BASE_PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null \
@@ -80,6 +80,13 @@ $(STAMP):
 	@$(BUILD_OP)
 	@echo $(EXTRA) > $(VENV)/.extra
 	@touch $@
+
+# The project is run from here and installs no package of its own: the command says where it is. -P: a folder `flows` of
+# whoever calls it is not ours.
+$(VENV)/bin/sgpo: $(STAMP) Makefile
+	@printf '#!/bin/sh\nPYTHONPATH="%s$${PYTHONPATH:+:$$PYTHONPATH}" exec "%s/bin/python" -P -m flows "$$@"\n' \
+		"$(CURDIR)" "$(abspath $(VENV))" > $@
+	@chmod +x $@
 
 ifeq ($(EXTRA),cpu)
 # Alone and before the rest: a torch backend claims other packages too (triton), which the CPU index need not have.

@@ -1,119 +1,108 @@
-"""The command line that all flows share: `python -m flows.NAME PRESET [hydra overrides]`.
+"""From a command line to a result: `sgpo NAME ...`, which is `python -m flows NAME ...`, or `python -m flows.NAME ...`.
 
-Standard output carries the result alone, one JSON object on its last line; everything else goes to standard error.
+words ──▶ arguments ──▶ settings ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
+
+Standard output carries the result alone: a summary on a terminal, one JSON object in a pipe or with --json. Everything
+else goes to standard error. Exit status 2: a setting is wrong; 1: the run failed.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, NoReturn, TextIO
 
-from sgpo_core.config.base import ConfigError, Settings
-from sgpo_core.config.loading import describe, presets, to_yaml
+from flows.commands import COMMANDS, Command, parser_of
+from flows.overview import bash_completion, overview, shown
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.loading import to_yaml
+from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
-from tasks.run import was_terminated
+from tasks.failures import PartlyFailed, was_terminated
+from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
 
 
-def main(
-    name: str,
-    about: str,
-    group: str,
-    settings: type[Settings],
-    load: Callable[[str, Sequence[str]], Settings],
-    run: Callable[..., dict[str, Any]],
-    check: Callable[[Any], None] | None = None,
-    flags: Mapping[str, str] | None = None,
-    default: str | None = None,
-    shortcuts: Mapping[str, str] | None = None,
-) -> None:
-    """Parses, checks everything that can be checked, runs, prints the result. Exit status 2 for a wrong setting, 1 for
-    a run that failed. `flags` (name -> help) go to `run` by name, beside `fresh`; `shortcuts` (name -> setting) are
-    options that set a setting. With a `default` the preset may be left out."""
-    flags, shortcuts = {"fresh": "start over, even if the same settings ran before", **(flags or {})}, shortcuts or {}
-    options = _parser(name, about, group, settings, flags, default, shortcuts).parse_args()
-    if default is not None and (options.preset is None or "=" in options.preset):
-        options.overrides = [*([options.preset] if options.preset else []), *options.overrides]
-        options.preset = default
-    given = {setting: getattr(options, shortcut) for shortcut, setting in shortcuts.items()}
-    options.overrides += [f"{setting}={value}" for setting, value in given.items() if value is not None]
-
-    def checked() -> dict[str, Any] | str:
-        config = load(options.preset, options.overrides)
-        if options.show_config:
-            return to_yaml(config)
-        if check is not None:
-            check(config)
-        return run(options.preset, options.overrides, **{flag: getattr(options, flag) for flag in flags})
-
-    run_and_report(checked)
+def main(*name: str) -> NoReturn:
+    """Runs the command of that name, or else the one that the first word of the command line names, and exits."""
+    match [*name, *sys.argv[1:]]:
+        case ["-h" | "--help"]:
+            print(overview())
+        case ["--completion", "bash"]:
+            print(bash_completion())
+        case [word, *line] if (known := word.replace("-", "_")) in COMMANDS:
+            program = f"python -m flows.{known}" if name else f"sgpo {shown(known)}"
+            given = parser_of(known, program).read(line)
+            _run_or_say_why_not(COMMANDS[known], given)
+        case line:
+            commands = [shown(command) for command in COMMANDS]
+            meant = f"no command {line[0]!r}: {did_you_mean(line[0], commands)}" if line else "COMMAND is missing"
+            print(f"error: {meant} (sgpo --help explains {', '.join(commands)})", file=sys.stderr)
+            sys.exit(2)
+    sys.exit()
 
 
-def run_and_report(run: Callable[[], dict[str, Any] | str]) -> None:
-    """Runs, and prints what comes back: an object as JSON, a text as it is. Errors end in one line that says what to
-    do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
-    result_stream = _keep_stdout_clean()
+def _run(command: Command, given: dict[str, Any]) -> None:
+    """Checks everything that can be checked, runs, prints what comes back."""
+    show_config, as_json = given.pop("show_config", False), given.pop("json", False)
+    config = command.load(given) if command.load else None
+    if config and show_config:
+        return print(to_yaml(config))
+    if not command.is_flow:
+        resolve_name(command.run)(**given)
+        return
+    stdout = _keep_stdout_clean()
     prepare_process()
     start_guard()
+    if command.check:
+        resolve_name(command.check)(config)
     try:
-        result = run()
+        show(resolve_name(command.run)(**given), stdout, as_json)
+    except PartlyFailed as failed:
+        show(failed.result, stdout, as_json)
+        raise
+
+
+def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
+    """Prints a flow's result, for whom it is. A result may bring a `text` for people with it."""
+    text = result.pop("text", "")
+    if stdout.isatty() and not as_json:
+        print(text or summary(result), file=stdout, flush=True)
+    else:
+        if text:
+            print(text, file=sys.stderr)
+        print(json.dumps(result), file=stdout, flush=True)
+
+
+def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> None:
+    """Errors end in one line that says what to do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
+    again = "; the same command goes on from the last checkpoint" if command.is_flow else ""
+    try:
+        _run(command, given)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except PartlyFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        print(f"stopped{again}", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
         if was_terminated(error):
-            print("terminated; the same command goes on from the last checkpoint", file=sys.stderr)
+            print(f"terminated{again}", file=sys.stderr)
             sys.exit(143)
         if os.environ.get("SGPO_TRACEBACK"):
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
-    print(result if isinstance(result, str) else json.dumps(result), file=result_stream, flush=True)
 
 
-def settings_parser(name: str, about: str, settings: type[Settings]) -> argparse.ArgumentParser:
-    """A parser without arguments yet, whose help lists all settings."""
-    width = max(len(setting.key) for setting in describe(settings))
-    listing = "\n".join(f"  {s.key:<{width}}  {s.text} [{s.default}]" for s in describe(settings))
-    return argparse.ArgumentParser(
-        prog=f"python -m flows.{name}",
-        description=about,
-        epilog=f"settings [default], set by key=value; presets choose otherwise (--show-config):\n{listing}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
-def _parser(
-    name: str,
-    about: str,
-    group: str,
-    settings: type[Settings],
-    flags: Mapping[str, str],
-    default: str | None,
-    shortcuts: Mapping[str, str],
-) -> argparse.ArgumentParser:
-    parser = settings_parser(name, about, settings)
-    known = f"one of: {', '.join(presets(group))}" + (f" [{default}]" if default else "")
-    parser.add_argument("preset", nargs="?" if default else None, help=known)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. algorithm=grpo seed=1")
-    for flag, text in flags.items():
-        parser.add_argument(f"--{flag.replace('_', '-')}", action="store_true", help=text)
-    for shortcut, setting in shortcuts.items():
-        parser.add_argument(f"--{shortcut.replace('_', '-')}", metavar="VALUE", help=f"the same as {setting}=VALUE")
-    parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
-    return parser
-
-
-def _keep_stdout_clean() -> Any:
+def _keep_stdout_clean() -> TextIO:
     """Returns the real standard output; what libraries and child processes print goes to standard error."""
     real = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

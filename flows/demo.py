@@ -6,17 +6,22 @@ mild setting (success about 1 %)     sweep of GRPO, SGPO x 1      ├─▶ tabl
 
 from __future__ import annotations
 
-import argparse
-import sys
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("demo")
+
+from collections.abc import Mapping
 from typing import Any
 
 from prefect import flow
 
-from flows import cli
+from flows.deployment import explained
 from flows.sweep import check, sweep
 from sgpo_core.config.run import load_run
 from sgpo_core.config.sweep import load_sweep
 from tasks.engines.cluster import keep_engines
+from tasks.failures import PartlyFailed
 from tasks.paths import home
 from tasks.reports.demo import color_one, comparison_table, draw_comparison, finished_runs
 
@@ -31,46 +36,58 @@ def overrides(setting: str, seeds: int) -> list[str]:
 
 
 @flow(name="demo", persist_result=False)
+@explained
 def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
     """Both sweeps on one set of engines; then the table and the picture of both."""
     with keep_engines():
-        results = {setting: sweep(preset, overrides(setting, seeds), fresh=fresh) for setting, preset in SWEEPS.items()}
+        results = {setting: _swept(preset, overrides(setting, seeds), fresh) for setting, preset in SWEEPS.items()}
     finished = [run for setting, result in results.items() for run in finished_runs(setting, result)]
     picture = home() / "demo" / "comparison.png"
     draw_comparison(finished, picture, TITLE)
-    return {"runs": finished, "picture": str(picture), "traces": str(color_one(finished)), "sweeps": results}
+    done = {"runs": finished, "picture": str(picture), "traces": str(color_one(finished)), "sweeps": results}
+    if failed := failures(results):
+        raise PartlyFailed(f"failed: {'; '.join(failed)}", done)
+    return done
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.demo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, default=3, help="runs of each algorithm on the hard setting [3]")
-    parser.add_argument("--fresh", action="store_true", help="run again what is complete")
-    options = parser.parse_args()
-    cli.run_and_report(lambda: _report(options.seeds, options.fresh))
+def _swept(preset: str, settings: list[str], fresh: bool) -> dict[str, Any]:
+    try:
+        return sweep(preset, settings, fresh=fresh)
+    except PartlyFailed as failed:
+        return failed.result
 
 
-def _report(seeds: int, fresh: bool) -> dict[str, Any]:
+def failures(sweeps: Mapping[str, Any]) -> list[str]:
+    return [f"{setting} {name}: {why}" for setting in sweeps for name, why in sweeps[setting]["failed"].items()]
+
+
+def compare(seeds: int, fresh: bool) -> dict[str, Any]:
+    """The demo from the shell."""
     for setting, preset in SWEEPS.items():
         check(load_sweep(preset, overrides(setting, seeds)))
-    done = demo(seeds, fresh)
+    try:
+        return explain(demo(seeds, fresh))
+    except PartlyFailed as failed:
+        raise PartlyFailed(str(failed), explain(failed.result)) from None
+
+
+def explain(done: dict[str, Any]) -> dict[str, Any]:
+    """The result, with the table and what to look at next as its text."""
     last = load_run("tiny").iterations
     table = comparison_table(done["runs"], [last // 3, 2 * last // 3, last])
     sweeps = done["sweeps"]
-    failed = [f"{setting} {name}: {why}" for setting in sweeps for name, why in sweeps[setting]["failed"].items()]
-    print(
+    text = (
         f"\n{table}\n\n"
-        + "".join(f"failed    {line}\n" for line in failed)
+        + "".join(f"failed    {line}\n" for line in failures(sweeps))
         + f"picture   {done['picture']}\n"
         + "".join(f"report    {result['report']}\n" for result in sweeps.values())
         + f"traces    {done['traces']} (right steps green, the first wrong one red)\n"
         + f"runs      {home() / 'demo'}\n"
         "in MLflow make up, then open the MLflow address that it prints: experiment demo > Chart view > Group by:\n"
-        "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n",
-        file=sys.stderr,
+        "          algorithm, and in the search field: tags.sweep = 'demo-hard'\n"
     )
     return {
+        "text": text,
         "run_id": "demo",
         "mlflow_run_id": sweeps["hard"]["mlflow_run_id"],
         "run_dir": str(home() / "demo"),
@@ -80,7 +97,3 @@ def _report(seeds: int, fresh: bool) -> dict[str, Any]:
             for name, accuracy in result["final_metrics"].items()
         },
     }
-
-
-if __name__ == "__main__":
-    main()

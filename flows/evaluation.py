@@ -10,12 +10,18 @@ What was evaluated before, with the same weights and protocol, is not evaluated 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("evaluation")
+
 from typing import Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
-from sgpo_core.config.evaluation import EvaluationConfig, load_evaluation
+from flows.deployment import explained
+from sgpo_core.config.evaluation import load_evaluation
+from sgpo_core.config.overrides import Overrides
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.nightly import run_night
 from tasks.benchmarks.records import record_evaluation, results_table
@@ -25,12 +31,22 @@ from tasks.tracking.policies import resolve
 REGISTERED = "registered"
 
 
-@flow(name="benchmark-eval", flow_run_name="{policy}", persist_result=False)
+@flow(name="benchmark-eval", flow_run_name="benchmark-eval {policy}", persist_result=False)
+@explained
 def benchmark_eval(
-    policy: str, overrides: list[str] | None = None, force: bool = False, rescore: bool = False
+    policy: str, overrides: Overrides = (), force: bool = False, rescore: bool = False
 ) -> dict[str, Any]:
-    """Evaluates a policy. `force` generates anew, as `registered` always does; `rescore` only grades."""
-    config = load_evaluation(overrides or [])
+    """Evaluates a policy on benchmarks.
+
+    Args:
+        policy: A folder, a run id, ORG/NAME of the Hugging Face hub, models:/NAME@ALIAS, or registered (every candidate
+            and champion, compared with the last night).
+        overrides: Settings that differ from the preset, each a key=value: eval=nine, cluster=gpu8.
+            docs/settings.md lists them.
+        force: Generate again, even if it was evaluated before; registered always does.
+        rescore: Only grade and score what was generated.
+    """
+    config = load_evaluation(overrides)
     check_evaluation(config)
     if policy == REGISTERED:
         return run_night(config)
@@ -38,24 +54,3 @@ def benchmark_eval(
     results = evaluate_policy(config, found, force, rescore)
     get_run_logger().info(f"{found.name}, weights {found.weights}\n{results_table(results)}")
     return record_evaluation(config, found, results)
-
-
-def main() -> None:
-    parser = cli.settings_parser("evaluation", __doc__ or "", EvaluationConfig)
-    parser.add_argument("policy", metavar="POLICY", help="folder, run id, hub id, models:/NAME@ALIAS, or registered")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, e.g. eval=nine cluster=gpu8")
-    parser.add_argument("--force", action="store_true", help="generate again, even if it was evaluated before")
-    parser.add_argument("--rescore", action="store_true", help="grade and score what was generated; start no engine")
-    parser.add_argument("--show-config", action="store_true", help="print the resolved settings and stop")
-    options = parser.parse_args()
-    cli.run_and_report(
-        lambda: (
-            cli.to_yaml(load_evaluation(options.overrides))
-            if options.show_config
-            else benchmark_eval(options.policy, options.overrides, options.force, options.rescore)
-        )
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -9,15 +9,22 @@ a policy, or any model ───────────supervised steps──�
 
 from __future__ import annotations
 
-from typing import Any
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("judge_training")
+
+from typing import Annotated, Any
 
 from prefect import flow
 
 from flows import warm_start
-from flows.cli import main
+from flows.deployment import explained, named_by
+from sgpo_core.config.catalog import one_of
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
+from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import model_folder
@@ -25,10 +32,24 @@ from tasks.models.policy_checks import check_policy
 from tasks.supervised import judge_training as tasks
 
 
-@flow(name="judge-training", persist_result=False)
-def judge_training(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
-    """Makes the judge of a preset in conf/judge_training, or says where it lies."""
-    return make(load_judge_training(preset, overrides or []), fresh)
+@flow(
+    name="judge-training",
+    flow_run_name=named_by(load_judge_training, "judge-training {0.key}"),
+    persist_result=False,
+)
+@explained
+def judge_training(
+    preset: Annotated[str, one_of("judge_training")] = "tiny", overrides: Overrides = (), fresh: bool = False
+) -> dict[str, Any]:
+    """Makes a judge, or says where it lies.
+
+    Args:
+        preset: Where the settings come from, a file of conf/judge_training.
+        overrides: Settings that differ from the preset, each a key=value: steps=1000, seed=1.
+            docs/settings.md lists them.
+        fresh: Train again what is there already.
+    """
+    return make(load_judge_training(preset, overrides), fresh)
 
 
 def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
@@ -63,7 +84,3 @@ def _model(setting: str, name: str) -> str:
     if is_warm_start(name):
         return str(warm_start.make(load_warm_start(name))["run_dir"])
     return str(model_folder(setting, name))
-
-
-if __name__ == "__main__":
-    main("judge_training", __doc__ or "", "judge_training", JudgeTrainingConfig, load_judge_training, judge_training)

@@ -12,16 +12,23 @@ The same command again goes on from where it was, or prints the result of a run 
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("offline")
+
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
-from flows import cli
+from flows.deployment import explained, named_by
 from flows.judge_training import ready
-from flows.starting import initial_policy, named_by, start_or_resume
+from flows.starting import initial_policy, start_or_resume
+from sgpo_core.config.catalog import one_of
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
+from sgpo_core.config.overrides import Overrides
 from tasks.checkpointing import save_checkpoint
 from tasks.data import Benchmarks, ProblemSets, load_benchmarks, refuse_overlap
 from tasks.engines.cluster import keep_engines, outlived
@@ -43,10 +50,20 @@ from tasks.run import Run, begin_or_resume, finished_result, locked, open_run, r
 from tasks.training import recompute_logprobs, update
 
 
-@flow(name="sgpo-offline", flow_run_name=named_by(load_offline), persist_result=False)
-def offline(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
-    """One offline run of a preset in conf/offline. `fresh` trains anew; the stages of the data set are kept."""
-    return run_offline(load_offline(preset, overrides or []), fresh)
+@flow(name="sgpo-offline", flow_run_name=named_by(load_offline, "{0.run_id}"), persist_result=False)
+@explained
+def offline(
+    preset: Annotated[str, one_of("offline")] = "tiny", overrides: Overrides = (), fresh: bool = False
+) -> dict[str, Any]:
+    """One offline run: learns from responses that exist, or that the initial policy writes once.
+
+    Args:
+        preset: Where the settings come from, a file of conf/offline.
+        overrides: Settings that differ from the preset, each a key=value: algorithm=grpo, epochs=2.
+            docs/settings.md lists them.
+        fresh: Train anew; the stages of the data set are kept.
+    """
+    return run_offline(load_offline(preset, overrides), fresh)
 
 
 def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
@@ -103,10 +120,3 @@ def train(run: Run, data: TrainingSet) -> None:
         metrics = progress.record(iteration, metrics)
         if run.checkpoints(iteration):
             metrics += save_checkpoint(run, iteration)
-
-
-if __name__ == "__main__":
-    shortcuts = {"max_bad_rows": "responses.max_bad_rows"}
-    cli.main(
-        "offline", __doc__ or "", "offline", OfflineConfig, load_offline, offline, check_offline, shortcuts=shortcuts
-    )

@@ -9,15 +9,22 @@ The same command again goes on from the last checkpoint, or prints the result of
 
 from __future__ import annotations
 
-from typing import Any
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("online")
+
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
+from flows.deployment import explained, named_by
 from flows.judge_training import ready
 from flows.offline import run_offline
-from flows.starting import initial_policy, named_by, start_or_resume
+from flows.starting import initial_policy, start_or_resume
+from sgpo_core.config.catalog import one_of
 from sgpo_core.config.offline import offline_first
+from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.run import RunConfig, load_run
 from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
@@ -33,10 +40,20 @@ from tasks.run import Run, begin_or_resume, finished_result, locked, open_run, r
 from tasks.training import recompute_logprobs, update
 
 
-@flow(name="sgpo-online", flow_run_name=named_by(load_run), persist_result=False)
-def online(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
-    """One online run of a preset in conf/online. `fresh` starts over instead of resuming."""
-    config = load_run(preset, overrides or [])
+@flow(name="sgpo-online", flow_run_name=named_by(load_run, "{0.run_id}"), persist_result=False)
+@explained
+def online(
+    preset: Annotated[str, one_of("online")] = "tiny", overrides: Overrides = (), fresh: bool = False
+) -> dict[str, Any]:
+    """One online run: learns from fresh responses.
+
+    Args:
+        preset: Where the settings come from, a file of conf/online.
+        overrides: Settings that differ from the preset, each a key=value: algorithm=grpo, train.lr=1e-5.
+            docs/settings.md lists them.
+        fresh: Start over instead of going on from the last checkpoint.
+    """
+    config = load_run(preset, overrides)
     check_resources(config)
     paths = run_paths(config)
     with locked(paths):
@@ -89,7 +106,3 @@ def train(run: Run, spent: dict[str, float]) -> None:
         check_judge(run, iteration)
         if run.checkpoints(iteration):
             metrics += save_checkpoint(run, iteration)
-
-
-if __name__ == "__main__":
-    cli.main("online", __doc__ or "", "online", RunConfig, load_run, online, check_resources)

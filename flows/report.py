@@ -5,33 +5,24 @@ Of a sweep in progress, or of one that was stopped, it says what is missing.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("report")
+
 from pathlib import Path
 
-from flows import cli
 from sgpo_core.config.sweep import sweep_runs
 from tasks.paths import home
+from tasks.services.environment import prepare_process
 from tasks.sweeps.report import announced, as_text, publish_report
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--sweep", required=True, metavar="NAME", help="the sweep's tag in MLflow")
-    parser.add_argument("--out", type=Path, help="folder for its files [beside the sweep's runs]")
-    options = parser.parse_args()
-    cli.run_and_report(lambda: report(options.sweep, options.out))
-
-
-def report(sweep: str, out: Path | None) -> str:
-    """The table, and where the whole report lies."""
+def report(sweep: str, out: Path | None) -> None:
+    """Prints the table, and where the whole report lies."""
+    prepare_process()  # says where MLflow is
     config = announced(sweep)
     path, comparison = publish_report(
         config, sweep_runs(config), out or home() / config.experiment / f"report-{config.tag}"
     )
-    return f"{as_text(comparison)}\n\nreport {path}"
-
-
-if __name__ == "__main__":
-    main()
+    print(f"{as_text(comparison)}\n\nreport {path}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from prefect import get_run_logger, runtime
+from prefect import get_run_logger
 
 from flows import warm_start
-from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.checkpointing import last_checkpoint, load_checkpoint
@@ -19,20 +18,6 @@ from tasks.rollout import sync_weights
 from tasks.run import Run
 from tasks.stage import IterationMetrics
 from tasks.training import set_up_trainer
-
-
-def named_by(load: Callable[[str, list[str]], TrainingConfig]) -> Callable[[], str]:
-    """A flow run's name: the id of the run that `load` makes of its parameters, so that Prefect, MLflow and the run's
-    folder have one name for it."""
-
-    def run_name() -> str:
-        given = runtime.flow_run.parameters
-        try:
-            return load(given["preset"], given["overrides"] or []).run_id
-        except ConfigError:
-            return str(given["preset"])
-
-    return run_name
 
 
 def initial_policy(config: TrainingConfig) -> str:

@@ -7,13 +7,20 @@ The same command again runs only what is missing or has failed, and makes the re
 
 from __future__ import annotations
 
-from typing import Any
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("sweep")
+
+from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 
-from flows import cli
+from flows.deployment import explained, named_by
 from flows.offline import offline
 from flows.online import online
+from sgpo_core.config.catalog import one_of
+from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
 from tasks.engines.cluster import keep_engines
 from tasks.offline.training_set import check_offline
@@ -21,20 +28,27 @@ from tasks.paths import home
 from tasks.preflight import check_resources
 from tasks.sweeps.processes import run_side_by_side
 from tasks.sweeps.report import announce, as_text, publish_report
-from tasks.sweeps.runs import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all
+from tasks.sweeps.runs import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all, whole
 
 FLOWS = {"online": online, "offline": offline}
 CHECKS = {"online": check_resources, "offline": check_offline}
-FLAGS = {"runs_only": "make no report: several processes may share the runs of a sweep, also from several machines"}
 
 
-@flow(name="sgpo-sweep", flow_run_name="{preset}", persist_result=False)
+@flow(name="sgpo-sweep", flow_run_name=named_by(load_sweep, "sweep {0.tag}"), persist_result=False)
+@explained
 def sweep(
-    preset: str, overrides: list[str] | None = None, fresh: bool = False, runs_only: bool = False
+    preset: Annotated[str, one_of("sweep")], overrides: Overrides = (), fresh: bool = False, runs_only: bool = False
 ) -> dict[str, Any]:
-    """All runs of a preset in conf/sweep, and their report. `fresh` runs everything again; `runs_only` makes no report:
-    so several processes share a sweep."""
-    config = load_sweep(preset, overrides or [])
+    """All runs of a sweep, and their report.
+
+    Args:
+        preset: Where the settings come from, a file of conf/sweep.
+        overrides: Settings that differ from the preset, each a key=value: seeds=[0,1], grid.algorithm=[grpo,sgpo].
+            docs/settings.md lists them.
+        fresh: Run again what is complete.
+        runs_only: Make no report: so several processes share the runs of a sweep, also from several machines.
+    """
+    config = load_sweep(preset, overrides)
     runs = sweep_runs(config)
     check_all(runs, CHECKS[config.flow], config.parallel)
     announce(config)
@@ -42,10 +56,12 @@ def sweep(
     if config.parallel > 1:
         if fresh:
             forget(runs)
-        run_side_by_side(config, runs, preset, overrides or [], progress)
+        run_side_by_side(config, runs, preset, overrides, progress)
     with keep_engines():
         results = run_all(config, runs, FLOWS[config.flow], progress, fresh and config.parallel == 1)
-    return as_result(config, results, progress.failed) if runs_only else report(config, runs, results, progress.failed)
+    if runs_only:
+        return as_result(config, results, progress.failed)
+    return whole(report(config, runs, results, progress.failed))
 
 
 def report(config: SweepConfig, runs: list[SweepRun], results: Results, failed: Failures) -> dict[str, Any]:
@@ -62,7 +78,3 @@ def report(config: SweepConfig, runs: list[SweepRun], results: Results, failed: 
 def check(config: SweepConfig) -> None:
     """Everything that can be checked before a run is started."""
     check_all(sweep_runs(config), CHECKS[config.flow], config.parallel)
-
-
-if __name__ == "__main__":
-    cli.main("sweep", __doc__ or "", "sweep", SweepConfig, load_sweep, sweep, check, FLAGS)

@@ -7,37 +7,24 @@ docs/theory.md derives the formulas and says what they leave out.
 
 from __future__ import annotations
 
-import argparse
-import sys
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("theory")
+
 from pathlib import Path
 
+from sgpo_core.config.base import ConfigError
 from tasks.paths import home
 from tasks.reports.theory import draw_theory, tables
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.theory", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--group-size",
-        type=int,
-        default=8,
-        metavar="G",
-        help="responses a group, 2 to 16 (8 takes seconds, 16 half a minute) [8]",
-    )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help=f"where the picture goes [{home() / 'theory'}]")
-    options = parser.parse_args()
-    if not 2 <= options.group_size <= 16:
-        parser.error(f"--group-size is between 2 and 16, got {options.group_size}")
-    print(f"{tables(options.group_size)}\n", flush=True)
-    picture = (options.out or home() / "theory").absolute() / "theory.png"
+def theory(group_size: int, out: Path | None) -> None:
+    """Prints the tables, then the path of the picture."""
+    print(f"{tables(group_size)}\n", flush=True)
+    picture = (out or home() / "theory").absolute() / "theory.png"
     try:
-        draw_theory(picture, options.group_size)
+        draw_theory(picture, group_size)
     except OSError as error:
-        sys.exit(f"error: can't write the picture ({error}): choose another folder with --out")
+        raise ConfigError(f"can't write the picture ({error}): choose another folder with --out") from None
     print(f"picture   {picture}")
-
-
-if __name__ == "__main__":
-    main()

@@ -9,53 +9,29 @@ loaded from the network.
 
 from __future__ import annotations
 
-import argparse
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("traces")
+
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli
 from tasks.reports.traces import TraceError, iterations_with_rollouts, write_traces
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m flows.traces", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "run_dir",
-        type=Path,
-        metavar="RUN_DIR",
-        help="the folder of a run, such as runs/demo/tiny-sgpo-s0-0c05667270",
-    )
-    parser.add_argument(
-        "--iterations", type=_numbers, metavar="N,N,...", help="which iterations, such as 1,10,30 [all that are there]"
-    )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pages go [RUN_DIR/traces]")
-    options = parser.parse_args()
-    cli.run_and_report(lambda: colored(options.run_dir, options.iterations, options.out))
-
-
-def colored(run_dir: Path, iterations: Sequence[int] | None, out: Path | None) -> str:
-    """Path of the index of the pages."""
-    there = iterations_with_rollouts(run_dir)
+def colored(run_dir: str, iterations: Sequence[int] | None, out: Path | None) -> None:
+    """Writes the pages and prints the path of their index."""
+    run = Path(run_dir)
+    there = iterations_with_rollouts(run)
     if not there:
-        raise TraceError(f"no iterations/*/rollouts.parquet in {run_dir}: give the folder of a run")
+        raise TraceError(f"no iterations/*/rollouts.parquet in {run}: give the folder of a run")
     chosen = there if iterations is None else iterations
     if missing := sorted(set(chosen) - set(there)):
         raise TraceError(
-            f"{run_dir} has no responses of iteration {', '.join(map(str, missing))}: choose from {_short(there)}"
+            f"{run} has no responses of iteration {', '.join(map(str, missing))}: choose from {_short(there)}"
         )
-    return str(write_traces(run_dir, chosen, (out or run_dir / "traces").absolute()))
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        numbers = [int(part) for part in text.split(",")]
-    except ValueError:
-        numbers = []
-    if not numbers or min(numbers) < 0:
-        raise argparse.ArgumentTypeError(f"iterations are numbers with commas between them, got {text!r}")
-    return numbers
+    print(write_traces(run, chosen, (out or run / "traces").absolute()))
 
 
 def _short(numbers: Sequence[int]) -> str:
@@ -63,7 +39,3 @@ def _short(numbers: Sequence[int]) -> str:
     starts = [n for i, n in enumerate(numbers) if i == 0 or n != numbers[i - 1] + 1]
     ends = [n for i, n in enumerate(numbers) if i == len(numbers) - 1 or n + 1 != numbers[i + 1]]
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True))
-
-
-if __name__ == "__main__":
-    main()

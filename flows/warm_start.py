@@ -7,21 +7,42 @@ random weights, or another warm start ──supervised steps──▶ policy ─
 
 from __future__ import annotations
 
-from typing import Any
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from flows.cli import main
+
+    main("warm_start")
+
+from typing import Annotated, Any
 
 from prefect import flow
 
-from flows.cli import main
+from flows.deployment import explained, named_by
+from sgpo_core.config.catalog import one_of
+from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
 from tasks.supervised import warm_start as tasks
 
 
-@flow(name="warm-start", persist_result=False)
-def warm_start(preset: str = "tiny", overrides: list[str] | None = None, fresh: bool = False) -> dict[str, Any]:
-    """Makes the warm start of a preset in conf/warm_start, or says where it lies."""
-    return make(load_warm_start(preset, overrides or []), fresh)
+@flow(
+    name="warm-start",
+    flow_run_name=named_by(load_warm_start, "warm-start {0.key}"),
+    persist_result=False,
+)
+@explained
+def warm_start(
+    preset: Annotated[str, one_of("warm_start")] = "tiny", overrides: Overrides = (), fresh: bool = False
+) -> dict[str, Any]:
+    """Makes a warm start, or says where it lies.
+
+    Args:
+        preset: Where the settings come from, a file of conf/warm_start.
+        overrides: Settings that differ from the preset, each a key=value: model=smol, data=gsm8k.
+            docs/settings.md lists them.
+        fresh: Train again what is there already.
+    """
+    return make(load_warm_start(preset, overrides), fresh)
 
 
 def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
@@ -36,7 +57,3 @@ def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         result = None if fresh else kept.result()
         return result or tasks.train_policy(config, base)
-
-
-if __name__ == "__main__":
-    main("warm_start", __doc__ or "", "warm_start", WarmStartConfig, load_warm_start, warm_start)

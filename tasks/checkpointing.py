@@ -14,6 +14,7 @@ from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
 from tasks.run import Run
+from tasks.services.environment import option
 from tasks.stage import stage
 from tasks.tracking.registry import register
 from tasks.workers.optimizer_state import holds_state
@@ -48,8 +49,8 @@ def load_checkpoint(run: Run, iteration: int) -> None:
     state = run.paths.checkpoint(iteration) / "engine"
     if not holds_state(state):
         raise ConfigError(
-            f"checkpoint {state.parent} was written by an earlier version and can't be loaded: start over with --fresh "
-            "(fresh=true in Prefect)"
+            f"checkpoint {state.parent} was written by an earlier version and can't be loaded: start over with "
+            f"{option('fresh')}"
         )
     run.engines.on_all_ranks("load", str(state))
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from prefect import get_run_logger
-from prefect.exceptions import TerminationSignal
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
@@ -30,6 +29,7 @@ from tasks.judges.group_stream import GroupStream
 from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.paths import home
+from tasks.services.environment import option
 from tasks.tracking.tracker import Tracker, description, run_tags, this_attempt
 
 
@@ -121,8 +121,7 @@ def begin_or_resume(config: TrainingConfig, paths: RunPaths, fresh: bool) -> Non
     elif earlier := unfinished_predecessor(paths, config.deciding()):
         raise ConfigError(
             f"{earlier} holds this run as an earlier version has begun it, and its files can't be read any more: "
-            f"finish it with that version, or remove it; --fresh (fresh=true in Prefect) leaves it there and starts "
-            f"{paths.root.name}"
+            f"finish it with that version, or remove it; {option('fresh')} leaves it there and starts {paths.root.name}"
         )
     write_json(paths.format, FORMAT)
     write_text(paths.config, to_yaml(config))
@@ -161,16 +160,6 @@ def open_run(
         raise
 
 
-def was_terminated(error: BaseException | None) -> bool:
-    """Whether a SIGTERM is behind an error: Prefect raises TerminationSignal wherever the process is at the moment, and
-    compiled code there may make another error of it."""
-    while error is not None:
-        if isinstance(error, TerminationSignal):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
 def finished_result(paths: RunPaths, iterations: int = 0) -> dict[str, Any] | None:
     """The result of a run that is complete; None where there is none, or more iterations are asked for."""
     result = read_json(paths.result) if paths.result.exists() else None
@@ -180,4 +169,4 @@ def finished_result(paths: RunPaths, iterations: int = 0) -> dict[str, Any] | No
 def say_complete(paths: RunPaths, result: dict[str, Any], iterations: int) -> None:
     """Tells why nothing is run."""
     more = f" with {result['iterations']} iterations" if result["iterations"] > iterations else ""
-    get_run_logger().info(f"complete already{more}: {paths.root} (fresh=true starts over)")
+    get_run_logger().info(f"complete already{more}: {paths.root} ({option('fresh')} starts over)")

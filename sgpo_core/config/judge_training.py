@@ -8,8 +8,9 @@ from typing import Literal
 from pydantic import Field
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings, fingerprint
+from sgpo_core.config.catalog import presets
 from sgpo_core.config.judge import JudgeSettings
-from sgpo_core.config.loading import load_preset, presets
+from sgpo_core.config.loading import load_preset
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
 from sgpo_core.config.warm_start import warm_start_key
 

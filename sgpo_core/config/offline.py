@@ -13,8 +13,9 @@ from typing import Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from sgpo_core.config.base import ConfigError, Operational, Positive, Settings
+from sgpo_core.config.catalog import require_preset
 from sgpo_core.config.data import AnswerForm
-from sgpo_core.config.loading import load_preset, presets
+from sgpo_core.config.loading import load_preset
 from sgpo_core.config.run import RunConfig, TrainingConfig
 
 GroupChoice = Literal["all", "positive", "negative", "mixed"]
@@ -116,10 +117,7 @@ def offline_first(online: RunConfig) -> OfflineConfig | None:
     taken from the online run. Raises ConfigError where there is no such preset, or the algorithm is none for it."""
     if online.offline_start is None:
         return None
-    if online.offline_start not in presets("offline"):
-        raise ConfigError(
-            f"offline_start={online.offline_start}: choose one of {', '.join(presets('offline'))} (conf/offline)"
-        )
+    require_preset("offline_start", "offline", online.offline_start)
     shared = ("seed", "model", "judge", "algorithm", "cluster", "deepspeed")
     values = load_offline(online.offline_start).model_dump()
     try:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from sgpo_core.config.base import Settings
+from sgpo_core.config.catalog import Setting, describe
 from sgpo_core.config.evaluation import EvaluationConfig
 from sgpo_core.config.judge_eval import JudgeEvalConfig
 from sgpo_core.config.judge_training import JudgeTrainingConfig
-from sgpo_core.config.loading import Setting, describe
 from sgpo_core.config.offline import OfflineConfig
 from sgpo_core.config.run import RunConfig
 from sgpo_core.config.sweep import SweepConfig

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgpo_core.config.algorithm import AlgorithmSettings
 from sgpo_core.config.base import Experiment, Operational, Positive, Settings, fingerprint
+from sgpo_core.config.catalog import require_preset
 from sgpo_core.config.data import DataSettings, EvalSettings, ModelSettings, SamplingSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import judge_key
@@ -35,6 +36,12 @@ class TrainingConfig(Settings):
     checkpoint: Operational[CheckpointSettings] = CheckpointSettings()
     cluster: Operational[ClusterSettings] = ClusterSettings()
     deepspeed: Operational[DeepSpeedSettings] = DeepSpeedSettings()
+
+    @model_validator(mode="after")
+    def _warm_start_is_there(self) -> Self:
+        if self.model.warm_start is not None:
+            require_preset("model.warm_start", "warm_start", self.model.warm_start)
+        return self
 
     @cached_property
     def run_id(self) -> str:

@@ -7,7 +7,7 @@ see the same problems in the same order with the same seeds of sampling: they ar
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -15,9 +15,11 @@ from typing import Literal
 from pydantic import Field
 
 from sgpo_core.config.base import ConfigError, Experiment, Fraction, Positive, Settings
+from sgpo_core.config.catalog import not_among, require_preset
 from sgpo_core.config.loading import load_preset
-from sgpo_core.config.offline import load_offline, offline_first
-from sgpo_core.config.run import TrainingConfig, load_run
+from sgpo_core.config.offline import OfflineConfig, load_offline, offline_first
+from sgpo_core.config.overrides import read_overrides
+from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
 
 Value = str | int | float | bool | None | list[int | float | str]
 _RESERVED = {"null", "true", "false", "nan", "inf"}
@@ -83,9 +85,17 @@ def sweep_runs(config: SweepConfig) -> list[SweepRun]:
         raise ConfigError("a sweep without seeds, or with a setting without values, has no runs: see grid and seeds")
     if len(set(config.seeds)) < len(config.seeds) or "seed" in config.grid:
         raise ConfigError("seeds of a sweep stand in `seeds`, each once, and not in its grid")
+    require_preset("run_preset", config.flow, config.run_preset)
+    model = OfflineConfig if config.flow == "offline" else RunConfig
+    for setting, overrides in (("overrides", config.overrides), ("grid", _points(config.grid))):
+        try:
+            read_overrides(overrides, model)
+        except ConfigError as error:
+            raise ConfigError(f"{setting}: {error}") from None
     named = arms(config)
     if config.baseline and config.baseline not in named:
-        raise ConfigError(f"baseline={config.baseline}: there is no such arm; there are {', '.join(named)}")
+        there = "`baseline=` takes the first; the arms are"
+        raise ConfigError(not_among(f"baseline={config.baseline}", config.baseline, list(named), there))
     runs = []
     for seed in config.seeds:
         for arm, chosen in named.items():
@@ -99,11 +109,16 @@ def sweep_runs(config: SweepConfig) -> list[SweepRun]:
             ]
             run = _load(config, overrides)
             if config.benchmark not in run.eval.sets:
-                known = ", ".join(run.eval.sets)
-                raise ConfigError(f"benchmark={config.benchmark}: the runs evaluate {known} (eval.sets)")
+                sets = list(run.eval.sets)
+                raise ConfigError(not_among(f"benchmark={config.benchmark}", config.benchmark, sets, "eval.sets has"))
             runs.append(SweepRun(arm, seed, tuple(overrides), run))
     first_with = {key: i for i, key in reversed(list(enumerate(map(_engines, runs))))}
     return sorted(runs, key=lambda run: first_with[_engines(run)])
+
+
+def _points(grid: Mapping[str, Sequence[Value]]) -> list[str]:
+    """Every value of a grid as an override."""
+    return [f"{key}={_hydra(value)}" for key, values in grid.items() for value in values]
 
 
 def _load(config: SweepConfig, overrides: Sequence[str]) -> TrainingConfig:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings, fingerprint
+from sgpo_core.config.catalog import require_preset
 from sgpo_core.config.data import DataSettings, ModelSettings
 from sgpo_core.config.loading import load_preset
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
@@ -58,6 +60,12 @@ class WarmStartConfig(Settings):
     gate_rounds: int = Field(5, ge=0, description="how often steps are added before the warm start fails")
     cluster: Operational[ClusterSettings] = ClusterSettings()
     deepspeed: Operational[DeepSpeedSettings] = DeepSpeedSettings()
+
+    @model_validator(mode="after")
+    def _base_is_there(self) -> Self:
+        if self.base is not None:
+            require_preset("base", "warm_start", self.base)
+        return self
 
     @property
     def key(self) -> str:

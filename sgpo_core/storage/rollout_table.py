@@ -142,7 +142,7 @@ def read(path: Path, columns: Iterable[str] | None = None) -> list[RolloutGroup]
     """The groups, in order. With `columns` the rest of their records is left empty, and not read. Raises OSError for a
     file that is not as it was written."""
     if not is_as_written(path):
-        raise OSError(f"{path} is damaged, it is not what was written: put it back, or start over with --fresh")
+        raise OSError(f"{path} is damaged, it is not what was written: put it back, or start over (fresh)")
     return from_table(pq.read_table(path, columns=list(columns) if columns else None))
 
 

@@ -39,6 +39,7 @@ from tasks.engines.generation import stream_groups
 from tasks.models.policy_checks import check_policy, context_length
 from tasks.paths import home
 from tasks.run import locked, start_over
+from tasks.services.environment import option
 from tasks.tracking.policies import Policy
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 
@@ -97,7 +98,7 @@ def evaluate_policy(
         name = job.protocol.benchmark
         if rescore and not job.is_generated():
             raise ConfigError(
-                f"--rescore: {job.folder} has no complete generations of {name}; evaluate without it first"
+                f"{option('rescore')}: {job.folder} has no complete generations of {name}; evaluate without it first"
             )
         if rescore:
             job.result.unlink(missing_ok=True)

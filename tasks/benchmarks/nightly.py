@@ -22,6 +22,7 @@ from sgpo_core.evaluation.protocol import Result
 from sgpo_core.evaluation.regression import Comparison, Pair, compare_all, regressions
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.records import flat_metrics, last_night, record_night
+from tasks.failures import PartlyFailed
 from tasks.tracking.policies import Policy, registered
 from tasks.tracking.registry import CHAMPION, candidates_and_champions
 
@@ -43,7 +44,7 @@ class Night:
 
 
 def run_night(config: EvaluationConfig) -> dict[str, Any]:
-    """Evaluates, records, compares, raises the alarm. RuntimeError at the end where a policy could not be evaluated."""
+    """Evaluates, records, compares, raises the alarm. PartlyFailed at the end where a policy could not be evaluated."""
     log, night, done = get_run_logger(), Night(), dict[str, dict[str, Result]]()
     for version in candidates_and_champions():
         try:
@@ -59,9 +60,7 @@ def run_night(config: EvaluationConfig) -> dict[str, Any]:
     night.comparisons = compare_all(night.pairs, config.alarm.level)
     worse = regressions(night.comparisons, config.alarm.level)
     publish(night, worse, config.alarm.level)
-    if night.failed:
-        raise RuntimeError(f"not evaluated: {'; '.join(f'{label}: {why}' for label, why in night.failed.items())}")
-    return {
+    result = {
         "run_id": "nightly",
         "mlflow_run_id": next(iter(night.runs.values()), ""),
         "run_dir": "",
@@ -69,6 +68,10 @@ def run_night(config: EvaluationConfig) -> dict[str, Any]:
         "regressions": [comparison.name for comparison in worse],
         "final_metrics": {label: flat_metrics(results) for label, results in night.results.items()},
     }
+    if night.failed:
+        reasons = "; ".join(f"{label}: {why}" for label, why in night.failed.items())
+        raise PartlyFailed(f"not evaluated: {reasons}", result)
+    return result
 
 
 def take_up(config: EvaluationConfig, night: Night, policy: Policy, results: dict[str, Result]) -> None:
@@ -93,6 +96,7 @@ def publish(night: Night, worse: Sequence[Comparison], level: float) -> None:
     markdown = as_markdown(night, worse, level)
     create_markdown_artifact(markdown, key="benchmark-nightly", description="Nightly benchmarks")
     log = get_run_logger()
+    log.info(f"{verdict(night, worse)}: {len(night.results)} policies evaluated, {len(night.comparisons)} comparisons")
     for note in night.notes:
         log.warning(f"not compared: {note}")
     for comparison in worse:
@@ -145,9 +149,16 @@ def line(comparison: Comparison) -> str:
     )
 
 
+def verdict(night: Night, worse: Sequence[Comparison]) -> str:
+    """The night in a few words."""
+    if worse:
+        return "REGRESSION"
+    return "No regression" if night.comparisons else "Nothing to compare with yet"
+
+
 def as_markdown(night: Night, worse: Sequence[Comparison], level: float) -> str:
     """The night's artifact."""
-    parts = [f"# {'REGRESSION' if worse else 'No regression'}", *(f"- {line(comparison)}" for comparison in worse)]
+    parts = [f"# {verdict(night, worse)}", *(f"- {line(comparison)}" for comparison in worse)]
     for comparison in worse:
         parts += ["", f"{comparison.name}: lost {_listed(comparison.lost)}; gained {_listed(comparison.gained)}"]
         parts += ["", f"solved less often, the largest drop first: {_listed(comparison.lower)}"]

@@ -14,14 +14,21 @@ NAMES = ("prefect", "mlflow", "worker")
 
 def prepare_process() -> None:
     """Makes this process, which runs flows, keep all state below `home()` and find the services that are up. Called
-    once, before the first flow; Prefect, which has read its settings when it was imported, reads them again."""
+    once, before the first flow; a Prefect that was imported before has read its settings then, and reads them again."""
+    os.environ.update(service_environment())
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    # After that: what imports Prefect without DO_NOT_TRACK is told that it reports how it is used.
     from prefect.context import refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
 
-    os.environ.update(service_environment())
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     refresh_global_settings_context()
     setup_logging()
+
+
+def option(name: str) -> str:
+    """How an option of a flow is written where this process was started: --fresh in a shell, fresh=true in Prefect,
+    which tells the process of a deployment whose run it is."""
+    return f"{name}=true" if "PREFECT__FLOW_RUN_ID" in os.environ else f"--{name}"
 
 
 def pid_file(name: str) -> Path:

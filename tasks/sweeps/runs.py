@@ -15,9 +15,10 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import SweepConfig, SweepRun
 from tasks.engines.cluster import stop_engines
+from tasks.failures import PartlyFailed, was_terminated
 from tasks.paths import home
 from tasks.preflight import check_parallel
-from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over, was_terminated
+from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over
 
 Result = dict[str, Any]
 Results = dict[tuple[str, int], Result]  # by arm and seed
@@ -119,6 +120,15 @@ def as_result(config: SweepConfig, results: Results, failed: Failures) -> dict[s
         "final_metrics": {name: result["final_metrics"][metric] for name, result in named.items()},
         "runs": {name: result["run_dir"] for name, result in named.items()},
     }
+
+
+def whole(result: dict[str, Any]) -> dict[str, Any]:
+    """The same result; raises PartlyFailed, which holds it, where a run has failed."""
+    if failed := result["failed"]:
+        reasons = "; ".join(f"{name}: {why}" for name, why in failed.items())
+        total = len(failed) + len(result["runs"])
+        raise PartlyFailed(f"{len(failed)} of {total} runs failed ({reasons}); the same sweep runs them again", result)
+    return result
 
 
 def forget(runs: Sequence[SweepRun]) -> None:

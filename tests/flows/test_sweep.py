@@ -10,6 +10,7 @@ import pytest
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import load_sweep
+from tasks.failures import PartlyFailed
 from tasks.stage import Metrics
 from tests.helpers import SMALL, columns, run_module, start_from
 
@@ -68,7 +69,11 @@ def test_a_run_that_fails_sinks_nothing_and_the_same_sweep_runs_just_it(
     real = module.judge
     with monkeypatch.context() as patch:
         patch.setattr(module, "judge", broken)
-        first = sweep(policy, "broken")
+        with pytest.raises(
+            PartlyFailed, match=r"1 of 4 runs failed \(sgpo/s1: the judge's disk is on fire\)"
+        ) as failed:
+            sweep(policy, "broken")
+    first = failed.value.result
     assert first["failed"] == {"sgpo/s1": "the judge's disk is on fire"} and len(first["runs"]) == 3
     assert "sgpo, seed 1: failed" in Path(first["report"]).read_text()
     stamps = {name: (Path(f) / "result.json").stat().st_mtime_ns for name, f in first["runs"].items()}

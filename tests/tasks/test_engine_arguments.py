@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.config.loading import presets
+from sgpo_core.config.catalog import presets
 from sgpo_core.config.run import load_run
 from tasks.workers.judge_worker import judge_arguments
 from tasks.workers.rollout_worker import engine_arguments, vllm_environment

@@ -8,8 +8,8 @@ import pytest
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.catalog import presets
 from sgpo_core.config.judge import JudgeSettings
-from sgpo_core.config.loading import presets
 from sgpo_core.config.run import load_run
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item, Judge

@@ -31,6 +31,12 @@ def test_each_comparison_says_which_drop_it_would_have_found() -> None:
     assert "Level 0.01 over 2 comparisons: by Holm's method the smallest p must be 0.005." in text
 
 
+def test_the_first_night_has_nothing_to_compare_with() -> None:
+    assert as_markdown(Night(results={"m@candidate": {"x": result([1] * 10)}}), [], LEVEL).startswith(
+        "# Nothing to compare with yet\n"
+    )
+
+
 def test_a_regression_names_its_interval() -> None:
     found = night((result([1] * 20 + [4] * 20), result([4] * 40)))
     worse = regressions(found.comparisons, LEVEL)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 from tasks.paths import REPOSITORY
 from tasks.services import processes
 from tasks.services import stack as services
-from tasks.services.environment import addresses, service_environment
+from tasks.services.environment import addresses, option, service_environment
 
 USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
 
@@ -149,6 +150,29 @@ def test_the_prefect_command_finds_the_server_until_it_goes_down(home: Path) -> 
     assert printed.decode().strip() == "http://127.0.0.1:4299/api"
     services.main(["down"])
     assert not services.POINTER.exists()
+
+
+def test_an_option_is_written_as_it_is_given_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert option("fresh") == "--fresh"
+    monkeypatch.setenv("PREFECT__FLOW_RUN_ID", "a process that Prefect's worker has started")
+    assert option("fresh") == "fresh=true"
+
+
+def test_prefect_does_not_report_how_it_is_used(tmp_path: Path) -> None:
+    """Imported at a terminal without DO_NOT_TRACK, it says that it will, and leaves an id in the user's home."""
+    user = tmp_path / "user"
+    user.mkdir()
+    ours, terminal = pty.openpty()
+    shell = {key: value for key, value in os.environ.items() if key not in ("CI", *USER_VARIABLES)} | {
+        "HOME": str(user)
+    }
+    code = "from tasks.services.environment import prepare_process; prepare_process()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, env=shell, stdin=terminal, stdout=terminal, stderr=terminal
+    )
+    os.close(ours)
+    os.close(terminal)
+    assert done.returncode == 0 and not list(user.rglob("*telemetry*"))
 
 
 def test_importing_is_light() -> None:

@@ -184,5 +184,8 @@ def test_the_page_of_a_named_machine() -> None:
     assert small.returncode == 3 and "DOES NOT FIT  8 GPUs, 4 are there" in small.stdout
     assert "deepspeed=zero3_offload" in small.stdout
     assert "choose one of L4-24" in preflight("7b", "--gpu", "A100").stderr
-    assert "--response-tokens is above 0, got -5" in preflight("7b", "--gpu", "H100-80", "--response-tokens=-5").stderr
+    assert (
+        "--response-tokens: a number above 0 is wanted"
+        in preflight("7b", "--gpu", "H100-80", "--response-tokens=-5").stderr
+    )
     assert "runs on the CPU" in preflight("tiny", "--gpu", "A100-80").stderr

@@ -10,7 +10,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.logging import disable_run_logger
 
 from sgpo_core.config.sweep import load_sweep, sweep_runs
-from tasks.run import was_terminated
+from tasks.failures import was_terminated
 from tasks.sweeps import runs
 
 

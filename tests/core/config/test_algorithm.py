@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.config.loading import CONF, presets
+from sgpo_core.config.catalog import CONF, presets
 from sgpo_core.config.run import load_run
 from sgpo_core.rl.advantages import batch_advantages
 from sgpo_core.rl.credit import CreditRule, Judged, group_credit, must_judge

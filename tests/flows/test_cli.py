@@ -1,0 +1,222 @@
+"""The command line: what it answers before anything that takes seconds is imported, and what it hands to the flows."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import pytest
+
+from flows import cli
+from flows.commands import COMMANDS, about, page, parser_of
+from flows.overview import bash_completion, overview
+from tasks.reports.summary import summary
+from tests.helpers import REPOSITORY
+
+SLOW = {"prefect", "torch", "ray", "vllm", "transformers", "mlflow", "datasets", "deepspeed"}
+# What has to be there beside the options, of each command.
+EXAMPLES = {
+    "evaluation": ["POLICY"],
+    "judge_eval": [],
+    "preflight": ["7b"],
+    "report": ["--sweep", "x"],
+    "sweep": ["grpo-vs-sgpo-tiny"],
+    "traces": ["FOLDER"],
+} | {name: ["tiny"] for name in ("online", "offline", "warm_start", "judge_training")}
+
+
+def answered(*command: str) -> tuple[int, str, set[str]]:
+    """Exit status, what was said, and the packages that were imported for it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", *command],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    lines = done.stderr.splitlines()
+    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in lines if line.startswith("import time:")}
+    said = "\n".join(line for line in lines if not line.startswith("import time:"))
+    assert "argparse" in imported
+    return done.returncode, done.stdout + said, imported
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_imports_nothing_slow(name: str) -> None:
+    status, said, imported = answered(f"flows.{name}", "--help")
+    assert status == 0 and page(name).splitlines()[0] in said
+    assert imported & SLOW == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["flows.online", "tiny", "samplng.group_size=4"], "did you mean sampling.group_size?"),
+        (["flows.online", "tiny", "--frsh"], "there is no option --frsh: did you mean --fresh?"),
+        (["flows", "online", "tiny", "seed=-1"], "seed=-1"),
+        (["flows", "onlin", "tiny"], "no command 'onlin': did you mean online?"),
+        (["flows", "judge-evl"], "no command 'judge-evl': did you mean judge-eval?"),
+        (["flows"], "COMMAND is missing (sgpo --help explains demo, online,"),
+        (["flows.sweep", "grpo-vs-sgpo-tiny", "grid.algorithm=[grpo,sgop]"], "did you mean sgpo?"),
+        (["flows.evaluation", "x", "eval.sets.chains.k=0"], "eval.sets.chains.k"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_slow_is_imported(arguments: list[str], said: str) -> None:
+    status, answer, imported = answered(*arguments)
+    assert status == 2 and answer.startswith("error: ") and said in answer
+    assert answer.count("\n") < 3
+    assert imported & SLOW == set()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("online", "", "PRESET is missing: one of 0.5b, "),
+        ("online", "seed=1", "PRESET is missing: one of 0.5b, "),
+        ("online", "tiny --seed=3", "there is no option --seed: a setting is given without dashes, seed=VALUE"),
+        ("online", "tiny --algorithm grpo", "there is no option --algorithm: a setting is given without dashes"),
+        ("online", "tiny --zzz", "there is no option --zzz: --help lists them"),
+        ("online", "--fresh tiny --fresh", "--fresh is given twice: once is enough"),
+        ("preflight", "7b --gpus 4 --gpus=8", "--gpus is given twice"),
+        ("preflight", "7b --gpus none", "--gpus: a whole number of at least 1 is wanted, got 'none'"),
+        ("preflight", "7b --response-tokens -5", "--response-tokens: "),
+        ("preflight", "7b --flow onlin", "--flow: invalid choice: 'onlin'"),
+        ("report", "--swep x", "there is no option --swep: did you mean --sweep?"),
+        ("report", "", "--sweep"),
+        ("traces", "a b", "b is one word too many: traces RUN_DIR [options]"),
+        ("traces", "a --iterations one", "--iterations: numbers with commas between them are wanted, got 'one'"),
+        ("theory", "--group-size 99", "--group-size: a whole number between 2 and 16 is wanted, got '99'"),
+    ],
+)
+def test_what_is_wrong_with_the_words_is_said_in_a_line(
+    name: str, line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments_of(name, line.split())
+    assert ended.value.code == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith("error: ") and said in answer and answer.count("\n") == 1
+
+
+def arguments_of(name: str, line: list[str]) -> dict[str, Any]:
+    """What a command's function gets."""
+    given = parser_of(name, name).read(line)
+    return {key: value for key, value in given.items() if key not in ("show_config", "json")}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_what_a_command_calls_takes_its_arguments(name: str) -> None:
+    command = COMMANDS[name]
+    run = resolve_name(command.run)
+    inspect.signature(getattr(run, "fn", run)).bind(**arguments_of(name, EXAMPLES.get(name, [])))
+    if command.check:
+        inspect.signature(resolve_name(command.check)).bind("the settings")
+
+
+@pytest.mark.parametrize(
+    "line", ["tiny seed=1 --fresh", "--fresh tiny seed=1", "tiny --fresh seed=1", "seed=1 --fresh tiny"]
+)
+def test_options_stand_anywhere(line: str) -> None:
+    assert arguments_of("online", line.split()) == {"preset": "tiny", "overrides": ["seed=1"], "fresh": True}
+
+
+def test_an_option_may_stand_for_a_setting() -> None:
+    given = arguments_of("offline", ["tiny", "--max-bad-rows", "7", "seed=1"])
+    assert given["overrides"] == ["seed=1", "responses.max_bad_rows=7"]
+
+
+def test_a_word_that_is_no_setting_is_left_to_those_who_know_settings() -> None:
+    assert arguments_of("online", ["tiny", "seed", "algorithm=grpo"])["overrides"] == ["seed", "algorithm=grpo"]
+    assert arguments_of("evaluation", ["runs/a=b/policy"])["policy"] == "runs/a=b/policy"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+RESULT = {
+    "run_id": "tiny-sgpo-s0-1",
+    "mlflow_run_id": "abc",
+    "run_dir": "/runs/tiny-sgpo-s0-1",
+    "iterations": 30,
+    "final_metrics": {"eval/chains/avg_at_k": 0.94123, "eval/chains/length_mean": 69.0, "policy/loss": 1e-9},
+}
+
+
+def test_people_read_a_summary_and_programs_json(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal, pipe, asked = Terminal(), io.StringIO(), Terminal()
+    cli.show(dict(RESULT), terminal, as_json=False)
+    assert terminal.getvalue().splitlines() == [
+        "run         tiny-sgpo-s0-1 (30 iterations)",
+        "metric      eval/chains/avg_at_k 0.941",
+        "folder      /runs/tiny-sgpo-s0-1",
+        "MLflow      run abc",
+        "responses   sgpo traces /runs/tiny-sgpo-s0-1",
+    ]
+    cli.show(dict(RESULT), pipe, as_json=False)
+    cli.show(dict(RESULT), asked, as_json=True)
+    assert json.loads(pipe.getvalue()) == json.loads(asked.getvalue()) == RESULT
+    assert capsys.readouterr().err == ""
+
+
+def test_a_text_of_the_results_own_is_for_people_too(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal, pipe = Terminal(), io.StringIO()
+    cli.show({**RESULT, "text": "a table"}, terminal, as_json=False)
+    assert terminal.getvalue() == "a table\n"
+    cli.show({**RESULT, "text": "a table"}, pipe, as_json=False)
+    assert json.loads(pipe.getvalue()) == RESULT and capsys.readouterr().err == "a table\n"
+
+
+def test_what_has_failed_is_in_the_summary() -> None:
+    sweep = {
+        **RESULT,
+        "failed": {"sgpo/s1": "the disk is on fire"},
+        "report": "/r.html",
+        "final_metrics": {"a/s0": 0.5},
+    }
+    assert "failed      sgpo/s1: the disk is on fire\nreport      /r.html" in summary(sweep)
+    night = {**RESULT, "mlflow_run_id": "", "run_dir": "", "regressions": ["a@b on c"], "final_metrics": {"a": {}}}
+    assert "regression  a@b on c" in summary(night) and "MLflow" not in summary(night)
+
+
+def test_the_overview_has_a_line_for_each_command() -> None:
+    lines = overview().splitlines()
+    for name in COMMANDS:
+        [line] = [line for line in lines if line.startswith(f"  {name.replace('_', '-')} ")]
+        assert line.endswith(about(name)) and len(line) <= 120
+
+
+def completed(*words: str) -> list[str]:
+    """What bash offers for the last of these words."""
+    typed = f"COMP_WORDS=({' '.join(words)}) COMP_CWORD={len(words) - 1}"
+    script = f"{bash_completion()}\n{typed}; _sgpo; echo ${{COMPREPLY[@]}}"
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_bash_completes_commands_presets_and_options() -> None:
+    assert completed("sgpo", "ju") == ["judge-eval", "judge-training"]
+    assert completed("sgpo", "online", "tin") == ["tiny"]
+    assert completed("sgpo", "sweep", "judges-tiny", "--ru") == ["--runs-only"]
+    assert completed("sgpo", "traces", "runs/") == []  # bash completes folders
+
+
+def test_make_setup_writes_the_command(tmp_path: Path) -> None:
+    """From another folder, which has a package of the same name."""
+    venv, elsewhere = tmp_path / "venv", tmp_path / "else where"
+    (venv / "bin").mkdir(parents=True)
+    (elsewhere / "flows").mkdir(parents=True)
+    (elsewhere / "flows/__init__.py").write_text("raise SystemExit('not ours')")
+    (venv / "bin/python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (venv / "bin/python").chmod(0o755)
+    make = ["make", "-s", "-C", str(REPOSITORY), f"VENV={venv}", "EXTRA=cpu"]
+    stamp = subprocess.run(
+        [*make, "--eval", "stamp: ; @echo $(STAMP)", "stamp"], capture_output=True, check=True
+    ).stdout
+    Path(stamp.decode().strip()).touch()  # the environment is made already
+    subprocess.run([*make, f"{venv}/bin/sgpo"], check=True)
+    done = subprocess.run([f"{venv}/bin/sgpo", "--help"], cwd=elsewhere, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("usage: sgpo COMMAND")
