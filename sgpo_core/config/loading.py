@@ -17,9 +17,7 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from sgpo_core.config.base import OPERATIONAL, ConfigError, Settings
@@ -79,11 +77,13 @@ def load_preset(model: type[Config], group: str, preset: str, overrides: Sequenc
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             values = _composed(f"{group}/{preset}", model, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_hydra_advice(str(error), model)) from None
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         where = f"conf/{group}/{preset}.yaml, or a file that it names"
         raise ConfigError(f"{where}, is no YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of Hydra, and what it trips over: algorithm=1, 5000 digits, ~train.betas.0
+        raise ConfigError(_hydra_advice(str(error), model, overrides)) from error
     try:
         return model.model_validate({**values, "preset": preset})
     except ValidationError as error:
@@ -102,8 +102,9 @@ def _composed(name: str, model: type[Settings], overrides: Sequence[str]) -> dic
         if mapping in _named(model) and entry not in there:
             names = f", only {', '.join(there)}" if there else ""
             raise ConfigError(f"{mapping}.{entry}: there is none of that name{names}")
-    forced = [f"++{o}" if o in below else o for o in overrides]
-    values = OmegaConf.to_container(compose(name, overrides=forced), resolve=True)
+    if below:
+        composed = compose(name, overrides=[f"++{o}" if o in below else o for o in overrides])
+    values = OmegaConf.to_container(composed, resolve=True)
     assert isinstance(values, dict)
     return {str(key): value for key, value in values.items()}
 
@@ -129,8 +130,10 @@ def _named(model: type[Settings]) -> set[str]:
     return {setting.key.partition(".<name>")[0] for setting in describe(model) if ".<name>" in setting.key}
 
 
-def _hydra_advice(message: str, model: type[Settings]) -> str:
-    first = message.strip().splitlines()[0]
+def _hydra_advice(message: str, model: type[Settings], overrides: Sequence[str]) -> str:
+    first = (message.strip().splitlines() or ["can't be read"])[0]
+    if not any((key := override.partition("=")[0].lstrip("+~")) and key in first for override in overrides):
+        first = f"{', '.join(overrides)}: {first}"
     if missing := re.search(r"Could not find '(\w+)/([^']*)'", first):
         group, name = missing.groups()
         return f"{group}={name}: there is no such choice; conf/{group} has {', '.join(presets(group))}"
@@ -153,5 +156,5 @@ def _pydantic_advice(error: ValidationError, model: type[Settings]) -> str:
             lines.append(where + problem["msg"].removeprefix("Value error, "))
         else:
             meaning = f" ({explanations[key]})" if key in explanations else ""
-            lines.append(f"{key}={problem['input']!r}: {problem['msg']}{meaning}")
+            lines.append(f"{key}={repr(problem['input'])[:200]}: {problem['msg']}{meaning}")
     return "; ".join(lines)
