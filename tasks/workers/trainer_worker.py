@@ -150,7 +150,9 @@ class TrainerWorker:
     def _load(self, policy: str, model: ModelSettings, train: TrainSettings) -> Any:
         from transformers import AutoModelForCausalLM
 
-        lm = AutoModelForCausalLM.from_pretrained(policy, dtype=_DTYPES[model.dtype])
+        lm = AutoModelForCausalLM.from_pretrained(
+            policy, dtype=_DTYPES[model.dtype], trust_remote_code=False, use_safetensors=True
+        )
         if train.gradient_checkpointing:
             lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return lm
