@@ -10,11 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 _HOME = Path(tempfile.mkdtemp(prefix="sgpo-tests-"))
 os.environ["SGPO_HOME"] = str(_HOME)  # before tasks and flows are imported
 for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
     os.environ.pop(name, None)
+# Fuzzing (tests/fuzz): the same cases every time, or more of them, and others, by --hypothesis-profile=long.
+os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(_HOME / "hypothesis")  # not in the repository
+_SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]  # on a busy machine
+_COMMON = settings(database=None, deadline=None, suppress_health_check=_SLOW)
+settings.register_profile("short", _COMMON, max_examples=500, derandomize=True)
+settings.register_profile("long", _COMMON, max_examples=20_000, derandomize=False, print_blob=True)
+settings.load_profile("short")
 
 
 def pytest_unconfigure() -> None:

@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
     def reply(self, status: int, body: Body | bytes, length: int | None = None, **headers: str) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", headers.pop("Content_Type", "application/json"))
         self.send_header("Content-Length", str(len(data) if length is None else length))
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)

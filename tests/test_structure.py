@@ -212,6 +212,25 @@ def test_nothing_runs_text_as_code(trees: Trees) -> None:
     assert {name: found for name, tree in trees.items() if (found := list(forbidden_in(tree)))} == {}
 
 
+def unsafe_loads(tree: ast.AST) -> Iterator[str]:
+    """Calls of `from_pretrained` by which a model's folder could bring code (classes that choose by what it says), or a
+    pickle in place of weights (GGUF is neither)."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and (name := dotted(node.func)).endswith(".from_pretrained"):
+            said = {k.arg: k.value.value for k in node.keywords if isinstance(k.value, ast.Constant)}
+            if name.startswith("Auto") and said.get("trust_remote_code") is not False:
+                yield f"{name} without trust_remote_code=False"
+            gguf = any(k.arg == "gguf_file" for k in node.keywords)
+            if "ForCausalLM" in name and not gguf and said.get("use_safetensors") is not True:
+                yield f"{name} without use_safetensors=True"
+
+
+def test_models_bring_no_code_and_no_pickles(trees: Trees) -> None:
+    assert {name: found for name, tree in trees.items() if (found := list(unsafe_loads(tree)))} == {}
+    assert sum(".from_pretrained" in ast.unparse(tree) for tree in trees.values()) >= 5, "the search itself"
+    assert len(list(unsafe_loads(ast.parse("AutoModelForCausalLM.from_pretrained(x, trust_remote_code=True)")))) == 2
+
+
 @pytest.mark.parametrize(
     ("code", "found"),
     [

@@ -72,7 +72,9 @@ class DataSettings(Settings):
     )
     choice_columns: list[str] = Field(
         default_factory=list,
-        description="columns of wrong choices; they and the answer become (A), (B), ..., ordered by seed and problem",
+        max_length=9,
+        description="columns of wrong choices, at most nine; they and the answer become (A), (B), ..., ordered by seed "
+        "and problem",
     )
     reference_column: str | None = Field(None, description="column that holds a worked solution")
     max_reference_steps: int | None = Field(

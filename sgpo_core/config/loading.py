@@ -15,9 +15,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from sgpo_core.config.base import ConfigError, Settings
@@ -49,11 +48,13 @@ def _load_once(model: type[Config], group: str, preset: str, overrides: tuple[st
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             values = _composed(f"{group}/{preset}", model, read)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_hydra_advice(error, catalog(model))) from None
+    except ConfigError:
+        raise
     except yaml.YAMLError as error:
         where = f"conf/{group}/{preset}.yaml, or a file that it names"
         raise ConfigError(f"{where}, is no YAML: {' '.join(str(error).split())}") from None
+    except Exception as error:  # of Hydra, and what it trips over: algorithm=1, 5000 digits, ~train.betas.0
+        raise ConfigError(_hydra_advice(error, catalog(model), overrides)) from error
     try:
         return model.model_validate({**values, "preset": preset})
     except ValidationError as error:
@@ -77,8 +78,8 @@ def _composed(name: str, model: type[Settings], overrides: Sequence[Override]) -
     return {str(key): value for key, value in values.items()}
 
 
-def _hydra_advice(error: Exception, known: Catalog) -> str:
-    message = str(error).strip().splitlines()[0]
+def _hydra_advice(error: Exception, known: Catalog, overrides: Sequence[str]) -> str:
+    message = (str(error).strip().splitlines() or ["can't be read"])[0]
     if isinstance(error, OverrideParseException):
         key, _, value = error.override.partition("=")
         if set(value) & set("\"'[]{}()"):
@@ -90,6 +91,8 @@ def _hydra_advice(error: Exception, known: Catalog) -> str:
         a_list = known.is_list(key) or key in known.groups
         fix = f"a list is written {key}=[{value}]" if a_list else "the flow sgpo-sweep tries several"
         return f"{override}: one value is wanted; {fix}"
+    if not any((key := override.partition("=")[0].lstrip("+~")) and key in message for override in overrides):
+        return f"{', '.join(overrides)}: {message}"
     return message
 
 
@@ -101,11 +104,11 @@ def _pydantic_advice(error: ValidationError, known: Catalog) -> str:
             lines.append(unknown(key, str(problem["input"]), known))
         elif problem["type"] == "value_error":  # settings that contradict each other
             where = f"{key}: " if key else ""
-            lines.append(where + problem["msg"].removeprefix("Value error, "))
+            lines.append(where + problem["msg"].removeprefix("Value error, ")[:1000])  # it may hold a value
         else:
             choices = re.findall(r"'([^']*)'", problem["msg"]) if problem["type"] == "literal_error" else []
             meant = did_you_mean(str(problem["input"]), choices)
             meaning = f"({known.settings[key].text})" if key in known.settings else ""
-            said = [f"{key}={problem['input']!r}:", meant, problem["msg"], meaning]
+            said = [f"{key}={repr(problem['input'])[:200]}:", meant, problem["msg"], meaning]
             lines.append(" ".join(part for part in said if part))
     return "; ".join(lines)

@@ -57,7 +57,7 @@ def unknown(key: str, value: str, known: Catalog) -> str:
 
 def _read(text: str, known: Catalog) -> Override:
     found = _WRITTEN.fullmatch(text)
-    if found is None or not (found["equals"] or found["sign"] == "~"):
+    if found is None or not (found["equals"] or (found["sign"] == "~" and not found["value"])):
         keys = [*known.settings, *sorted(known.sections)]
         meant = f"write {text}=VALUE" if text in keys else did_you_mean(text.partition("=")[0], keys)
         raise ConfigError(f"{text!r} is not key=value: {meant or 'a setting is given as in seed=1'}")
@@ -96,7 +96,7 @@ def _filled(known: str, key: str) -> str:
 
 
 def _wrong_choices(group: str, value: str) -> Iterator[str]:
-    known = presets(group)
+    known, bases = presets(group), [file.stem for file in (CONF / group).glob("_*.yaml")]
     for name in [part.strip(" '\"") for part in value.strip("[]").split(",")]:
-        if name not in ("", "null") and not (CONF / group / f"{name}.yaml").is_file():
+        if name not in ("", "null", *known, *bases):
             yield not_among(f"{group}={name}", name, known, f"conf/{group} has")

@@ -23,6 +23,8 @@ from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
 
 Value = str | int | float | bool | None | list[int | float | str]
 _RESERVED = {"null", "true", "false", "nan", "inf"}
+# What ends a quoted text, or begins an interpolation, with the backslashes before it; others stand for themselves.
+_ESCAPED = re.compile(r"(\\*)(\"|\$(?=\{)|\Z)")
 
 
 class SweepConfig(Settings):
@@ -138,6 +140,11 @@ def _hydra(value: Value) -> str:
     if isinstance(value, list):
         return "[" + ",".join(map(_hydra, value)) + "]"
     if isinstance(value, str):
-        word = re.fullmatch(r"[A-Za-z][\w./+-]*", value) and value.lower() not in _RESERVED
-        return value if word else '"' + value.replace('"', '\\"') + '"'
+        word = re.fullmatch(r"[A-Za-z][\w./+-]*", value, re.ASCII) and value.lower() not in _RESERVED
+        return value if word else f'"{_ESCAPED.sub(_escape, value)}"'
     return "null" if value is None else str(value).lower()
+
+
+def _escape(found: re.Match[str]) -> str:
+    backslashes, sign = found.groups()
+    return backslashes * 2 + (f"\\{sign}" if sign else "")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from sgpo_core.data.segmentation import segment
 from sgpo_core.grading.grader import is_integer
 from sgpo_core.types import Problem
 
-MAX_NAMED = 5
+MAX_NAMED, MAX_NAMED_COLUMNS = 5, 12
+SHOWN = 40  # characters of a text of others in a message
 _PARQUET_ROWS = 1024  # read at a time
 FILES = (".jsonl", ".json", ".parquet")
 
@@ -136,6 +138,11 @@ def _hub_rows(data: DataSettings, stem: Path | None) -> Iterator[tuple[str, Any]
         yield f"row {number}", row
 
 
+def names_of(columns: Iterable[object]) -> str:
+    """The first columns of a row, as a message shows what others wrote: short, and nothing in it acts on a terminal."""
+    return ", ".join(repr(str(name)[:SHOWN])[1:-1] for name in islice(columns, MAX_NAMED_COLUMNS)) or "none"
+
+
 def named(bad: Sequence[str]) -> str:
     """The first of what is wrong with broken rows, and how many there are besides."""
     return "; ".join(bad[:MAX_NAMED]) + (f"; and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else "")
@@ -155,7 +162,7 @@ def _checked(raw: Iterator[tuple[str, Any]], data: DataSettings) -> Dataset:
             else _problem(value, data, f"{Path(data.source).stem}-{place.split()[1]}")
         )
         if isinstance(problem, Problem) and problem.id in seen:
-            problem = ValueError(f"id {problem.id!r} comes twice")
+            problem = ValueError(f"id {problem.id[:SHOWN]!r} comes twice")
         if isinstance(problem, Exception):
             bad.append(f"{place}: {problem}")
             continue
@@ -183,7 +190,7 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
         return ValueError("not an object")
     for column in (data.problem_column, data.answer_column, *data.choice_columns):
         if column not in row:
-            return ValueError(f"no column {column!r} (it has {', '.join(map(str, list(row)[:8]))})")
+            return ValueError(f"no column {column!r} (it has {names_of(row)})")
         value = _text(row[column])
         if (
             isinstance(value, bool)
@@ -211,12 +218,14 @@ def _problem(row: Any, data: DataSettings, fallback_id: str) -> Problem | ValueE
         domain=str(row.get(data.domain_column) or "") if data.domain_column else "",
         answer_form=data.answer_form,
     )
+    if not problem.answer:
+        return ValueError(f"column {data.answer_column!r} ends with ####, and no answer follows")
     if data.choice_columns:
         return _with_choices(problem, [str(row[column]).strip() for column in data.choice_columns], data.seed)
     if data.answer_type == "integer" and not is_integer(problem.answer):
-        return ValueError(f"column {data.answer_column!r} is no integer: {problem.answer[:40]!r} (data.answer_type)")
-    if data.answer_type == "choice" and problem.answer.strip("()") not in _LETTERS:
-        return ValueError(f"column {data.answer_column!r} is no letter: {problem.answer[:40]!r} (data.answer_type)")
+        return ValueError(f"column {data.answer_column!r} is no integer: {problem.answer[:SHOWN]!r} (data.answer_type)")
+    if data.answer_type == "choice" and problem.answer.strip("()") not in set(_LETTERS):
+        return ValueError(f"column {data.answer_column!r} is no letter: {problem.answer[:SHOWN]!r} (data.answer_type)")
     return problem
 
 

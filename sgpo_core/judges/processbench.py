@@ -23,7 +23,7 @@ from sgpo_core.chains import problems as chains
 from sgpo_core.chains.corruptions import Error, corrupted, positions
 from sgpo_core.config.base import ConfigError
 from sgpo_core.data import hub
-from sgpo_core.data.problems import jsonl_rows, named, parquet_rows
+from sgpo_core.data.problems import SHOWN, jsonl_rows, named, names_of, parquet_rows
 from sgpo_core.judges.base import Item
 from sgpo_core.storage.atomic import write_text
 from sgpo_core.types import Problem, Step
@@ -121,7 +121,7 @@ def _checked(rows: Iterator[tuple[str, Any]], source: str, max_bad_rows: int, se
         try:
             example = _example(row)
             if example.id in examples:
-                raise ValueError(f"id {example.id!r} comes twice")
+                raise ValueError(f"id {example.id[:SHOWN]!r} comes twice")
             examples[example.id] = example
         except ValueError as error:
             bad.append(f"{place}: {error}")
@@ -142,7 +142,7 @@ def _example(row: Any) -> Example:
         raise ValueError("not an object")
     for column in ("id", "problem", "steps", "final_answer_correct", "label"):
         if column not in row:
-            raise ValueError(f"no column {column!r} (it has {', '.join(map(str, list(row)[:8]))})")
+            raise ValueError(f"no column {column!r} (it has {names_of(row)})")
     steps, label, reference = row["steps"], row["label"], row.get("reference")
     if not isinstance(steps, Sequence) or isinstance(steps, str) or not steps:
         raise ValueError("column 'steps' is not a list of texts")

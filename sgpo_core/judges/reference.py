@@ -27,7 +27,7 @@ from sgpo_core.types import Judgment, Step, Verdict
 VERSION = "numbers-v1"  # another one judges recorded responses anew
 _ALWAYS = {Fraction(n) for n in (0, 1, 2, 100)}  # counts, pairs, percent: in everybody's way of saying the same
 _LABEL = re.compile(  # of a numbered step
-    r"^[ \t\n]*(?:\#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+)?\(?\d{1,2}[:.)](?!\d)", re.MULTILINE
+    r"^[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+)?\(?\d{1,2}[:.)](?!\d)", re.MULTILINE
 )
 _BOX = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 _LONGEST, _STRANGE = 30, Fraction(-1)  # characters of a number that is read; what a longer one is, which nobody has

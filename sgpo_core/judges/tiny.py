@@ -28,7 +28,7 @@ def lacks_pieces(tokenizer: Any) -> bool:
 def save_start(policy: str, folder: Path, seed: int) -> None:
     """Writes the start of a judge (Hugging Face layout, safetensors), the same for the same policy and seed."""
     tokenizer = judge_tokenizer(PreTrainedTokenizerFast.from_pretrained(policy))
-    source = Qwen2ForCausalLM.from_pretrained(policy, dtype=torch.float32)
+    source = Qwen2ForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True)
     shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
     same = (*shared, "max_position_embeddings", "rope_parameters", "rms_norm_eps", "tie_word_embeddings")
     torch.manual_seed(seed)

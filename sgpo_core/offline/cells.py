@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from sgpo_core.data.problems import SHOWN
 from sgpo_core.types import Outcome
 
 _IDS, _LOGPROBS = pa.list_(pa.int32()), pa.list_(pa.float32())
@@ -144,5 +145,8 @@ def in_words(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 40 else text[:40] + "..."
+    try:
+        text = json.dumps(value, default=str)
+    except RecursionError:  # nested nearly as deep as could be read
+        return "nested too deep"
+    return text if len(text) <= SHOWN else text[:SHOWN] + "..."

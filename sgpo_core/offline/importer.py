@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ResponsesSettings
+from sgpo_core.data.problems import SHOWN
 from sgpo_core.data.segmentation import SEGMENTER, segment
 from sgpo_core.offline.cells import RESPONSE
 from sgpo_core.offline.checks import BadRows, faults, flat_values, lengths
@@ -132,7 +133,7 @@ def _checked(batch: Batch, settings: ResponsesSettings, seen: set[int], bad: Bad
             continue
         digest = hash_of(value)
         if digest in seen:
-            errors[i] = f"id {value!r} comes twice"
+            errors[i] = f"id {value[:SHOWN]!r} comes twice"
         seen.add(digest)
     for i in sorted(errors):
         bad.add(batch.file, batch.unit, int(batch.places[i]), errors[i])
@@ -229,7 +230,7 @@ def _contradictions(table: pa.Table, starts: np.ndarray, of_group: np.ndarray) -
         differs = pc.not_equal(column, column.take(starts).take(pa.array(of_group))).to_numpy()
         for i in np.flatnonzero(differs):
             of = table.column("problem_id")[i].as_py()
-            errors.setdefault(int(i), f"problem {of!r} has another {name} here than in its first row")
+            errors.setdefault(int(i), f"problem {of[:SHOWN]!r} has another {name} here than in its first row")
     return errors
 
 
@@ -247,7 +248,7 @@ def _misspelt(table: pa.Table, token_ids: Sequence[list[int]], codec: Codec) -> 
         elif not fits:
             errors[i] = f"token ids of another tokenizer: this one has {codec.vocabulary}"
         else:
-            errors[i] = f"token ids of another tokenizer: they spell {spelt[:40]!r}, not the response"
+            errors[i] = f"token ids of another tokenizer: they spell {spelt[:SHOWN]!r}, not the response"
     return errors
 
 

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import ColumnSettings, ResponsesSettings
 from sgpo_core.data import hub
+from sgpo_core.data.problems import names_of
 from sgpo_core.offline.cells import LOOKED_AT, RESPONSE, as_table, holds_numbers, in_words
 
 ROWS = 4096  # of a batch
@@ -98,9 +99,7 @@ def _note_missing(rows: Sequence[dict[str, Any]], names: dict[str, str], errors:
     for name in _must_be_there(names):
         for i, row in enumerate(rows):
             if names[name] not in row:
-                errors.setdefault(
-                    i, f"no column {names[name]!r} (it has {', '.join(map(str, list(row)[:8])) or 'none'})"
-                )
+                errors.setdefault(i, f"no column {names[name]!r} (it has {names_of(row)})")
 
 
 def _parquet(path: Path, columns: ColumnSettings) -> Iterator[Batch]:
@@ -179,7 +178,7 @@ def _present(file: str, schema: pa.Schema, columns: ColumnSettings) -> dict[str,
     for name in _must_be_there(names):
         if names[name] not in schema.names:
             raise ConfigError(
-                f"{file}: no column {names[name]!r} (it has {', '.join(schema.names[:12])}): name yours with "
+                f"{file}: no column {names[name]!r} (it has {names_of(schema.names)}): name yours with "
                 f"responses.columns.{name}=..."
             )
     return {name: column for name, column in names.items() if column in schema.names}

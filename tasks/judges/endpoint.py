@@ -242,7 +242,8 @@ class EndpointChat:
         status = response.status_code
         reason = f"{self.url} answered {status} {httpx.codes.get_reason_phrase(status)}{self._said(response)}"
         if status in (400, 422):
-            return _Failed(reason, complaint=response.text or reason)
+            # Not as the charset of its header says: Python has some that decode no text, and fail.
+            return _Failed(reason, complaint=response.content.decode(errors="replace") or reason)
         if status in (401, 402, 404) or response.is_redirect:
             return _Failed(f"{reason}{_ADVICE.get(status, '')}", hopeless=True)
         if wait := retry_after(response.headers.get("retry-after", "")):
@@ -255,7 +256,8 @@ class EndpointChat:
             return ""
         answer = _json(response)
         error = answer.get("error") if isinstance(answer, dict) else None
-        words = " ".join(str(error.get("message", "")).split()) if isinstance(error, dict) else ""
+        said = " ".join(str(error.get("message", "")).split()) if isinstance(error, dict) else ""
+        words = "".join(filter(str.isprintable, said))  # in logs nothing acts on a terminal, and tables hold Unicode
         key = self._http.headers.get("authorization", "").removeprefix("Bearer ")
         return f": {words[:160]}" if words and not (key and key in words) else ""
 

@@ -46,15 +46,26 @@ def check_policy(
     policy is only to generate."""
     folder = Path(folder)
     problems = list(_unreadable(folder))
-    if not problems:
-        config = load_config(folder)
-        problems += _incomplete(folder)
-        problems += _out_of_bounds(config.get_text_config(), context_length(folder), model, cluster, length)
-        problems += _vocabulary(folder, config.get_text_config())
-        problems += _template(folder) if model.chat_template else []
-        problems += _not_trainable(folder, config, model.max_length, length) if trained else []
+    try:
+        problems += [] if problems else _unfit(folder, model, cluster, trained, length)
+    except Exception as error:  # of any kind: a value has not the type that its name stands for
+        what = f"{type(error).__name__}: {_first_line(error)}"
+        problems.append(
+            f"a value in config.json, {_GENERATION} or {_INDEX} is none that can be there ({what}): {_AGAIN}"
+        )
     if problems:
         raise ConfigError(f"{named} can't be the policy: {'; '.join(problems)}")
+
+
+def _unfit(folder: Path, model: ModelSettings, cluster: ClusterSettings, trained: bool, length: str) -> Iterator[str]:
+    config = load_config(folder)
+    yield from _incomplete(folder)
+    yield from _out_of_bounds(config.get_text_config(), context_length(folder), model, cluster, length)
+    yield from _vocabulary(folder, config.get_text_config())
+    if model.chat_template:
+        yield from _template(folder)
+    if trained:
+        yield from _not_trainable(folder, config, model.max_length, length)
 
 
 def context_length(folder: str | Path) -> int | None:

@@ -25,8 +25,8 @@ def make(package: Path) -> Path:
     folder = models_home() / NAME
     if is_policy(folder):
         return folder
-    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_FILE)
-    read = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(package, gguf_file=_FILE, trust_remote_code=False)
+    read = AutoModelForCausalLM.from_pretrained(package, gguf_file=_FILE, dtype=torch.float32, trust_remote_code=False)
     # transformers refuses to save a model that it has read from GGUF: a fresh one takes over its weights.
     config = read.config.to_dict()
     config.pop("quantization_config", None)

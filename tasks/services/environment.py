@@ -10,13 +10,16 @@ from tasks.paths import REPOSITORY, home
 from tasks.services.processes import Record
 
 NAMES = ("prefect", "mlflow", "worker")
+# Whose pages may ask Prefect's server. By default those of every origin may: any site that is open in a browser on this
+# machine could have flows run, and code.
+PAGES = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 
 def prepare_process() -> None:
     """Makes this process, which runs flows, keep all state below `home()` and find the services that are up. Called
     once, before the first flow; a Prefect that was imported before has read its settings then, and reads them again."""
     os.environ.update(service_environment())
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
+    Path(os.environ["PREFECT_HOME"]).mkdir(mode=0o700, parents=True, exist_ok=True)  # its database holds secrets
     # After that: what imports Prefect without DO_NOT_TRACK is told that it reports how it is used.
     from prefect.context import refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
@@ -53,6 +56,7 @@ def service_environment() -> dict[str, str]:
         "PREFECT_HOME": prefect_home,
         "PREFECT_PROFILES_PATH": f"{prefect_home}/profiles.toml",  # not that of `_publish`: its server may have died
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        PAGES: "http://127.0.0.1",  # none: the server of one process has no page that anybody opens
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few on a busy machine
         "MLFLOW_TRACKING_URI": f"sqlite:///{home()}/mlflow.db",
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{home()}/mlartifacts",

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.paths import REPOSITORY, home
-from tasks.services.environment import NAMES, addresses, pid_file, service_environment
+from tasks.services.environment import NAMES, PAGES, addresses, pid_file, service_environment
 from tasks.services.processes import MARK, Record, launch, stop
 
 HOST = "127.0.0.1"
@@ -88,10 +88,7 @@ def _start(service: Service, api: str) -> Callable[[], None]:
     """Starts a service; returns the function that waits until it works."""
     log = _file(f"{service.name}.log")
     old = log.stat().st_size if log.exists() else 0
-    variables = os.environ | service_environment() | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
-    variables[MARK] = _mark(service.name)
-    variables["MLFLOW_BACKEND_STORE_URI"] = variables["MLFLOW_TRACKING_URI"]  # no argument: it may hold a password
-    child = launch(service.command, service.url, pid_file(service.name), log, variables)
+    child = launch(service.command, service.url, pid_file(service.name), log, _variables(service, api))
 
     def wait() -> None:
         deadline = time.monotonic() + HEALTH_DEADLINE_S
@@ -103,6 +100,16 @@ def _start(service: Service, api: str) -> Callable[[], None]:
         raise ServiceError(f"{service.name} {what}{_end_of(log, old)}")
 
     return wait
+
+
+def _variables(service: Service, api: str) -> dict[str, str]:
+    """The environment of a service."""
+    variables = os.environ | service_environment() | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
+    variables[MARK] = _mark(service.name)
+    variables["MLFLOW_BACKEND_STORE_URI"] = variables["MLFLOW_TRACKING_URI"]  # no argument: it may hold a password
+    if service.name == "prefect" and not os.environ.get(PAGES):
+        variables[PAGES] = f"{service.url},{service.url.replace(HOST, 'localhost')}"  # its own, under both names
+    return variables
 
 
 def _mark(name: str) -> str:
@@ -233,7 +240,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.command == "status":
         return 0 if status() else 1
-    _file("").mkdir(parents=True, exist_ok=True)
+    for folder in (_file(""), Path(service_environment()["PREFECT_HOME"])):  # logs, and a database with secrets
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _file("lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one `up` or `down` at a time
         try:

@@ -113,4 +113,4 @@ def context_length(model: str) -> int:
     """The longest text that a model was made for, tokens."""
     from transformers import AutoConfig
 
-    return int(AutoConfig.from_pretrained(model).get_text_config().max_position_embeddings)
+    return int(AutoConfig.from_pretrained(model, trust_remote_code=False).get_text_config().max_position_embeddings)

@@ -20,7 +20,9 @@ def load_policy(folder: str, dtype: Literal["float32", "bfloat16"], gradient_che
     """The transformers model in a folder; in shards, where DeepSpeed was told so before."""
     from transformers import AutoModelForCausalLM
 
-    lm = AutoModelForCausalLM.from_pretrained(folder, dtype=_DTYPES[dtype])
+    lm = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
+    )
     if gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm

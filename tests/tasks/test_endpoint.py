@@ -125,6 +125,20 @@ def test_what_does_not_pass_is_an_error_after_the_last_try(fault: Callable[[Any]
     assert len(server.bodies) == 3
 
 
+@pytest.mark.parametrize("charset", ["hex", "rot13", "idna", "undefined", "nothing"])
+def test_a_refusal_in_a_charset_that_is_none(charset: str) -> None:
+    """Python has codecs under these names that decode no text."""
+    fault = status(400, "no", Content_Type=f"text/plain; charset={charset}")
+    with fault_server(faults=[fault]) as server, client(server.url, retries=0) as chat:
+        assert "answered 400 Bad Request: no" in chat([ask()])[0].error
+
+
+def test_the_words_of_a_server_do_nothing_to_a_terminal_or_a_table() -> None:
+    fault = status(404, "\x1b[2Jno\x00 model\u202e \ud800here")
+    with fault_server(faults=[fault]) as server, client(server.url, retries=0) as chat:
+        assert "answered 404 Not Found: [2Jno model here (" in chat([ask()])[0].error
+
+
 @pytest.mark.parametrize(("fault", "reason"), [(without_end, "sent more than 8 MiB"), (bomb, "compressed its answer")])
 def test_a_reply_of_any_size_takes_little_memory(fault: Callable[[Any], None], reason: str) -> None:
     with fault_server(faults=[fault] * 2) as server, client(server.url, retries=1) as chat:

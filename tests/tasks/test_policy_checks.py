@@ -126,6 +126,11 @@ def edited(name: str, **changes: Any) -> Callable[[Path], None]:
         (edited("config.json", resid_pdrop=0.1), "resid_pdrop=0.1", "set it to 0 in config.json"),
         (edited("config.json", quantization_config={"quant_method": "awq"}), "weights are quantized", "came from"),
         (with_head_bias, "output layer has a bias", "another model"),
+        # values of another type than their name has
+        (written("generation_config.json", "[]"), "a value in config.json, generation_config.json", "correct it"),
+        (edited("generation_config.json", eos_token_id="x"), "is none that can be there (TypeError: ", "correct it"),
+        (written("model.safetensors.index.json", '{"weight_map": null}'), "is none that can be there", "correct it"),
+        (edited("config.json", text_config=0.5), "is none that can be there", "correct it"),
     ],
 )
 def test_a_fault_is_named_with_its_fix(tmp_path: Path, spoil: Callable[[Path], object], said: str, fix: str) -> None:

@@ -17,9 +17,12 @@ import pytest
 from tasks.paths import REPOSITORY
 from tasks.services import processes
 from tasks.services import stack as services
-from tasks.services.environment import addresses, option, service_environment
+from tasks.services.environment import PAGES, addresses, option, service_environment
 
-USER_VARIABLES = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK")
+USER_VARIABLES = (
+    *("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK"),
+    PAGES,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -133,6 +136,40 @@ def test_servers_that_the_user_names_are_not_started(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://tracking:5000")
     monkeypatch.setenv("PREFECT_API_URL", "http://orchestration:4200/api")
     assert names() == ["worker"]
+
+
+ASK = """
+import os
+from prefect.server.api.server import create_app
+from starlette.testclient import TestClient
+
+client = TestClient(create_app(ephemeral=True, ignore_cache=True))
+asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
+for origin in ("https://site.example", "http://127.0.0.1:4200", "http://localhost:4200", "null"):
+    reply = client.options("/api/flow_runs/", headers=asked | {"Origin": origin})
+    print(origin, reply.headers.get("access-control-allow-origin"))
+"""
+
+
+def test_only_its_own_pages_may_ask_the_server(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of another origin asks the browser, which asks the server, before it may send JSON."""
+    [server, *_] = services._plan(services.PORTS)
+    variables = services._variables(server, f"{server.url}/api")
+    done = subprocess.run(
+        [sys.executable, "-c", ASK], cwd=home, env=variables, capture_output=True, text=True, check=True
+    )
+    allowed = dict(line.split() for line in done.stdout.splitlines())
+    own = {page: page for page in ("http://127.0.0.1:4200", "http://localhost:4200")}
+    assert allowed == {"https://site.example": "None", "null": "None", **own}
+    assert service_environment()[PAGES] == "http://127.0.0.1", "of a server for one process"
+    monkeypatch.setenv(PAGES, "https://prefect.example")
+    assert services._variables(server, f"{server.url}/api")[PAGES] == "https://prefect.example"
+
+
+def test_folders_with_secrets_are_the_users_alone(home: Path) -> None:
+    (home / "services").rmdir()
+    services.main(["down"])
+    assert [(home / name).stat().st_mode & 0o77 for name in ("services", "prefect")] == [0, 0]
 
 
 def test_a_prefect_toml_of_the_user_stays(home: Path) -> None:

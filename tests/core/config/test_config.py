@@ -160,12 +160,22 @@ def test_overrides() -> None:
         ("iterations=null", ["iterations"]),
         ("seed", ["seed"]),
         ("seed=${nowhere}", ["nowhere"]),
+        # what Hydra trips over itself
+        ("algorithm=1", ["algorithm=1"]),
+        (f"seed={'9' * 5000}", ["seed=9"]),
+        ("~train.betas.0", ["train.betas.0"]),
     ],
 )
 def test_a_wrong_setting_is_named(override: str, named: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
         load_run("tiny", [override])
     assert [part for part in named if part not in str(refused.value)] == []
+
+
+def test_a_long_value_is_shown_in_part() -> None:
+    with pytest.raises(ConfigError, match=r"^sampling\.group_size='xx") as refused:
+        load_run("tiny", [f"sampling.group_size={'x' * 10_000}"])
+    assert len(str(refused.value)) < 500
 
 
 def test_several_wrong_settings_are_all_named() -> None:

@@ -65,7 +65,22 @@ def test_offline_then_online_is_an_arm_beside_pure_online() -> None:
         sweep_runs(load_sweep("offline-then-online-tiny", ["grid.offline_start=[small]", "baseline="]))
 
 
-TEXTS = ["a b", "it's", 'say "x"', "null", "2026", "a=b,c"]
+TEXTS = [
+    "a b",
+    "it's",
+    'say "x"',
+    "null",
+    "2026",
+    "a=b,c",
+    "a\\",
+    '\\"',
+    "\\boxed{}",
+    "${seed}",
+    "\\${x}",
+    "naïve",
+    "加",
+    "a\nb",
+]
 
 
 @pytest.mark.parametrize(

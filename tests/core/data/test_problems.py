@@ -12,6 +12,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import DataSettings
@@ -77,6 +78,8 @@ def test_a_number_as_answer(tmp_path: Path, value: object, text: str) -> None:
         ({"problem": "", "answer": "1"}, "column 'problem' is empty"),
         ({**GOOD, "id": "a"}, "id 'a' comes twice"),
         ('{"problem": "\\ud800", "answer": "1"}', "problem"),  # half a character: can't be stored
+        ('{"a\\ud800\\u001b[2J": 1}', "no column 'problem' (it has a\\ud800\\x1b[2J)"),  # nor act on a terminal
+        ({"problem": "x", "answer": "5\n#### "}, "column 'answer' ends with ####, and no answer follows"),
     ],
 )
 def test_a_broken_row_is_named_with_its_line(tmp_path: Path, row: object, complaint: str) -> None:
@@ -218,6 +221,13 @@ def test_wrong_choices_and_the_answer_become_letters(tmp_path: Path) -> None:
     assert load(path, seed=1, **settings) != problems
 
 
+def test_there_are_ten_letters(tmp_path: Path) -> None:
+    row = {**GOOD, **{f"w{i}": str(i + 3) for i in range(9)}}
+    assert load(jsonl(tmp_path, row), choice_columns=[f"w{i}" for i in range(9)])[0].prompt.count("\n(") == 10
+    with pytest.raises(ValidationError, match="choice_columns"):
+        DataSettings(choice_columns=[f"w{i}" for i in range(10)])
+
+
 @pytest.mark.parametrize(
     ("answer", "read"),
     [("9 - 4 = <<9-4=5>>5\n#### 5", "5"), (["1", "2"], "1, 2"), (["7"], "7"), ("a # b", "a # b")],
@@ -227,7 +237,10 @@ def test_answers_of_benchmarks(tmp_path: Path, answer: object, read: str) -> Non
     assert problem.answer == read
 
 
-@pytest.mark.parametrize(("answer_type", "answer"), [("integer", "1/2"), ("integer", "x"), ("choice", "12")])
+@pytest.mark.parametrize(
+    ("answer_type", "answer"),
+    [("integer", "1/2"), ("integer", "x"), ("choice", "12"), ("choice", "()"), ("choice", "AB")],
+)
 def test_an_answer_of_another_type_is_a_broken_row(tmp_path: Path, answer_type: str, answer: str) -> None:
     with pytest.raises(ConfigError, match=r"line 1: column 'answer' is no .*answer_type"):
         load(jsonl(tmp_path, {**GOOD, "answer": answer}), answer_type=answer_type)

@@ -126,6 +126,13 @@ def test_a_broken_row_is_named_with_file_and_line(broken: Any, named: str, tmp_p
     assert sorted(table["response"]) == ["xyz", "xyz"]
 
 
+def test_a_cell_of_any_depth_is_named(tmp_path: Path) -> None:
+    """Python writes JSON to a smaller depth than it reads: a few depths in between can be read and not shown."""
+    deep = [json.dumps(row(response="@")).replace('"@"', "[" * depth + "]" * depth) for depth in range(700, 1000)]
+    imported, _ = load(jsonl(tmp_path / "some.jsonl", [*GOOD, *deep]), tmp_path, allowed=300)
+    assert (imported.bad_rows, imported.responses) == (300, 3)
+
+
 def test_broken_rows_are_bounded_and_the_first_few_named(tmp_path: Path) -> None:
     source = jsonl(tmp_path / "some.jsonl", [*GOOD, *[row(response="")] * 7])
     with pytest.raises(ConfigError, match=r"7 broken rows, 6 are allowed \(responses\.max_bad_rows\).*and 2 more"):
