@@ -20,6 +20,9 @@ ifeq ($(filter cpu gpu,$(EXTRA)),)
 $(error EXTRA is cpu or gpu, not "$(EXTRA)")
 endif
 REQUIREMENTS := requirements/$(EXTRA).txt
+# Of every file that the package index has of these versions; what is no such file is refused. Wheels that you have built
+# yourself are none: UV_NO_VERIFY_HASHES=1 takes them.
+HASHES := requirements/hashes/$(EXTRA).txt
 
 # The stamp's name is a hash of what set-up depends on (times of files mean little after a checkout), and of
 # this folder, whose path is written into the scripts of .venv.
@@ -49,8 +52,10 @@ UV := env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/uv
 IN_VENV := --python $(VENV)/bin/python
 LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
 	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
+HASH := env -u UV_FIND_LINKS $(UV) pip compile --no-deps --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
+LINUX := --python-platform x86_64-manylinux_2_28
 
-.PHONY: help setup demo models test test-fast test-peers lint up down status bench screenshots lock clean
+.PHONY: help setup demo models test test-fast test-peers lint up down status bench screenshots audit lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -76,7 +81,7 @@ $(STAMP):
 	@rm -rf $(VENV)/.setup-* $(VENV)/torch_extensions
 	@$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(INSTALL_TORCH)
-	@$(UV) pip sync --quiet $(IN_VENV) --compile-bytecode $(REQUIREMENTS)
+	@$(UV) pip sync --quiet $(IN_VENV) --compile-bytecode $(REQUIREMENTS) -c $(HASHES)
 	@$(BUILD_OP)
 	@echo $(EXTRA) > $(VENV)/.extra
 	@touch $@
@@ -119,7 +124,7 @@ test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 test-fast: setup ## Run the tests that start no engine and no server (about three minutes on two cores)
-	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py tests/test_requirements.py $(ARGS)
 
 test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
 	@PYTHONPATH=$(PEERS) $(VENV)/bin/python -m pytest tests/peers $(ARGS)
@@ -157,11 +162,19 @@ screenshots: setup ## Take the pictures of docs/images anew (after `make demo` a
 	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/docs -r requirements/docs.txt
 	@PYTHONPATH=$(VENV)/docs $(VENV)/bin/python docs/screenshots.py $(ARGS)
 
-# The GPU file is resolved without local wheels, which would win with their +cpu torch.
+# In a folder of its own: nothing but this needs it. Ends with an error, too, where nothing could be audited.
+audit: setup ## Ask OSV for known vulnerabilities in the packages of cpu.txt and gpu.txt
+	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/audit -r requirements/audit.txt
+	@PYTHONPATH=$(VENV)/audit $(VENV)/bin/python requirements/audit.py $(ARGS)
+
+# The GPU file is resolved without local wheels, which would win with their +cpu torch. That torch has no hash here: it
+# comes from another index, or from a folder of yours.
 lock: setup ## Resolve requirements/*.txt anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
 	$(LOCK) $(TORCH_BACKEND) --extra cpu -o requirements/cpu.txt
-	env -u UV_FIND_LINKS $(LOCK) --extra gpu --python-platform x86_64-manylinux_2_28 -o requirements/gpu.txt
+	env -u UV_FIND_LINKS $(LOCK) --extra gpu $(LINUX) -o requirements/gpu.txt
 	$(LOCK) $(TORCH_BACKEND) --extra cpu --extra bench -c requirements/cpu.txt -o requirements/bench.txt
+	grep -v '^torch==' requirements/cpu.txt | $(HASH) - -o requirements/hashes/cpu.txt
+	$(HASH) requirements/gpu.txt $(LINUX) -o requirements/hashes/gpu.txt
 
 clean: ## Remove .venv and caches; results in runs/ stay
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info

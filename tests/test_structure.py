@@ -273,3 +273,22 @@ def test_the_layout_page_names_every_folder_and_file() -> None:
         if path.is_dir() and list(path.glob("*.py"))
     }
     assert listed == there
+
+
+def names_in(file: Path) -> set[str]:
+    """Functions, classes and constants of a file."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+    assigned = [node.targets[0] for node in tree.body if isinstance(node, ast.Assign)]
+    return defined | {target.id for target in assigned if isinstance(target, ast.Name)}
+
+
+def test_the_threat_model_names_what_is_there() -> None:
+    """Code (`file.py:name`) and tests (`file.py::name`); every line of its tables has a test."""
+    text = (ROOT / "docs/security.md").read_text(encoding="utf-8")
+    named = re.findall(r"`([a-z_/]+\.py)(::?)(\w+)`", text)
+    assert {where for where, sign, _ in named if sign == "::"} & {"tests/fuzz/test_responses.py"}, "the search itself"
+    assert [f"{where}{sign}{name}" for where, sign, name in named if name not in names_in(ROOT / where)] == []
+    rows = [line for line in text.splitlines() if line.startswith("| ") and line.count(" | ") == 2]
+    without = [row for row in rows if "::test_" not in row and not row.endswith("| shown by |")]
+    assert len(rows) > 30 and without == []

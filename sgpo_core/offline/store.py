@@ -8,6 +8,7 @@
 
 Row i of a shard is row i of it in every stage; a column of a later stage stands for an earlier one of its name. The
 files are Arrow, mapped into memory: what is not touched is not read, and a group is found at once in a set of any size.
+Beside each is its digest, by which damage is found before a training begins.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sgpo_core.storage.atomic import write_atomically
+from sgpo_core.storage.digests import note
 from sgpo_core.storage.rollout_table import SCHEMA
 from sgpo_core.types import Outcome
 
 
 def write_shard(stage: Path, number: int, table: pa.Table) -> None:
-    """A stage's columns of one shard, whole or not at all."""
+    """A stage's columns of one shard, whole or not at all, with their digest."""
 
     def write(path: Path) -> None:
         with pa.ipc.new_file(str(path), table.schema) as file:
             file.write_table(table.combine_chunks())
+        note(shard_path(stage, number), path)
 
     write_atomically(shard_path(stage, number), write)
 

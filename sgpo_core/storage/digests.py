@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import xxhash
 
-from sgpo_core.storage.atomic import read_json, write_json
+from sgpo_core.storage.atomic import read_json, remove_atomically, write_json
 
 NAME = "digests.json"
 _READ_BYTES = 1 << 24
+
+log = logging.getLogger("sgpo.storage")
 
 
 def seal(folder: Path) -> None:
@@ -45,6 +48,23 @@ def note(path: Path, written: Path) -> None:
 def is_as_written(path: Path) -> bool:
     """Whether a file is what `note` saw; also where nothing was noted, of a file that others wrote."""
     return not _notes(path).exists() or _digest(path) in _noted(path)
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there as `note` saw it. One that is damaged is put aside with a warning, and is not there then:
+    for what can be made again."""
+    if path.exists() and not is_as_written(path):
+        put_aside(path, "it is not what was written")
+    return path.exists()
+
+
+def put_aside(path: Path, what: str) -> None:
+    """Renames a damaged file or folder, in place of the one that was put aside before."""
+    aside = path.with_name(f".{path.name}.damaged")
+    log.warning("%s: %s; it is now %s, and made again", path, what, aside.name)
+    if path.is_dir():
+        remove_atomically(aside)
+    path.replace(aside)
 
 
 def _notes(path: Path) -> Path:

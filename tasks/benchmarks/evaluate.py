@@ -4,8 +4,8 @@
                Ray + vLLM        by problem                   killable processes
 
 <SGPO_HOME>/evaluations/<weights>/<benchmark>-<generation id>/ holds them. A part of generations appears whole or not at
-all: after a kill the problems of the last seconds are generated again, by the same seeds. A result that is there for
-the same weights and protocol is the result.
+all: after a kill the problems of the last seconds are generated again, by the same seeds, and so are those of a part
+that was damaged. A result that is there for the same weights and protocol is the result.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from sgpo_core.evaluation.protocol import Protocol, Result, protocol
 from sgpo_core.evaluation.scores import GradedResponse, score
 from sgpo_core.grading.grader import AnswerGrader
 from sgpo_core.storage.atomic import read_json, write_atomically, write_json
+from sgpo_core.storage.digests import is_whole, note
 from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.types import Problem
 from tasks.data import decode_all, encode_prompt, load_benchmarks, load_tokenizer, stop_ids
@@ -68,8 +69,9 @@ class Job:
         return sorted(self.generations.glob("*.parquet"))
 
     def generated(self) -> set[int]:
-        """Numbers of the problems whose responses are on disk."""
-        return {number for part in self.parts() for number in pq.read_table(part, columns=["number"])[0].to_pylist()}
+        """Numbers of the problems whose responses are on disk. Parts that are damaged are put aside."""
+        parts = [part for part in self.parts() if is_whole(part)]
+        return {number for part in parts for number in pq.read_table(part, columns=["number"])[0].to_pylist()}
 
     def is_generated(self) -> bool:
         return len(self.generated()) == len(self.problems)
@@ -206,9 +208,13 @@ def write_part(job: Job, finished: Parts, seeds: Sequence[Sequence[int]], tokeni
         }
     )
     last = max((int(part.stem) for part in job.parts()), default=-1)
-    write_atomically(
-        job.generations / f"{last + 1:06d}.parquet", lambda path: pq.write_table(table, path, compression="zstd")
-    )
+    part = job.generations / f"{last + 1:06d}.parquet"
+
+    def put(aside: Path) -> None:
+        pq.write_table(table, aside, compression="zstd")
+        note(part, aside)
+
+    write_atomically(part, put)
 
 
 def read_seconds(job: Job) -> float:

@@ -4,7 +4,8 @@
             ├─▶ import ──▶ grade ──▶ judge ──▶ log-probabilities     runs/responses/<data set>/<stage>
     source ─┘   check, group        (not GRPO)  (where they are missing)
 
-A stage is named by what decides it, and works shard by shard: one that was stopped goes on with the next shard.
+A stage is named by what decides it, and works shard by shard: one that was stopped goes on with the next shard. What
+was damaged since it was written is put aside, and made again.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from sgpo_core.rl.credit import Scope
 from sgpo_core.rl.training_samples import forward_sample
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import atomic_directory, read_json, waiting_lock, write_json
+from sgpo_core.storage.digests import is_as_written, is_whole, put_aside
 from sgpo_core.storage.weights import weights_hash
 from sgpo_core.types import RolloutGroup
 from tasks.data import (
@@ -87,7 +89,7 @@ def sample_responses(config: OfflineConfig, policy: str) -> Path:
     folder = home() / "responses" / f"sampled-{fingerprint(decides)}" / "rollouts"
     problems = drop_overlong_prompts(open_problems(config.data), policy, config.model, sampling.max_tokens)
     starts = range(0, len(problems), _PROBLEMS_A_FILE)
-    missing = [start for start in starts if not (folder / f"{start:08d}.parquet").exists()]
+    missing = [start for start in starts if not is_whole(folder / f"{start:08d}.parquet")]
     if missing:
         with engines_for(policy, config.model, config.cluster) as engines:
             hold_initial_policy(engines, config, policy)
@@ -130,6 +132,8 @@ def import_source(config: OfflineConfig, policy: str, sampled: Path | None = Non
         settings = ResponsesSettings(source=str(sampled), max_bad_rows=settings.max_bad_rows)
     codec = PolicyCodec(policy, config.model)
     imported = home() / "responses" / f"{_name(settings)}-{_source_key(settings, codec)}" / "imported"
+    if damaged := [file.name for file in sorted(imported.glob("*.arrow")) if not is_as_written(file)]:
+        put_aside(imported, f"{damaged[0]} is not what was written")
     if not imported.exists():
         with atomic_directory(imported) as folder:
             report = import_responses(settings, codec, folder, folder / "parts")
@@ -256,7 +260,7 @@ def problems_of(imported: Path) -> Dataset:
 
 
 def _missing(folder: Path, shards: int) -> list[int]:
-    return [number for number in range(shards) if not shard_path(folder, number).exists()]
+    return [number for number in range(shards) if not is_whole(shard_path(folder, number))]
 
 
 def _fill(folder: Path, shards: int, columns: Callable[[int], pa.Table], what: str, at_a_time: int = 1) -> None:

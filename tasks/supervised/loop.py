@@ -30,6 +30,7 @@ from sgpo_core.storage.atomic import (
     write_json,
     write_text,
 )
+from sgpo_core.storage.digests import damage, put_aside, seal
 from tasks.checkpointing import export_policy
 from tasks.engines.cluster import Engines
 from tasks.paths import home
@@ -91,6 +92,8 @@ class SavedState:
 
     def load(self, engines: Engines) -> int:
         """The steps done, by ranks that were just set up."""
+        if holds_state(self.folder / "engine") and (what := damage(self.folder)):
+            put_aside(self.folder, what)
         if not holds_state(self.folder / "engine"):  # nothing, or that of an earlier version
             return 0
         engines.on_all_ranks("load", str(self.folder / "engine"))
@@ -100,6 +103,7 @@ class SavedState:
         with atomic_directory(self.folder) as target:
             engines.on_all_ranks("save", str(target / "engine"))
             write_json(target / "state.json", {"done": done})
+            seal(target)
 
 
 def lr_factor(step: int, course: Course, warmup: int) -> float:
@@ -186,7 +190,9 @@ class Kept:
         self.saved = SavedState(self.folder.with_name(f".{config.key}.state"))
 
     def result(self) -> dict[str, Any] | None:
-        """That of the same settings, where it has been made."""
+        """That of the same settings, where it has been made and is as it was written; else it is put aside."""
+        if self.folder.is_dir() and (what := damage(self.folder)):
+            put_aside(self.folder, what)
         report = self.folder / "report.json"
         return read_json(report) if report.is_file() else None
 
@@ -234,5 +240,6 @@ class Kept:
                 complete(target)
             write_text(target / "settings.yaml", to_yaml(self.config))
             write_json(target / "report.json", result)
+            seal(target)
         remove_atomically(self.saved.folder)
         return result
