@@ -29,9 +29,11 @@ def trainer_memory(
     sharding: DeepSpeedSettings,
     ranks: int,
     with_reference: bool = False,
+    step_copies: int = 1,
 ) -> Parts:
-    """Of one rank's device, at the peak of the backward pass of a full micro-batch. A KL reference is whole in every
-    rank."""
+    """Of one rank's device, at the peak: that of the backward pass of a full micro-batch, or that of the optimizer's
+    step, for which torch's AdamW holds `step_copies` copies of what it updates at a time (two on the CPU). A KL
+    reference is whole in every rank."""
     n, width, stage = shape.parameters, WIDTH[model.dtype], sharding.stage(model.dtype)
     trained = shape.trained(model.lora.rank)
     # Level 1 shards the optimizer, 2 the gradients, 3 the weights.
@@ -52,6 +54,10 @@ def trainer_memory(
     parts["activations"] = float(activation_bytes(shape, train, width, head_trained=not model.lora.rank))
     if model.lora.rank:
         parts["adapters"] = float(width * trained)
+    # Without ZeRO a parameter is updated at a time.
+    updated = 0.0 if stage == 0 or sharding.offload_optimizer else min(optimizer, _SUB_GROUP if stage == 3 else n)
+    backward = parts["activations"] + parts["gradients on their way"]
+    parts["optimizer's step, over the backward pass"] = max(0.0, 4.0 * step_copies * updated - backward)
     return {name: size / GIB for name, size in parts.items() if size}
 
 
