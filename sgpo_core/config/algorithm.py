@@ -51,7 +51,7 @@ class CreditSettings(Settings):
     )
     beta: float = Field(10.0, gt=0, description="steepness of the logistic that turns RTS into a reward")
     gamma: Fraction = Field(0.5, description="RTS at which a wrong response earns 1/2")
-    rts_unit: Literal["steps", "tokens"] = Field("steps", description="what RTS counts")
+    rts_unit: Literal["steps", "tokens"] = Field("steps", description="whether RTS is a share of steps or of tokens")
     expected_length: Literal["reference", "group", "own"] = Field(
         "reference",
         description="how long a solution is expected to be: as the reference solution (where there is none, as group), "
@@ -65,8 +65,8 @@ class CreditSettings(Settings):
     )
     truncated: Literal["nothing", "exclude", "prefix"] = Field(
         "nothing",
-        description="a wrong response that was cut off has RTS 0, is excluded, or earns its right steps; the last pays "
-        "for not ending",
+        description="a wrong response that was cut off has RTS 0, is excluded, or earns its right steps; the last "
+        "rewards a policy that does not end",
     )
     format_gate: bool = Field(True, description="a malformed response has RTS 0")
     no_error_found: Literal["abstain", "last_step"] = Field(
@@ -127,7 +127,8 @@ class AdvantageSettings(Settings):
     entropy_coef: float = Field(
         0.0,
         ge=0,
-        description="RL-ZVP: advantage of all-correct and all-wrong groups, a token's share by its entropy; 0: none",
+        description="RL-ZVP: size of the advantage in all-correct and all-wrong groups; each token gets a part of it "
+        "that grows with its entropy; 0: none",
     )
 
     def conflicts(self, whole: AlgorithmSettings) -> Iterator[str]:
@@ -170,7 +171,7 @@ class LossSettings(Settings):
     no_signal_groups: Literal["drop", "keep"] = Field(
         "drop",
         description="groups whose advantages are all 0 leave the means above, or count in them (the papers of GRPO and "
-        "Dr. GRPO, TRL, verl); they have no gradient either way",
+        "Dr. GRPO, TRL, verl); without a KL term they have no gradient in either case",
     )
     ratio: Ratio = Field(
         "token",
@@ -188,8 +189,8 @@ class LossSettings(Settings):
     )
     old_logprobs: Literal["sampler", "trainer"] = Field(
         "sampler",
-        description="whose log-probabilities the ratio is taken to: those sampled with, or the trainer's own (one more "
-        "forward pass)",
+        description="denominator of the ratio: log-probabilities of the sampler, or those that the trainer "
+        "computes itself (one more forward pass)",
     )
     tis_cap: float | None = Field(
         None,
@@ -207,7 +208,7 @@ class LossSettings(Settings):
 
 
 class AlgorithmSettings(Settings):
-    name: Name = Field("sgpo", description="what the run is called and grouped by")
+    name: Name = Field("sgpo", description="name of the run in tables and pictures; runs of one name are one group")
     resampling: ResamplingSettings = ResamplingSettings()
     credit: CreditSettings = CreditSettings()
     filter: GroupFilter = Field(

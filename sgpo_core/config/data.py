@@ -23,7 +23,9 @@ class ModelSettings(Settings):
         None, description="policy to start from: a folder, a name in runs/models, or ORG/NAME@REVISION of the hub"
     )
     warm_start: str | None = Field(
-        None, description="name in conf/warm_start whose policy to start from, made when missing"
+        None,
+        description="file of conf/warm_start: start from the policy of this supervised training, which is run first "
+        "if its result is not there",
     )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="dtype of weights in rollout and in the trainer's forward pass"

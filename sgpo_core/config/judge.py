@@ -48,10 +48,13 @@ class EndpointSettings(Settings):
     )
     max_calls: Operational[int] = Field(0, ge=0, description="spending cap of a process, tries; 0: none")
     max_tokens: Operational[int] = Field(
-        0, ge=0, description="spending cap of a process, tokens read and written; 0: none; what is in flight is paid"
+        0,
+        ge=0,
+        description="spending cap of a process, tokens read and written; 0: none; requests that are under way are "
+        "still finished",
     )
     reasoning_effort: str = Field(
-        "", description="how much a judge that thinks does so: low, medium, high (OpenAI, gpt-oss); empty: not sent"
+        "", description="how much a reasoning model thinks: low, medium, high (OpenAI, gpt-oss); empty: not sent"
     )
     extra_body: dict[str, Any] = Field(
         {}, description="further fields of every request, as the server's documentation has them; never a key"
@@ -82,7 +85,9 @@ class JudgeSettings(Settings):
     )
     reference: bool = Field(True, description="show the judge the reference solution, where there is one")
     votes: Positive = Field(1, description="how often the judge is asked; the majority decides")
-    temperature: float = Field(0.0, ge=0, le=2, description="of the judge; several votes need one above 0")
+    temperature: float = Field(
+        0.0, ge=0, le=2, description="sampling temperature of the judge; several votes need one above 0"
+    )
     critique_tokens: Positive = Field(1024, description="length limit of the critique before the verdict")
     thinks: bool | None = Field(
         None,
@@ -92,8 +97,8 @@ class JudgeSettings(Settings):
     thinking_tokens: Positive = Field(
         8192, description="room for the thinking in the limit of each reply, critique and verdict, where thinks=true"
     )
-    seed: int = Field(0, ge=0, description="of votes, of noise and of the random judge")
-    noise: Fraction = Field(0.0, description="share of verdicts replaced by random ones, to see what errors do")
+    seed: int = Field(0, ge=0, description="seed of votes, of noise and of the random judge")
+    noise: Fraction = Field(0.0, description="share of verdicts replaced by random ones, to study the effect of errors")
     cache: Operational[bool] = Field(True, description="keep verdicts, and share them between runs")
     max_abstained_frac: Operational[Fraction] = Field(
         0.5, description="share of abstentions among judged responses that counts as failing"

@@ -32,7 +32,8 @@ class JudgeEvalConfig(Settings):
     data: JudgeEvalDataSettings = JudgeEvalDataSettings()
     injections: bool = Field(
         True,
-        description="also try responses that talk to the judge (98 more, docs/injections.md), and count what gains",
+        description="also judge 60 responses that try to talk the judge into credit, each with an honest twin "
+        "(docs/injections.md), and count those that gain",
     )
 
     @property

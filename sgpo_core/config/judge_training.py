@@ -20,13 +20,13 @@ class CorruptionSettings(Settings):
     the form come on top, and several may meet."""
 
     right: Fraction = Field(0.2, description="share of solutions without an error")
-    slip_rate: Fraction = Field(0.9, description="behind the first error, carries are forgotten at up to this rate")
+    slip_rate: Fraction = Field(0.9, description="after the first error, carries are forgotten at a rate of up to this")
     forgotten_carry: float = Field(6.0, ge=0, description="weight of errors that forget a carry")
     wrong_sum: float = Field(2.0, ge=0, description="weight of errors in a sum")
     misread_digit: float = Field(1.0, ge=0, description="weight of digits that are not the problem's")
     wrong_answer: float = Field(1.0, ge=0, description="weight of answers that the steps do not give")
     misplaced_line: Fraction = Field(0.05, description="share of solutions with a step left out or written twice")
-    cut_off: Fraction = Field(0.1, description="share of solutions without their end")
+    cut_off: Fraction = Field(0.1, description="share of solutions whose end is cut off")
     garbage_line: Fraction = Field(
         0.1, description="share of solutions with a line that is no step: noise, or a claim that all is right"
     )
@@ -65,8 +65,8 @@ class JudgeTrainingConfig(Settings):
     running_weight: float = Field(
         10.0,
         ge=0,
-        description="loss weight of the verdict so far, asked for after every token of the response, against the "
-        "verdict's own; 0: not asked for",
+        description="loss weight of the running verdict, which the judge also predicts after every token of the "
+        "response, relative to the final verdict; 0: it does not predict one",
     )
     train: TrainSettings = TrainSettings()
     gate_accuracy: Fraction = Field(0.93, description="share of test responses that must get exactly the right verdict")

@@ -72,7 +72,9 @@ class ResponsesSettings(Settings):
     max_bad_rows: Operational[int] = Field(
         0, ge=0, description="broken rows that are skipped (and named) before the data set is refused"
     )
-    seed: int = Field(0, ge=0, description="of sampling, apart from the runs' seeds: many trainings share a data set")
+    seed: int = Field(
+        0, ge=0, description="seed of sampling; not the seed of a run, because many runs share a data set"
+    )
     answer_form: AnswerForm = Field(
         "boxed", description="how recorded responses give their final answer; those that are sampled: data.answer_form"
     )

@@ -43,7 +43,9 @@ class SweepConfig(Settings):
     seeds: list[int] = Field(default_factory=lambda: [0, 1, 2], description="seeds of every arm")
     baseline: str = Field("", description="arm that the others are compared with; empty: the first")
     benchmark: str = Field("chains", description="evaluation set whose avg@k is compared")
-    target: Fraction = Field(0.5, description="accuracy whose price in iterations and tokens is reported")
+    target: Fraction = Field(
+        0.5, description="the report says how many iterations and tokens each arm needs to reach this accuracy"
+    )
     parallel: Positive = Field(
         1, description="runs at a time, each process with engines of its own; several need the cores or GPUs for it"
     )

@@ -116,4 +116,4 @@ class CheckpointSettings(Settings):
 
 class TagSettings(Settings):
     sweep: str = Field("", pattern=r"^[\w .:+-]*$", description="MLflow tag that groups the runs of one comparison")
-    arm: str = Field("", description="MLflow tag of what the comparison compares; empty: the algorithm's name")
+    arm: str = Field("", description="MLflow tag of the group of runs in a comparison; empty: the algorithm's name")

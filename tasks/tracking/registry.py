@@ -46,7 +46,7 @@ def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE) -> V
     same run are registered once."""
     client, weights = open_client(), weights_hash(folder)
     if not client.search_registered_models(f"name = '{model}'"):
-        client.create_registered_model(model, description="Policies of training runs (tasks/registry.py).")
+        client.create_registered_model(model, description="Policies of training runs (tasks/tracking/registry.py).")
     same = [
         found
         for found in client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
