@@ -1,7 +1,7 @@
 """demo: does SGPO learn where GRPO stalls? A warm start, then both, on one set of engines.
 
 hard setting (success below 0.1 %)   sweep of GRPO, SGPO x seeds ─┐
-mild setting (success about 1 %)     sweep of GRPO, SGPO x 1      ├─▶ table, picture, reports, MLflow
+mild setting (success below 1 %)     sweep of GRPO, SGPO x 1      ├─▶ table, picture, reports, MLflow
 """
 
 from __future__ import annotations
