@@ -13,6 +13,7 @@ from sgpo_core.config.evaluation import EvaluationConfig
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.training import ClusterSettings
+from sgpo_core.judges.processbench import load
 from tasks.gpus import Device, devices, driver_problem
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import local_folder, missing_model
@@ -34,6 +35,8 @@ def check_resources(config: TrainingConfig) -> None:
         raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
     if config.model.path is not None and (folder := local_folder(config.model.path)) is not None:
         check_policy(f"model.path={config.model.path}", folder, config.model, config.cluster)
+    if config.judge.min_f1 and config.algorithm.credit.scope != "none":
+        load(config.judge.gate_data, setting="judge.gate_data")
     check_reachable(tracking_uri())
 
 

@@ -148,7 +148,8 @@ def open_run(
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     try:
         with engines_for(policy, config.model, config.cluster) as engines, open_judge(judge_settings) as judge:
-            check_gate(judge_settings, judge)
+            if config.algorithm.credit.scope != "none":
+                check_gate(judge_settings, judge)
             run = Run(config, iterations, paths, policy, sets, engines, judge, tracker)
             try:
                 yield run

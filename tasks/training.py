@@ -65,16 +65,18 @@ def update(run: Run, iteration: int) -> Metrics:
 
 
 def _speed(run: Run, steps: Sequence[Sequence[TrainingSample]], seconds: float) -> Metrics:
-    """Of the update alone: tokens of all samples a second, as if each had its own prompt; MFU where GPU and model are
-    known; memory."""
+    """Of the update alone: tokens that were computed, a second (a prompt once for the responses that share it); MFU
+    where GPU and model are known; memory."""
     lengths = [len(sample.input_ids) for samples in steps for sample in samples]
+    budget, ranks = run.config.train.micro_batch_tokens, len(run.engines.trainers)
+    tokens = sum(plan_samples(samples, budget, ranks).computed_tokens for samples in steps)
     metrics = {
-        "speed/trained_tokens_s": sum(lengths) / seconds,
+        "speed/trained_tokens_s": tokens / seconds,
         "memory/trainer_gib": max(run.engines.on_all_ranks("peak_memory")) / GIB,
     }
     if run.config.cluster.trainer_gpus and (known := training_hardware(run.policy)):
-        gpus, length = len(run.engines.trainers), sum(lengths) / len(lengths)
-        metrics["speed/trainer_mfu"] = mfu(known.policy, known.gpu, gpus, sum(lengths), length, seconds)
+        length, adapters = sum(lengths) / len(lengths), run.config.model.lora.rank > 0
+        metrics["speed/trainer_mfu"] = mfu(known.policy, known.gpu, ranks, tokens, length, seconds, adapters)
     return metrics
 
 

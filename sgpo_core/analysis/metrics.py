@@ -100,7 +100,7 @@ METRICS: dict[str, Metric] = {
     "judge_training/unreadable_frac": Metric(_SHARE, "unconstrained replies that are no verdict", "more steps"),
     "judge_training/garbage_accuracy": Metric(_SHARE, "as accuracy, on solutions with a line that is no step", "raise data.corruption.garbage_line"),
     "speed/generated_tokens_s": Metric("tokens/s", "tokens that all rollout engines sampled in a second of generation; absent where saved responses were used again", "falls: longer responses fill the KV cache; see the log's line about it"),
-    "speed/trained_tokens_s": Metric("tokens/s", "tokens of responses and their prompts that all ranks trained on in a second of the update", "falls: raise train.micro_batch_tokens"),
+    "speed/trained_tokens_s": Metric("tokens/s", "tokens that all ranks computed in a second of the update; responses that share a prompt count it once", "falls: raise train.micro_batch_tokens"),
     "speed/trainer_mfu": Metric(_SHARE, "model FLOPs utilization of the update: operations that the tokens need over what the GPUs' data sheet promises; absent on the CPU, and where model or GPU are not known", "below 0.2: raise train.micro_batch_tokens, or use fewer ranks"),
     "speed/rollout_idle_frac": Metric(_SHARE, "share of the iteration in which the rollout engines waited for others", "this and the next add up to about 1 where engines and ranks take turns; cluster.colocated=true lets them share GPUs"),
     "speed/trainer_idle_frac": Metric(_SHARE, "the same of the trainer ranks", "the larger of the two says of which there are too many"),

@@ -86,7 +86,9 @@ class PromptedJudge:
     def _with_critique(self, vote: _Vote, reply: ChatReply, question: str) -> _Vote:
         if reply.error:
             return replace(vote, verdict=Verdict.abstain(reply.error), failed=True)
-        if not reply.text.strip():
+        # Thinking whose beginning stands in the prompt, and that does not end, reads like a critique.
+        endless = bool(self.settings.thinks) and reply.cut_off and not reply.thought
+        if endless or not reply.text.strip():
             return self._without(vote, reply, "critique", self.settings.critique_tokens)
         # The judge may quote what it read, or spell out what was rewritten there: its words are text of others, too.
         critique = Message("assistant", sanitize(reply.text, self.controls).strip())

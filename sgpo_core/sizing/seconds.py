@@ -80,7 +80,7 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
     is repeated, or the old or the reference's log-probabilities are computed. A group's prompt counts once."""
     train, loss = config.train, config.algorithm.loss
     tokens = responses * (response_tokens + PROMPT / config.sampling.group_size)
-    each = 8 if train.gradient_checkpointing else 6
+    each = (8 if train.gradient_checkpointing else 6) - (2 if config.model.lora.rank else 0)  # frozen: no gradients
     once = 2 * ((loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
     work = (train.epochs * each + once) / 2 * tokens * shape.token_operations(PROMPT + response_tokens)
     ranks = config.cluster.trainer_ranks

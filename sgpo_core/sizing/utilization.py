@@ -11,11 +11,15 @@ from sgpo_core.sizing.shapes import ModelShape
 _AT_WORK = {"rollout": ("generate", "evaluate"), "trainer": ("recompute_logprobs", "update")}
 
 
-def mfu(shape: ModelShape, gpu: Gpu, gpus: int, tokens: int, length: float, seconds: float) -> float:
+def mfu(
+    shape: ModelShape, gpu: Gpu, gpus: int, tokens: int, length: float, seconds: float, adapters: bool = False
+) -> float:
     """Operations that `tokens` tokens of texts of `length` need for a forward and a backward pass (3 times 2 for each
     parameter, and attention), over what so many GPUs could do in that time by their data sheet. What is computed twice
-    (gradient checkpointing) counts once (Chowdhery et al., 2022, arXiv 2204.02311, appendix B)."""
-    return 3 * tokens * shape.token_operations(length) / (seconds * gpus * gpu.tflops * 1e12)
+    (gradient checkpointing) counts once (Chowdhery et al., 2022, arXiv 2204.02311, appendix B). Where only adapters
+    are trained, the weights have no gradients: 2 times 2."""
+    passes = 2 if adapters else 3
+    return passes * tokens * shape.token_operations(length) / (seconds * gpus * gpu.tflops * 1e12)
 
 
 def idle_shares(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -54,7 +54,8 @@ class JudgeWorker:
     def _reply(self, request: ChatRequest, prompt_length: int, output: Any) -> ChatReply:
         text, thought = after_thinking(output.text, bool(request.thinks))
         cut_off = output.finish_reason == "length"
-        full = cut_off and thought and not text and request.max_tokens > self.max_length - prompt_length
+        endless = cut_off and (not text if thought else bool(request.thinks))  # its beginning may stand in the prompt
+        full = endless and request.max_tokens > self.max_length - prompt_length
         error = f"the judge's thinking does not end within judge.engine.max_length={self.max_length}" if full else ""
         return ChatReply(text, prompt_length, len(output.token_ids), error, cut_off, thought)
 
@@ -62,22 +63,25 @@ class JudgeWorker:
         # A constrained reply begins at once: nothing is to be thought before it. The names are those of Qwen3 and of
         # DeepSeek-V3.1 and Granite; a template ignores the one that it does not know.
         think = bool(request.thinks and not request.choices)
-        encoded = self.tokenizer.apply_chat_template(
+        text = self.tokenizer.apply_chat_template(
             [{"role": m.role, "content": m.content} for m in request.messages],
             add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
+            tokenize=False,
             **({} if request.thinks is None else {"enable_thinking": think, "thinking": think}),
         )
-        return list(encoded["input_ids"])
+        if request.choices and text.rstrip().endswith("<think>"):  # QwQ and R1 always open a thinking section
+            text = f"{text.rstrip()}\n\n</think>\n\n"
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _sampling(self, request: ChatRequest, prompt_length: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import StructuredOutputsParams
 
+        # Of a judge that thinks, the critique is what differs from vote to vote.
+        temperature = 0.0 if request.choices and request.thinks else request.temperature
         return SamplingParams(
-            temperature=request.temperature,
-            seed=request.seed if request.temperature > 0 else None,
+            temperature=temperature,
+            seed=request.seed if temperature > 0 else None,
             max_tokens=min(request.max_tokens, self.max_length - prompt_length),
             structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
         )

@@ -4,6 +4,7 @@ know of adapters: a sync carries the whole policy, and proves it as ever."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from sgpo_core.config.data import LoraSettings
 
 _NAME = "default"  # of the one adapter, in peft
 _PREFIX = "base_model.model."  # of its tensors' names in a file
+_SNAPSHOT = re.compile(r"models--([^/]+?)--([^/]+)/snapshots/([0-9a-f]+)/?$")
 _SEED = 0  # of the adapters' first values: the same on every rank, and in every run
 
 
@@ -58,9 +60,12 @@ def adapter_tensors(lm: nn.Module) -> Iterator[Exported]:
 
 
 def write_config(settings: LoraSettings, policy: str, folder: str) -> None:
-    """adapter_config.json; `policy` is what the adapters belong to."""
+    """adapter_config.json; `policy` is the folder of the model that the adapters belong to. One of the hub's cache is
+    named by its id and revision."""
     config = _peft_config(settings)
     config.base_model_name_or_path, config.inference_mode = policy, True
+    if found := _SNAPSHOT.search(policy):
+        config.base_model_name_or_path, config.revision = f"{found[1]}/{found[2]}", found[3]
     config.save_pretrained(folder)
 
 

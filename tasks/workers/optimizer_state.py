@@ -9,6 +9,7 @@ part of a parameter is; that is read here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,22 @@ class _Part:
 
 
 def save_state(engine: Any, folder: Path, steps_done: int) -> None:
-    """Called on all ranks together; they take turns at writing files."""
+    """Called on all ranks together, which share the files among them."""
     named = _trained(engine)
     files = list(_files(named))
     rank, ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     folder.mkdir(parents=True, exist_ok=True)
-    for number, names in enumerate(files):
-        tensors = whole_state(engine, names, keep=number % ranks == rank)
-        if tensors:
-            save_file(tensors, folder / _file(number))
+    with ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for number, names in enumerate(files):
+            mine = number % ranks == rank
+            if mine and written:  # one file in memory, and the other ranks need not wait for the disk of this one
+                written.result()
+            tensors = whole_state(engine, names, keep=mine)
+            if mine:
+                written = writer.submit(save_file, tensors, folder / _file(number))
+        if written:
+            written.result()
     if rank == 0:
         write_json(folder / _INDEX, {"steps_done": steps_done, "files": files})
     torch.distributed.barrier()  # whoever asked rank 0 may count on all files

@@ -97,7 +97,7 @@ class TrainerWorker:
         from transformers.integrations import HfDeepSpeedConfig
 
         self._let_go()
-        self.model, self.train, self.steps_done = model, train, 0
+        self.policy, self.model, self.train, self.steps_done = policy, model, train, 0
         config = self._deepspeed_config(model, train, sharding)
         # Under ZeRO-3 every rank holds its share from the beginning: nowhere is there a whole model.
         sharded = HfDeepSpeedConfig(config) if sharding.zero_stage == 3 else None
@@ -260,7 +260,7 @@ class TrainerWorker:
         tensors = self._gathered(adapter_tensors(self.engine.module.lm))
         if tensors:
             write_weights(Path(folder) / "adapter_model.safetensors", tensors)
-            write_config(self.model.lora, str(self.model.path), folder)
+            write_config(self.model.lora, self.policy, folder)
 
     def _gathered(self, wanted: Iterable[Exported]) -> dict[str, Tensor]:
         """On rank 0, on the CPU; called on all ranks together."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -13,9 +14,10 @@ from flows.judge_eval import check
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_eval import load_judge_eval
-from sgpo_core.judges.base import RandomJudge
+from sgpo_core.judges.base import Item, RandomJudge
 from sgpo_core.judges.processbench import generated, write
 from sgpo_core.judges.rule import rule
+from sgpo_core.types import Judgment
 from tests.helpers import run_module
 
 
@@ -62,3 +64,12 @@ def test_a_run_can_demand_a_good_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"judge\.min_f1=0\.5: the judge random reaches an F1 of 0\.[01]"):
         check_gate(settings, RandomJudge())
     check_gate(JudgeSettings(name="random"), RandomJudge())
+    asked: list[str] = []
+
+    def counting(items: Sequence[Item]) -> list[Judgment]:
+        asked.extend(item.problem.id for item in items)
+        return rule(items)
+
+    check_gate(settings.model_copy(update={"gate_limit": 200}), counting)
+    examples = [example.id for example in generated(300)]
+    assert len(asked) == 200 and asked[0] == examples[0] and set(asked) & set(examples[-2:]), "evenly over all"

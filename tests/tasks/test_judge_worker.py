@@ -22,6 +22,8 @@ from sgpo_core.judges.prompts import PROMPTS, choices
 from sgpo_core.judges.rule import rule
 from sgpo_core.judges.training_examples import chains_label
 from tasks.engines.judge_engines import JudgeEngines, judge_engines
+from tasks.workers.judge_worker import JudgeWorker
+from tests.small_models import save_small_model
 
 ENGINE = JudgeEngineSettings(actors=1, max_num_seqs=32, kv_cache_mib=64)
 
@@ -152,3 +154,15 @@ def test_any_loader_finds_the_judge_s_own_tokenizer(trained_judge: str) -> None:
 def test_a_model_without_a_chat_template_is_refused(policy: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="chat template"):
         judge_engines(policy, ENGINE)
+
+
+def test_a_thinking_section_that_the_template_opens_is_closed_before_a_verdict(tmp_path: Path) -> None:
+    """As the templates of QwQ and of the R1 distillations do, which know no switch."""
+    worker = JudgeWorker.__new__(JudgeWorker)
+    worker.tokenizer = AutoTokenizer.from_pretrained(save_small_model(tmp_path))
+    worker.tokenizer.chat_template += "{{ '<think>\\n' }}"
+    asked = ChatRequest((Message("user", "Compute 1 + 1."),), 32, 0.6, 0, thinks=True)
+    critique, verdict = (worker._encode(request) for request in (asked, replace(asked, choices=("none", "1"))))
+    said = [worker.tokenizer.decode(ids) for ids in (critique, verdict)]
+    assert said[0].endswith("<think>\n") and said[1].endswith("<think>\n\n</think>\n\n")
+    assert said[1].startswith(said[0].rstrip())

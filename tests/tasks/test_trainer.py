@@ -223,15 +223,16 @@ def test_a_loss_that_is_no_number_is_named(
     check_finite(stats[:1], "iteration 7", Path("x"))
 
 
-Layout = tuple[int, int]  # ranks, ZeRO stage
+Layout = tuple[int, int, bool]  # ranks, ZeRO stage, optimizer in host memory
 
 
 @pytest.mark.parametrize(
     ("dtype", "saved", "loaded"),
     [
-        ("float32", (1, 0), [(1, 0), (2, 1), (4, 3)]),
-        ("float32", (2, 3), [(2, 3), (1, 0), (4, 2)]),
-        ("bfloat16", (2, 3), [(2, 3), (1, 0), (4, 1), (4, 3)]),
+        ("float32", (1, 0, False), [(1, 0, False), (2, 1, False), (4, 3, False)]),
+        ("float32", (2, 3, False), [(2, 3, False), (1, 0, False), (4, 2, False)]),
+        ("bfloat16", (2, 3, False), [(2, 3, False), (1, 0, False), (4, 1, False), (4, 3, False)]),
+        ("bfloat16", (2, 3, True), [(2, 3, True), (1, 0, False)]),
     ],
 )
 def test_saved_in_one_layout_it_goes_on_in_any(
@@ -242,7 +243,8 @@ def test_saved_in_one_layout_it_goes_on_in_any(
 
     def set_up(layout: Layout) -> Engines:
         engines = ranks[layout[0]]
-        engines.on_all_ranks("setup", start, model, settings, DeepSpeedSettings(zero_stage=layout[1]), False)  # type: ignore[arg-type]
+        sharding = DeepSpeedSettings(zero_stage=layout[1], offload_optimizer=layout[2])  # type: ignore[arg-type]
+        engines.on_all_ranks("setup", start, model, settings, sharding, False)
         return engines
 
     def after_another_step(engines: Engines) -> tuple[float, dict[str, torch.Tensor]]:

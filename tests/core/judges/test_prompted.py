@@ -122,6 +122,12 @@ EMPTY, CUT = ChatReply(" \n"), ChatReply("", cut_off=True)
         (None, ChatReply("", thought=True), "2", "critique is empty: set judge.thinks=true"),
         (False, CUT, "2", "critique is cut off at 77 tokens, before there was one: if it is a reasoning model, set"),
         (True, CUT, "2", "critique is cut off at 577 tokens, while it thought: raise judge.thinking_tokens=500"),
+        (
+            True,
+            ChatReply("Wait, is", cut_off=True),
+            "2",
+            "critique is cut off at 577 tokens, while it thought or wrote",
+        ),
         (True, "x", EMPTY, "verdict is empty: raise judge.thinking_tokens=500"),
         (
             None,
@@ -152,7 +158,8 @@ def test_a_reply_without_an_answer_is_not_kept_and_is_counted(
     ("thinks", "text"), [(None, "2"), (True, " 2\n"), (None, "First wrong step: 2\nFor in step 2 the carry is")]
 )
 def test_a_verdict_that_was_reached_stands_though_the_reply_is_cut_off(thinks: bool | None, text: str) -> None:
-    chat = Script(lambda r: ChatReply(text, cut_off=True) if r.choices else ChatReply("Step 1 is", cut_off=True))
+    critique = ChatReply("Step 1 is", cut_off=True, thought=bool(thinks))
+    chat = Script(lambda r: ChatReply(text, cut_off=True) if r.choices else critique)
     judgments = judge(chat, thinks=thinks)(ITEMS)
     assert [(j.verdict, j.transient) for j in judgments] == [(Verdict(2), False)] * 4
 

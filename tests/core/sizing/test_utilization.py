@@ -19,6 +19,8 @@ def test_mfu_of_a_seven_billion_model() -> None:
     found = mfu(SEVEN, GPUS["H100-80"], 8, 100_000, 1000, 1.0)
     assert found == pytest.approx(0.544, abs=0.002)
     assert mfu(SEVEN, GPUS["H100-80"], 8, 100_000, 1000, 2.0) == pytest.approx(found / 2)
+    adapters = mfu(SEVEN, GPUS["H100-80"], 8, 100_000, 1000, 1.0, adapters=True)
+    assert adapters == pytest.approx(found * 2 / 3), "no gradients of the weights"
 
 
 def test_idle_shares_of_engines_that_take_turns() -> None:
