@@ -238,7 +238,8 @@ Layout = tuple[int, int, bool]  # ranks, ZeRO stage, optimizer in host memory
 def test_saved_in_one_layout_it_goes_on_in_any(
     ranks: dict[int, Engines], start: str, tmp_path: Path, dtype: str, saved: Layout, loaded: list[Layout]
 ) -> None:
-    """In the same layout to the bit; in another the state is the same to the bit, and the next step to rounding."""
+    """In the same layout to the bit; in another, and with the optimizer in host memory, the state is the same to the
+    bit, and the next step to rounding."""
     model, settings, folder = ModelSettings(max_length=64, dtype=dtype), TrainSettings(lr=1e-3), tmp_path / "state"  # type: ignore[arg-type]
 
     def set_up(layout: Layout) -> Engines:
@@ -266,7 +267,9 @@ def test_saved_in_one_layout_it_goes_on_in_any(
         next_loss, found = after_another_step(engines)
         assert next_loss == pytest.approx(loss, abs=1e-6 if dtype == "float32" else 2e-3), layout
         for name, tensor in further.items():
-            if layout == saved:
+            if layout == saved and layout[2]:  # DeepSpeed's Adam computes powers of betas in another way after a start
+                assert float((found[name] - tensor).abs().max()) < 1e-6, name  # a thousandth of a step
+            elif layout == saved:
                 assert torch.equal(found[name], tensor), name
             elif dtype == "float32" and name.startswith("weight/"):
                 assert float((found[name] - tensor).abs().max()) < 1e-5, (layout, name)
