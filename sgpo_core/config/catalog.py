@@ -91,6 +91,7 @@ class Catalog:
 
 @cache
 def catalog(model: type[Settings]) -> Catalog:
+    """Of a flow's settings; conf/ is looked at once."""
     settings = {setting.key: setting for setting in describe(model)}
     parts = [key.split(".") for key in settings]
     sections = {".".join(p[:n]) for p in parts for n in range(1, len(p)) if NAMED not in p[:n]}
