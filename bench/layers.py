@@ -63,16 +63,7 @@ def measure() -> Iterator[Figure]:
 
 def model_of(shape: ModelShape, dtype: torch.dtype) -> PolicyModel:
     torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        tie_word_embeddings=shape.tied,
-    )
-    lm = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    lm = AutoModelForCausalLM.from_config(Qwen2Config(**shape.config()), dtype=dtype)
     lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return PolicyModel(lm.train())
 

@@ -31,17 +31,7 @@ SHAPE = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
 
 
 def save_model(shape: ModelShape, dtype: torch.dtype, folder: str) -> None:
-    config = LlamaConfig(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        head_dim=shape.head_size,
-        tie_word_embeddings=shape.tied,
-    )
-    LlamaForCausalLM(config).to(dtype).save_pretrained(folder)
+    LlamaForCausalLM(LlamaConfig(**shape.config())).to(dtype).save_pretrained(folder)
 
 
 def micro_batch(tokens: int) -> list[TrainingSample]:

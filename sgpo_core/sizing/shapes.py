@@ -41,6 +41,19 @@ class ModelShape:
             qk_norm=config.get("model_type") == "qwen3",
         )
 
+    def config(self) -> dict[str, Any]:
+        """The fields of config.json that say it, whatever the architecture."""
+        return {
+            "num_hidden_layers": self.layers,
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_attention_heads": self.heads,
+            "num_key_value_heads": self.kv_heads,
+            "head_dim": self.head_size,
+            "vocab_size": self.vocabulary,
+            "tie_word_embeddings": self.tied,
+        }
+
     @property
     def attention(self) -> int:
         """Of one layer's attention."""

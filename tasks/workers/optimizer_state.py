@@ -94,6 +94,7 @@ def whole_state(engine: Any, names: Sequence[str] | None = None, keep: bool = Tr
 
 
 def holds_state(folder: Path) -> bool:
+    """Whether `save_state` has written there: an earlier version wrote something else."""
     return (folder / _INDEX).is_file()
 
 

@@ -26,16 +26,7 @@ BF16 = ModelSettings(dtype="bfloat16")
 def fake_peak(shape: ModelShape, responses: int, tokens: int, checkpointing: bool) -> tuple[int, float]:
     """Tokens of a group of `responses` of so many tokens behind a prompt of 200, and the most that the trainer's
     forward and backward pass hold of it beside the weights, bytes; every parameter's gradient leaves at once."""
-    config = Qwen2Config(
-        vocab_size=shape.vocabulary,
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.kv_heads,
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=32768,
-    )
+    config = Qwen2Config(**shape.config(), max_position_embeddings=32768)
     ids = np.random.default_rng(0).integers(0, 1000, 200 + responses * tokens)
     batch = collate([forward_sample(ids[:200], part) for part in np.split(ids[200:], responses)])
     with FakeTensorMode() as mode:
