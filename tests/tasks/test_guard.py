@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -16,22 +17,30 @@ from tasks.engines.guard import TOKEN, alive, family, start_guard, sync_folder
 from tasks.paths import REPOSITORY
 
 
+def answers[T](processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], T]) -> Iterator[T]:
+    """Of the processes that still run: between two questions one may end (Ray's workers come and go) or be a zombie."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):  # ZombieProcess too
+            yield ask(process)
+
+
 def test_processes_with_titles_of_their_own_still_bear_the_token(policy: str) -> None:
     assert ray.is_initialized()  # the policy was made on engines that are still up
     found = family(start_guard())
     running = alive(psutil.Process().children(recursive=True))  # engines that other tests killed may be zombies
-    titled = [p for p in running if p.name().startswith("ray::")]
-    assert "ray::RuntimeEnvAgent" in {p.name() for p in titled}  # its parent may die first
+    titled = {p: name for p, name in answers(running, lambda p: (p, p.name())) if name.startswith("ray::")}
+    assert "ray::RuntimeEnvAgent" in titled.values()  # its parent may die first
     assert set(titled) <= found
-    assert {p.environ()[TOKEN] for p in titled} == {os.environ[TOKEN]}
+    assert set(answers(titled, lambda p: p.environ()[TOKEN])) == {os.environ[TOKEN]}
 
 
 def test_a_run_listens_on_loopback_alone(policy: str) -> None:
     """Ray's daemons and workers, vLLM's engines, the trainer's rank, the temporary Prefect server."""
+    sockets = answers(alive(family(start_guard())), lambda p: (p.name(), p.net_connections(kind="inet")))
     listening = {
-        (p.name(), ip_address(c.laddr.ip))
-        for p in alive(family(start_guard()))
-        for c in p.net_connections(kind="inet")
+        (name, ip_address(c.laddr.ip))
+        for name, connections in sockets
+        for c in connections
         if c.status == psutil.CONN_LISTEN
     }
     names = {name for name, _ in listening}
@@ -41,9 +50,9 @@ def test_a_run_listens_on_loopback_alone(policy: str) -> None:
 
 def test_its_token_stands_in_no_command_line_and_its_folder_is_the_user_s_alone(tmp_path: Path) -> None:
     token, folder = start_guard(), sync_folder(str(tmp_path))
-    guards = [p for p in psutil.Process().children() if "tasks.engines.guard" in p.cmdline()]
-    assert len(guards) == 1
-    assert not any(token in part for p in psutil.Process().children(recursive=True) for part in p.cmdline())
+    lines = list(answers(psutil.Process().children(recursive=True), lambda p: p.cmdline()))
+    assert sum("tasks.engines.guard" in line for line in lines) == 1
+    assert not any(token in part for line in lines for part in line)
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
