@@ -61,9 +61,13 @@ class ClusterSettings(Settings):
         description="engine i and rank i share GPU i and take turns: the engine has gpu_memory_utilization of it, the "
         "rank the rest",
     )
+    sync_by: Literal["auto", "file", "broadcast"] = Field(
+        "auto",
+        description="how weights go from the trainer to the engines: through a file in sync_dir, or broadcast from "
+        "memory to memory (NCCL; on the CPU gloo); auto: broadcast where they are on several nodes, a file on one",
+    )
     sync_dir: str = Field(
-        "/dev/shm",
-        description="folder, best in memory, through which weights go to the engines; several nodes need a shared one",
+        "/dev/shm", description="folder, best in memory, of sync_by=file; several nodes would need a shared one"
     )
     sync_tolerance: float | None = Field(
         None,
@@ -94,6 +98,11 @@ class ClusterSettings(Settings):
 
     @model_validator(mode="after")
     def _pairs(self) -> ClusterSettings:
+        if self.colocated and self.sync_by == "broadcast":
+            raise ValueError(
+                "cluster.sync_by=broadcast needs engines and ranks on different GPUs (NCCL takes a GPU once): set "
+                "cluster.sync_by=file or cluster.colocated=false"
+            )
         if self.colocated and (
             self.rollout_actors != self.trainer_ranks or (self.rollout_gpus, self.trainer_gpus) != (1, 1)
         ):

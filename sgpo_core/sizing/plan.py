@@ -66,7 +66,7 @@ def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, 
     return [
         *found,
         _host(config, policy, judge, machine),
-        _shared(config, policy, machine),
+        *([] if config.cluster.sync_by == "broadcast" else [_shared(config, policy, machine)]),
         _disk(config, policy, machine),
     ]
 

@@ -89,6 +89,7 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
 
 def _sync(config: TrainingConfig, shape: ModelShape) -> Phase:
     """Gathered, written to a file in memory, read by every engine at the same time, and read once more for the proof,
-    on both sides."""
+    on both sides. Broadcast: from GPU to GPU meanwhile, and into host memory for the proof alone, on both sides."""
     size = WIDTH[config.model.dtype] * shape.parameters
-    return Phase("sync", 4 * size / COPY, "copies through host memory", 0)
+    copies = 2 if config.cluster.sync_by == "broadcast" else 4
+    return Phase("sync", copies * size / COPY, "copies through host memory", 0)

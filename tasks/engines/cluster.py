@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import tempfile
 import uuid
@@ -22,27 +21,29 @@ from typing import Any, TypeVar
 import ray
 from prefect import get_run_logger
 from prefect.logging import get_logger
-from ray._private import ray_constants
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
+from tasks.engines.actors import one_node, remote_actor, shared_gpus, start_ray
 from tasks.engines.faults import EngineLost, answers
-from tasks.engines.guard import start_guard, sync_folder
-from tasks.paths import REPOSITORY
+from tasks.engines.guard import sync_folder
 from tasks.workers import rollout_worker, trainer_worker
+from tasks.workers.vllm_process import vllm_environment
+from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Engines:
-    """Handles of the actors; `sync_dir` is where weights pass from trainer to rollout engines."""
+    """Handles of the actors. Weights pass from trainer to rollout engines through files in `sync_dir`, or by
+    `broadcast`, where there is one."""
 
     rollouts: tuple[Any, ...]
     trainers: tuple[Any, ...]
     sync_dir: Path
+    broadcast: BroadcastTransfer | None = None
     place: Any = None  # the placement group of those that share GPUs
     deadline_s: float = 3600.0  # without an answer, until an actor counts as lost
 
@@ -52,11 +53,31 @@ class Engines:
 
     def of_ranks(self, pending: Sequence[Any]) -> list[Any]:
         """The results of a call to every rank. Raises EngineLost."""
-        return answers({call: f"trainer rank {i}" for i, call in enumerate(pending)}, self.deadline_s)
+        return self.of_both(pending, [])[0]
 
     def of_rollouts(self, pending: Sequence[Any]) -> list[Any]:
         """The results of a call to every rollout engine. Raises EngineLost."""
-        return answers({call: f"rollout engine {i}" for i, call in enumerate(pending)}, self.deadline_s)
+        return self.of_both([], pending)[1]
+
+    def of_both(self, ranks: Sequence[Any], rollouts: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+        """The results of calls to every rank, one call after the other, and of a call to every rollout engine. Raises
+        EngineLost."""
+        asked = {call: f"trainer rank {i % len(self.trainers)}" for i, call in enumerate(ranks)}
+        asked |= {call: f"rollout engine {i}" for i, call in enumerate(rollouts)}
+        found = answers(asked, self.deadline_s)
+        return found[: len(ranks)], found[len(ranks) :]
+
+    @contextmanager
+    def transfer(self, version: int) -> Iterator[Transfer]:
+        """The way of weights to the engines; of a file nothing is left."""
+        if self.broadcast is not None:
+            yield self.broadcast
+            return
+        path = self.sync_dir / f"policy-{version}.safetensors"
+        try:
+            yield FileTransfer(str(path))
+        finally:
+            path.unlink(missing_ok=True)
 
 
 _live: dict[str, Engines] = {}
@@ -117,7 +138,7 @@ def kept_actors(key: str, start: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
     assert _users > 0, "nobody would stop them"
     with _starting:
         if key not in _others:
-            _start_ray()
+            start_ray()
             _others[key] = start()
         return _others[key]
 
@@ -155,7 +176,7 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
 
 
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
-    _start_ray()
+    start_ray()
     wanted = cluster.gpus if trainers else cluster.rollout_actors * cluster.rollout_gpus
     found = int(ray.cluster_resources().get("GPU", 0))
     if wanted > found:
@@ -167,7 +188,9 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
     try:
         rollouts = _start_rollouts(policy, model, cluster, place)  # the actors start while the trainers do
         ranks = start_trainers(cluster, place) if trainers else ()
-        engines = Engines(rollouts, ranks, sync_folder(cluster.sync_dir), place, cluster.deadline_s)
+        folder = sync_folder(cluster.sync_dir)
+        broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
+        engines = Engines(rollouts, ranks, folder, broadcast, place, cluster.deadline_s)
         if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
             get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:
@@ -196,46 +219,8 @@ def kv_advice(sequences: float, model: ModelSettings, cluster: ClusterSettings) 
     )
 
 
-def _start_ray() -> None:
-    start_guard()
-    if not ray.is_initialized():
-        if "RAY_ADDRESS" not in os.environ:
-            # Ray's own switch for desktop systems, by which all its processes listen on loopback alone. This process
-            # read the variable when it imported Ray; the others will.
-            os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-            ray_constants.ENABLE_RAY_CLUSTER = False
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
-        )
-
-
-def shared_gpus(cluster: ClusterSettings) -> Any:
-    """A GPU for each engine with its rank: by itself Ray might put two engines on one. Raises ConfigError where they
-    are not free within a minute."""
-    place = ray.util.placement_group([{"GPU": 1}] * cluster.rollout_actors, strategy="PACK")
-    if not place.wait(60):
-        ray.util.remove_placement_group(place)
-        raise ConfigError(f"{cluster.rollout_actors} GPUs of the Ray cluster were not free within 60 s")
-    return place
-
-
-def remote_actor(worker: type, gpus: int, variables: dict[str, str], place: Any = None, index: int = 0) -> Any:
-    """An actor class. `variables` are in its process's environment before anything is loaded. With a `place` of
-    `shared_gpus`, it has half of what Ray counts as GPU `index` of it."""
-    # num_cpus=0: trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS.
-    environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}}
-    if place is None:
-        return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
-    there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=index)
-    return ray.remote(worker).options(num_cpus=0, num_gpus=0.5, runtime_env=environment, scheduling_strategy=there)
-
-
 def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings, place: Any) -> tuple[Any, ...]:
-    variables = rollout_worker.vllm_environment(cluster.rollout_threads, cluster.rollout_gpus)
+    variables = vllm_environment(cluster.rollout_threads, one_node())
     return tuple(
         remote_actor(rollout_worker.RolloutWorker, cluster.rollout_gpus, variables, place, i).remote(
             policy, model, cluster
@@ -253,11 +238,30 @@ def start_trainers(cluster: ClusterSettings, place: Any = None) -> tuple[Any, ..
         )
         for rank in range(cluster.trainer_ranks)
     )
-    one_node = "RAY_ADDRESS" not in os.environ
-    host, port = ray.get(ranks[0].address.remote(one_node))
-    meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node else None
+    host, port = ray.get(ranks[0].address.remote(one_node()))
+    meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
     ray.get([rank.connect.remote(host, port, meeting) for rank in ranks])
     return ranks
+
+
+def _broadcast(
+    cluster: ClusterSettings, rollouts: Sequence[Any], ranks: Sequence[Any], folder: Path
+) -> BroadcastTransfer | None:
+    """How weights are broadcast to these engines, None where they go through a file."""
+    size, deadline = 1 + len(rollouts) * max(1, cluster.rollout_gpus), cluster.deadline_s
+    if one_node():
+        if cluster.sync_by != "broadcast":
+            return None
+        return BroadcastTransfer(size, deadline, meeting=str(folder / f"broadcast-{uuid.uuid4().hex}"))
+    where = set(ray.get([actor.__ray_call__.remote(_node) for actor in (*rollouts, ranks[0])]))
+    if cluster.sync_by == "file" or (cluster.sync_by == "auto" and (cluster.colocated or len(where) == 1)):
+        return None
+    host, port = ray.get(ranks[0].address.remote(False))
+    return BroadcastTransfer(size, deadline, host=host, port=port)
+
+
+def _node(actor: Any) -> str:
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def cause(error: BaseException) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 
 import ray
 
+from tasks.workers.vllm_process import ProcessLost
+
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 _MEMORY = re.compile(r"Memory on the node .* was (\S+) used / (\S+) limit")
 _DEATH_S = 10.0  # in which Ray tells of a death
@@ -51,9 +53,8 @@ def loss(who: str, error: Exception) -> EngineLost | None:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     if isinstance(error, _LOST):
         return EngineLost(f"{who} died ({_cause(lines)})")
-    # vLLM's engines of several GPUs are processes of their own.
-    if isinstance(error, ray.exceptions.RayTaskError) and type(error.cause).__name__ == "EngineDeadError":
-        return EngineLost(f"{who} has lost a process ({lines[-1]})")
+    if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, ProcessLost):
+        return EngineLost(f"{who} died ({error.cause})")
     return None
 
 

@@ -16,9 +16,10 @@ from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
+from tasks.engines.actors import one_node, remote_actor
 from tasks.engines.faults import answers
 from tasks.workers import judge_worker
-from tasks.workers.rollout_worker import vllm_environment
+from tasks.workers.vllm_process import vllm_environment
 
 _DEADLINE_S = 3600.0  # for a batch of verdicts
 
@@ -56,9 +57,7 @@ def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     wanted, found = settings.actors * settings.gpus, int(ray.available_resources().get("GPU", 0))
     if wanted > found:
         raise ConfigError(f"judge.engine wants {wanted} GPUs (actors x gpus), {found} of the Ray cluster are free")
-    actor = cluster.remote_actor(
-        judge_worker.JudgeWorker, settings.gpus, vllm_environment(settings.threads, settings.gpus)
-    )
+    actor = remote_actor(judge_worker.JudgeWorker, settings.gpus, vllm_environment(settings.threads, one_node()))
     actors = tuple(actor.remote(model, settings) for _ in range(settings.actors))
     try:
         ray.get([a.chat.remote([]) for a in actors])  # waits until all have started

@@ -8,6 +8,7 @@ from typing import Any
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
 from sgpo_core.judges.control_tokens import controls_of
+from tasks.workers.vllm_process import losses_named
 
 _BATCH_TOKENS = 8192
 
@@ -29,20 +30,16 @@ class JudgeWorker:
         return controls_of(self.tokenizer)
 
     def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        """Replies in the order of the requests; one that does not fit into the model's context has an error."""
+        """Replies in the order of the requests; one that does not fit into the model's context has an error. Raises
+        ProcessLost."""
         from vllm.inputs import TokensPrompt
 
         prompts = [self._encode(request) for request in requests]
         fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.max_length]
-        outputs = (
-            self.llm.generate(
-                [TokensPrompt(prompt_token_ids=prompts[i]) for i in fitting],
-                [self._sampling(requests[i], len(prompts[i])) for i in fitting],
-                use_tqdm=False,
-            )
-            if fitting
-            else []
-        )
+        texts = [TokensPrompt(prompt_token_ids=prompts[i]) for i in fitting]
+        parameters = [self._sampling(requests[i], len(prompts[i])) for i in fitting]
+        with losses_named(self.llm):
+            outputs = self.llm.generate(texts, parameters, use_tqdm=False) if fitting else []
         replies = [
             ChatReply("", error=f"prompt of {len(ids)} tokens, judge.engine.max_length allows {self.max_length}")
             for ids in prompts

@@ -22,8 +22,8 @@ _SEED = 0  # of the adapters' first values: the same on every rank, and in every
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """A tensor that leaves the trainer: its name in a file, the parameters that it is made of, and how; under ZeRO-3
-    they have to be gathered first."""
+    """A tensor that leaves the trainer: its name in a file, the parameters that it is made of, and how, without a copy
+    where it is one of them; under ZeRO-3 they have to be gathered first."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -49,14 +49,14 @@ def exported(lm: nn.Module) -> Iterator[Exported]:
             merge = _merging(parameter, a, b, layer.scaling[_NAME])
             yield Exported(name.replace(".base_layer.", "."), [parameter, a, b], merge)
         elif f".{_NAME}." not in name:
-            yield Exported(name.replace(".base_layer.", "."), [parameter], _copying(parameter))
+            yield Exported(name.replace(".base_layer.", "."), [parameter], parameter.detach)
 
 
 def adapter_tensors(lm: nn.Module) -> Iterator[Exported]:
     """Those of the adapters alone, by the names that peft reads in adapter_model.safetensors."""
     for name, parameter in lm.named_parameters():
         if f".{_NAME}." in name:
-            yield Exported(_PREFIX + name.replace(f".{_NAME}.", "."), [parameter], _copying(parameter))
+            yield Exported(_PREFIX + name.replace(f".{_NAME}.", "."), [parameter], parameter.detach)
 
 
 def write_config(settings: LoraSettings, policy: str, folder: str) -> None:
@@ -83,10 +83,6 @@ def _adapted(lm: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield name, module
 
 
-def _copying(parameter: nn.Parameter) -> Callable[[], Tensor]:
-    return lambda: parameter.detach().cpu().clone()
-
-
 def _merging(weight: nn.Parameter, a: nn.Parameter, b: nn.Parameter, scaling: float) -> Callable[[], Tensor]:
     """The sum is made in float32 and rounded once."""
-    return lambda: torch.add(weight.float(), b.float() @ a.float(), alpha=scaling).to(weight.dtype).detach().cpu()
+    return lambda: torch.add(weight.float(), b.float() @ a.float(), alpha=scaling).to(weight.dtype).detach()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +10,10 @@ import numpy as np
 
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
+from tasks.workers.vllm_process import losses_named
 from tasks.workers.weight_reload import WeightReload
 from tasks.workers.weight_sync import Layout, Proof
+from tasks.workers.weight_transfer import Transfer
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,13 @@ class RolloutWorker:
         self, groups: Sequence[Sequence[Request]], sampling: Sampling
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Samples groups of requests and yields (place of the group, its completions) as soon as all of them are there.
-        The engine is kept full to the last group: one that ends makes room for the next."""
+        The engine is kept full to the last group: one that ends makes room for the next. Raises ProcessLost."""
+        with losses_named(self.llm):
+            yield from self._generate(groups, sampling)
+
+    def _generate(
+        self, groups: Sequence[Sequence[Request]], sampling: Sampling
+    ) -> Iterator[tuple[int, list[Completion]]]:
         from vllm import SamplingParams
         from vllm.inputs import TokensPrompt
         from vllm.sampling_params import RequestOutputKind
@@ -97,13 +104,15 @@ class RolloutWorker:
         """What the parameters of each of this engine's processes are made of."""
         return list(self.llm.collective_rpc("weight_layout"))
 
-    def load_weights(self, path: str, version: int, probe_ids: Sequence[int]) -> Proof:
-        """Takes over the weights in `path` and proves what this engine now holds and computes."""
-        digests = tuple(self.llm.collective_rpc("reload_from_file", args=(path,)))
-        # A cached prefix was computed with the old weights and would silently be used on.
-        self.llm.reset_prefix_cache()
-        self.version = version
-        return Proof(version, digests, self._probe(probe_ids))
+    def receive_weights(self, transfer: Transfer, first_rank: int, version: int, probe_ids: Sequence[int]) -> Proof:
+        """Takes over the trainer's weights and proves what this engine now holds and computes. `first_rank`: that of
+        its first process in the transfer. Raises ProcessLost."""
+        with losses_named(self.llm):
+            digests = tuple(self.llm.collective_rpc("receive_weights", args=(transfer, first_rank)))
+            # A cached prefix was computed with the old weights and would silently be used on.
+            self.llm.reset_prefix_cache()
+            self.version = version
+            return Proof(version, digests, self._probe(probe_ids))
 
     def _probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         from vllm import SamplingParams
@@ -158,18 +167,4 @@ def sampling_parameters(sampling: Sampling) -> dict[str, Any]:
         "max_tokens": sampling.max_tokens,
         "stop_token_ids": list(sampling.stop_ids),
         "ignore_eos": True,  # vLLM's own end is that of the folder the engine was started with: another run's, perhaps
-    }
-
-
-def vllm_environment(threads: int, gpus: int) -> dict[str, str]:
-    """Variables of a process with an engine of its own; they must be there before vLLM and OpenMP are loaded."""
-    in_process = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0"} if gpus <= 1 else {}
-    return {
-        "OMP_NUM_THREADS": str(threads),
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        **in_process,
-        "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
     }

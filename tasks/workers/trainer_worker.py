@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -27,7 +27,8 @@ from sgpo_core.types import TokenLogprobs
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.optimizer_state import load_state, save_state
 from tasks.workers.policy_model import PolicyModel, load_policy
-from tasks.workers.weight_sync import Digests, Layout, expected_digests, write_weights
+from tasks.workers.weight_sync import Digests, ExpectedDigests, Layout
+from tasks.workers.weight_transfer import Named, Transfer, on_the_cpu, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,33 +247,40 @@ class TrainerWorker:
             logprobs, _ = self.engine(collate([forward_sample(ids[:1], ids[1:])]).to(self.device))
         return tuple(logprobs.cpu().tolist())
 
-    def export(self, path: str, layouts: Sequence[Layout] = ()) -> tuple[Digests, ...]:
-        """Rank 0 writes the weights as one safetensors file, whole or not at all, and returns the digests that the
-        parameters of engines of these layouts have to have."""
-        tensors = self._gathered(exported(self.engine.module.lm))
-        if self.rank != 0:
-            return ()
-        write_weights(Path(path), tensors)
-        return expected_digests(tensors, layouts) if layouts else ()
+    def send_weights(self, transfer: Transfer, layouts: Sequence[Layout]) -> tuple[Digests, ...]:
+        """Rank 0 sends the weights, and returns the digests that the parameters of engines of these layouts have to
+        have."""
+        weights, expected = self._whole(exported(self.engine.module.lm)), ExpectedDigests(layouts)
+        if self.rank == 0:
+            transfer.send(expected.noting(weights))
+            return expected.result()
+        for _ in weights:  # it takes part in gathering them
+            pass
+        return ()
+
+    def export(self, path: str) -> None:
+        """Rank 0 writes the weights as one safetensors file, whole or not at all."""
+        tensors = on_the_cpu(self._whole(exported(self.engine.module.lm)))
+        if self.rank == 0:
+            write_weights(Path(path), tensors)
 
     def export_adapter(self, folder: str) -> None:
         """Rank 0 writes the adapters alone, as peft reads them; nothing where the whole model is trained."""
-        tensors = self._gathered(adapter_tensors(self.engine.module.lm))
+        tensors = on_the_cpu(self._whole(adapter_tensors(self.engine.module.lm)))
         if tensors:
             write_weights(Path(folder) / "adapter_model.safetensors", tensors)
             write_config(self.model.lora, self.policy, folder)
 
-    def _gathered(self, wanted: Iterable[Exported]) -> dict[str, Tensor]:
-        """On rank 0, on the CPU; called on all ranks together."""
+    def _whole(self, wanted: Iterable[Exported]) -> Iterator[Named]:
+        """On rank 0 one tensor after the other, there until the next is asked for; none on other ranks, which have to
+        ask, too."""
         import deepspeed
 
-        tensors: dict[str, Tensor] = {}
         for tensor in wanted:
             parts = tensor.parameters
             with deepspeed.zero.GatheredParameters(parts, enabled=hasattr(parts[0], "ds_id")):
                 if self.rank == 0:
-                    tensors[tensor.name] = tensor.make()
-        return tensors
+                    yield tensor.name, tensor.make()
 
     def save(self, folder: str) -> None:
         save_state(self.engine, Path(folder), self.steps_done)

@@ -1,17 +1,17 @@
-"""What vLLM's own processes (one a GPU) learn from us: to read new weights themselves, each its part, and to say what
-they then hold."""
+"""What vLLM's own processes (one a GPU) learn from us: to receive new weights themselves, each its part, and to say
+what they then hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from tasks.workers.weight_sync import OTHERWISE, Digests, Layout, Part, digest, read_weights
+from tasks.workers.weight_sync import OTHERWISE, Digests, Layout, Part, digest
+from tasks.workers.weight_transfer import Named, Transfer
 
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
@@ -20,6 +20,8 @@ class WeightReload:
     """Mixed into vLLM's worker (`worker_extension_cls`)."""
 
     model_runner: Any
+    device: torch.device
+    rank: int  # among the engine's processes
 
     def weight_layout(self) -> Layout:
         """What each parameter of this process is made of, in names of the Hugging Face model."""
@@ -35,16 +37,29 @@ class WeightReload:
             layout[HEAD] = layout[EMBEDDING]
         return layout
 
-    def reload_from_file(self, path: str) -> Digests:
-        """Loads the weights, and answers with a digest of each parameter of this process."""
-        tensors, model = read_weights(Path(path)), self.model_runner.get_model()
-        # A tied head is not in the file, and a reload does not tie it again: it would keep the old weights. (Gemma's
-        # first two generations have none in vLLM, they use the embedding.)
-        has_head = any(name == HEAD for name, _ in model.named_parameters(remove_duplicate=False))
-        tied = {HEAD: tensors[EMBEDDING]} if has_head and HEAD not in tensors else {}
+    def receive_weights(self, transfer: Transfer, first_rank: int) -> Digests:
+        """Loads the weights, and answers with a digest of each parameter of this process. `first_rank`: that of this
+        engine's first process in the transfer."""
+        model = self.model_runner.get_model()
+        weights = with_tied_head(transfer.receive(first_rank + self.rank, self.device), model)
         with observed_before_packing(model) as packed:
-            self.model_runner.reload_weights(weights_iterator=list({**tensors, **tied}.items()))
+            self.model_runner.reload_weights(weights_iterator=weights)
+        for _ in weights:  # what the model left, for the sender sends it all the same
+            pass
         return packed | resident_digests(model)
+
+
+def with_tied_head(weights: Iterator[Named], model: Any) -> Iterator[Named]:
+    """The trainer does not send a tied head, and a reload does not tie it again: it would keep the old weights.
+    (Gemma's first two generations have none in vLLM, they use the embedding.)"""
+    missing = any(name == HEAD for name, _ in model.named_parameters(remove_duplicate=False))
+    embedding: torch.Tensor | None = None
+    for name, tensor in weights:
+        missing = missing and name != HEAD
+        embedding = tensor if name == EMBEDDING else embedding
+        yield name, tensor
+    if missing and embedding is not None:
+        yield HEAD, embedding
 
 
 def _parts(module: Any, module_name: str, parameter: str, packed: dict[str, list[str]]) -> Iterator[Part]:

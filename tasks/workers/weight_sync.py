@@ -1,24 +1,20 @@
-"""Weights on their way from the trainer to the rollout engines, and the proof that they arrived.
+"""The proof that weights arrived at the rollout engines (weight_transfer.py has the way there).
 
-The trainer writes one safetensors file into memory (`cluster.sync_dir`); every engine reads it, and answers with a
-`Proof`: the version, a digest of every parameter that it then holds, and its log-probabilities of a probe text. The
-trainer computes the same digests from its own weights, for an engine fuses some tensors and holds only a part of each
-where it is spread over several GPUs (`Layout`). The digests show that the engine holds these very weights. The probe
-shows that it computes with them: its log-probabilities are close to the trainer's, as close as the dtype allows.
+Every engine answers with a `Proof`: the version, a digest of every parameter that it then holds, and its
+log-probabilities of a probe text. The trainer computes the same digests from its own weights, for an engine fuses some
+tensors and holds only a part of each where it is spread over several processes (`Layout`). The digests show that the
+engine holds these very weights. The probe shows that it computes with them: its log-probabilities are close to the
+trainer's, as close as the dtype allows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import xxhash
-from safetensors.torch import load_file, save_file
-
-from sgpo_core.storage.atomic import write_atomically
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 OTHERWISE = "Engine and trainer build this architecture in different ways: choose a model of another one"
@@ -109,25 +105,51 @@ def digest(tensor: torch.Tensor) -> str:
     return hashed.hexdigest()
 
 
-def expected_digests(tensors: Mapping[str, torch.Tensor], layouts: Sequence[Layout]) -> tuple[Digests, ...]:
-    """The digests of the parameters that engines of these layouts have to hold. Raises ValueError where a tensor has no
-    place in any of them, or where a place has no tensor."""
-    used = {part.name for layout in layouts for parts in layout.values() for part in parts}
-    if missing := sorted(used - tensors.keys()):
-        lacking = ", ".join(missing[:3])
-        raise ValueError(f"the engine has parameters that the trainer's model lacks: {lacking}, ... {OTHERWISE}")
-    if unused := sorted(tensors.keys() - used):
-        left = ", ".join(unused[:3])
-        raise ValueError(f"the engine has no place for tensors of the trainer: {left}, ... {OTHERWISE}")
-    return tuple(
-        {name: digest(torch.cat([part.of(tensors) for part in parts])) for name, parts in layout.items()}
-        for layout in layouts
-    )
+class ExpectedDigests:
+    """The digests of the parameters that engines of these layouts have to hold, made while the trainer's tensors pass:
+    one is kept, on the CPU, only until the parameters that it is a part of are complete."""
 
+    def __init__(self, layouts: Sequence[Layout]) -> None:
+        self._found: tuple[Digests, ...] = tuple({} for _ in layouts)
+        self._missing: dict[tuple[int, str], set[str]] = {}  # process and parameter -> tensors that are to come
+        self._wanted: dict[str, list[tuple[int, str]]] = {}  # tensor -> processes and parameters that it is a part of
+        for process, layout in enumerate(layouts):
+            for parameter, parts in layout.items():
+                self._missing[process, parameter] = {part.name for part in parts}
+                for name in self._missing[process, parameter]:
+                    self._wanted.setdefault(name, []).append((process, parameter))
+        self._layouts, self._kept, self._unused = layouts, dict[str, torch.Tensor](), list[str]()
 
-def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    write_atomically(path, lambda p: save_file(dict(tensors), p, metadata={"format": "pt"}))
+    def noting(self, tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[tuple[str, torch.Tensor]]:
+        """The same tensors, in passing."""
+        for name, tensor in tensors:
+            yield name, tensor
+            self._note(name, tensor)
 
+    def _note(self, name: str, tensor: torch.Tensor) -> None:
+        users = self._wanted.get(name, [])
+        if not users:
+            self._unused.append(name)
+            return
+        complete = [user for user in users if self._missing[user] == {name}]
+        alone = len(complete) == len(users)  # nobody waits for another: no copy is needed
+        self._kept[name] = tensor.detach() if alone else tensor.detach().to("cpu", copy=True)
+        for process, parameter in users:
+            self._missing[process, parameter].discard(name)
+        for process, parameter in complete:
+            parts = self._layouts[process][parameter]
+            tensors = [part.of(self._kept).cpu() for part in parts]
+            self._found[process][parameter] = digest(torch.cat(tensors) if len(tensors) > 1 else tensors[0])
+        for other in [other for other in self._kept if not any(self._missing[user] for user in self._wanted[other])]:
+            del self._kept[other]
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path)
+    def result(self) -> tuple[Digests, ...]:
+        """Of each process, once all tensors have passed. Raises ValueError where a tensor has no place in any of them,
+        or where a place has no tensor."""
+        if missing := sorted(set().union(*self._missing.values())):
+            lacking = ", ".join(missing[:3])
+            raise ValueError(f"the engine has parameters that the trainer's model lacks: {lacking}, ... {OTHERWISE}")
+        if self._unused:
+            left = ", ".join(sorted(self._unused)[:3])
+            raise ValueError(f"the engine has no place for tensors of the trainer: {left}, ... {OTHERWISE}")
+        return self._found

@@ -30,7 +30,7 @@ def test_a_kv_cache_that_is_too_small_is_said() -> None:
 PLACED = """
 import json, ray
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.cluster import remote_actor, shared_gpus
+from tasks.engines.actors import remote_actor, shared_gpus
 
 class Where:
     def gpus(self):

@@ -13,7 +13,8 @@ import pytest
 from sgpo_core.config.catalog import presets
 from sgpo_core.config.run import load_run
 from tasks.workers.judge_worker import judge_arguments
-from tasks.workers.rollout_worker import engine_arguments, vllm_environment
+from tasks.workers.rollout_worker import engine_arguments
+from tasks.workers.vllm_process import vllm_environment
 from tests.helpers import REPOSITORY, shell_environment
 from tests.small_models import save_small_model
 
@@ -43,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def read(arguments: list[dict[str, object]]) -> list[object]:
-    shell = shell_environment(Path("/nonexistent/sgpo")) | vllm_environment(threads=2, gpus=0)
+    shell = shell_environment(Path("/nonexistent/sgpo")) | vllm_environment(threads=2, one_node=True)
     done = subprocess.run(
         [sys.executable, "-c", READ],
         input=json.dumps(arguments),

@@ -13,8 +13,10 @@ import pytest
 import ray
 from prefect.logging import disable_run_logger
 
-from tasks.engines.cluster import kept_actors, outlived, remote_actor
+from tasks.engines.actors import remote_actor
+from tasks.engines.cluster import kept_actors, outlived
 from tasks.engines.faults import EngineLost, answers, loss
+from tasks.workers.vllm_process import ProcessLost
 
 
 class Worker:
@@ -88,11 +90,8 @@ def test_the_dead_one_is_named_and_not_who_noticed_it(two: tuple[Any, ...], tmp_
 
 
 def test_what_counts_as_a_loss() -> None:
-    class EngineDeadError(Exception):
-        pass
-
-    dead = ray.exceptions.RayTaskError("generate", "...", EngineDeadError("EngineCore died"))
-    assert "has lost a process" in str(loss("rollout engine 0", dead))
+    dead = ray.exceptions.RayTaskError("generate", "...", ProcessLost("one of its processes has ended"))
+    assert str(loss("rollout engine 0", dead)) == "rollout engine 0 died (one of its processes has ended)"
     assert "died" in str(loss("rollout engine 0", ray.exceptions.OutOfMemoryError("memory")))
     assert loss("rollout engine 0", ray.exceptions.RayTaskError("generate", "...", ValueError("x"))) is None
 

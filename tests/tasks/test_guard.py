@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import ray
@@ -16,8 +17,10 @@ import ray
 from tasks.engines.guard import TOKEN, alive, family, start_guard, sync_folder
 from tasks.paths import REPOSITORY
 
+T = TypeVar("T")
 
-def answers[T](processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], T]) -> Iterator[T]:
+
+def answers(processes: Iterable[psutil.Process], ask: Callable[[psutil.Process], T]) -> Iterator[T]:
     """Of the processes that still run: between two questions one may end (Ray's workers come and go) or be a zombie."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):  # ZombieProcess too

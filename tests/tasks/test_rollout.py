@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +14,6 @@ import numpy as np
 import pytest
 import ray
 import torch
-from safetensors.torch import load_file
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.data import ModelSettings
@@ -27,6 +28,7 @@ from tasks.engines.cluster import Engines, engines_for
 from tasks.engines.generation import generate_groups
 from tasks.engines.sync import sync_engines
 from tasks.workers.rollout_worker import Completion, Request, Sampling
+from tasks.workers.weight_transfer import BroadcastTransfer
 from tests.records import RIGHT, WRONG, group, rollout
 
 CONFIG = load_run("tiny")
@@ -38,6 +40,15 @@ def running(policy: str) -> Iterator[Engines]:
     with engines_for(policy, CONFIG.model, CONFIG.cluster) as engines:
         engines.on_all_ranks("setup", policy, CONFIG.model, CONFIG.train, CONFIG.deepspeed, False)
         yield engines
+
+
+@pytest.fixture(scope="module", params=["file", "broadcast"])
+def either(running: Engines, request: pytest.FixtureRequest) -> Engines:
+    """The same engines, whose weights come by file, and by broadcast."""
+    if request.param == "file":
+        return running
+    meeting = running.sync_dir / f"broadcast-{uuid.uuid4().hex}"
+    return replace(running, broadcast=BroadcastTransfer(1 + len(running.rollouts), 60.0, meeting=str(meeting)))
 
 
 @pytest.fixture(scope="module")
@@ -119,31 +130,32 @@ def embedding_moved(tensors: Tensors) -> Tensors:
     ],
 )
 def test_an_engine_that_holds_other_weights_stops_the_run(
-    running: Engines, prompts: list[list[int]], tamper: Callable[[Tensors], Tensors], said: str
+    either: Engines, prompts: list[list[int]], tamper: Callable[[Tensors], Tensors], said: str
 ) -> None:
-    """The file is whole, and what the engine makes of it is not: `tamper` is between the two."""
+    """What arrives is whole, and what the engine makes of it is not: `tamper` is between the two."""
 
     def broken(worker: Any) -> None:
         from tasks.workers import weight_reload
 
-        weight_reload.read_weights = lambda path: tamper(load_file(path))
+        worker.original = original = weight_reload.with_tied_head
+        weight_reload.with_tied_head = lambda sent, model: original(iter(tamper(dict(sent)).items()), model)
 
     def mended(worker: Any) -> None:
         from tasks.workers import weight_reload
 
-        weight_reload.read_weights = load_file
+        weight_reload.with_tied_head = worker.original
 
-    engine = running.rollouts[-1]
+    engine = either.rollouts[-1]
     ray.get(engine.__ray_call__.remote(broken))
     try:
         with pytest.raises(RuntimeError, match=f"rollout engine 1 does not hold the trainer's weights.*{said}"):
-            sync_engines(running, 7, prompts[0], 1e-4)
+            sync_engines(either, 7, prompts[0], 1e-4)
     finally:
         ray.get(engine.__ray_call__.remote(mended))
-    assert sync_engines(running, 8, prompts[0], 1e-4).mean < 1e-5, "a real sync repairs it"
+    assert sync_engines(either, 8, prompts[0], 1e-4).mean < 1e-5, "a real sync repairs it"
 
 
-def test_a_reload_that_does_nothing_stops_the_run(running: Engines, prompts: list[list[int]]) -> None:
+def test_a_reload_that_does_nothing_stops_the_run(either: Engines, prompts: list[list[int]]) -> None:
     def broken(worker: Any) -> None:
         runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
         runner.reload_weights = lambda **_: None
@@ -152,14 +164,14 @@ def test_a_reload_that_does_nothing_stops_the_run(running: Engines, prompts: lis
         runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
         del runner.reload_weights
 
-    engine = running.rollouts[0]
+    engine = either.rollouts[0]
     ray.get(engine.__ray_call__.remote(broken))
     try:
         with pytest.raises(RuntimeError, match=r"rollout engine 0 does not hold .* parameters not loaded"):
-            sync_engines(running, 9, prompts[0], 1e-4)
+            sync_engines(either, 9, prompts[0], 1e-4)
     finally:
         ray.get(engine.__ray_call__.remote(mended))
-    sync_engines(running, 10, prompts[0], 1e-4)
+    sync_engines(either, 10, prompts[0], 1e-4)
 
 
 def test_an_engine_that_computes_otherwise_stops_the_run(running: Engines, prompts: list[list[int]]) -> None:

@@ -27,6 +27,8 @@ from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
 from tasks.workers import optimizer_state
 from tasks.workers.policy_model import PolicyModel, load_policy
+from tasks.workers.weight_sync import Part, digest
+from tasks.workers.weight_transfer import BroadcastTransfer
 from tests.small_models import save_small_model
 
 MODEL = ModelSettings(max_length=64)
@@ -176,6 +178,20 @@ def state(worker: Any) -> dict[str, torch.Tensor]:
 def states(engines: Engines) -> dict[str, torch.Tensor]:
     found: dict[str, torch.Tensor] = ray.get([rank.__ray_call__.remote(state) for rank in engines.trainers])[0]
     return found
+
+
+def test_weights_in_shards_are_broadcast_one_by_one(
+    ranks: dict[int, Engines], start: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # the receiver is this process
+    transfer = BroadcastTransfer(2, 60.0, meeting=str(tmp_path / "meeting"))
+    weights = load_file(Path(start) / "model.safetensors")
+    layout = {name: (Part(name),) for name in weights}
+    ranks[2].on_all_ranks("setup", start, MODEL, TrainSettings(), DeepSpeedSettings(zero_stage=3), False)
+    sending = [rank.send_weights.remote(transfer, [layout]) for rank in ranks[2].trainers]
+    received = dict(transfer.receive(1, torch.device("cpu")))
+    assert {name: digest(tensor) for name, tensor in received.items()} == {n: digest(t) for n, t in weights.items()}
+    assert ranks[2].of_ranks(sending) == [({name: digest(tensor) for name, tensor in weights.items()},), ()]
 
 
 @pytest.mark.parametrize(("world", "stage", "spare_memory"), [(1, 0, False), (2, 3, False), (2, 3, True)])

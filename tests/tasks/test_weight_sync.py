@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+
 import numpy as np
 import pytest
 import torch
 
 from tasks.workers.weight_reload import _rows
-from tasks.workers.weight_sync import Part, Proof, digest, expected_digests
+from tasks.workers.weight_sync import Digests, ExpectedDigests, Layout, Part, Proof, digest
 
 Q, K, V = torch.arange(8.0).reshape(4, 2), torch.arange(8.0, 12).reshape(2, 2), torch.arange(12.0, 16).reshape(2, 2)
 O = torch.arange(16.0, 24).reshape(2, 4)  # noqa: E741
 EMBEDDING = torch.arange(6.0).reshape(3, 2)
 TENSORS = {"q": Q, "k": K, "v": V, "o": O, "embed": EMBEDDING}
+
+
+def expected_digests(tensors: Mapping[str, torch.Tensor], layouts: Sequence[Layout]) -> tuple[Digests, ...]:
+    """Of tensors that are there only until the next is asked for, as under ZeRO-3."""
+
+    def passing() -> Iterator[tuple[str, torch.Tensor]]:
+        for name, tensor in tensors.items():
+            lent = tensor.clone()
+            yield name, lent
+            lent.fill_(-1)
+
+    expected = ExpectedDigests(layouts)
+    assert [name for name, _ in expected.noting(passing())] == list(tensors)
+    return expected.result()
 
 
 def test_a_digest_sees_bits_shape_dtype_and_order() -> None:
@@ -48,6 +64,7 @@ def test_the_parts_of_two_processes_by_hand() -> None:
     ]
     expected = tuple({name: digest(tensor) for name, tensor in process.items()} for process in held)
     assert expected_digests(TENSORS, layouts) == expected
+    assert expected_digests(dict(reversed(TENSORS.items())), layouts) == expected
 
 
 def test_a_tensor_without_a_place_and_a_place_without_a_tensor_are_named() -> None:

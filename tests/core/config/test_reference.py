@@ -18,6 +18,7 @@ TINY = load_run("tiny")
 ROOT = Path(__file__).resolve().parents[3]
 # Settings that have to agree with others, or that have few values: another valid one.
 OTHER = {
+    "cluster.sync_by": "file",
     "model.dtype": "bfloat16",
     "model.warm_start": "tiny_mild",
     "data.answer_type": "integer",

@@ -1,0 +1,41 @@
+"""What actors with a vLLM engine share: the environment of their process, and the end of one of the engine's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class ProcessLost(RuntimeError):
+    """An engine of several GPUs has a process for each, and one of them has ended."""
+
+
+@contextmanager
+def losses_named(llm: Any) -> Iterator[None]:
+    """Raises ProcessLost in place of what vLLM raises once a process of the engine has ended ("cancelled")."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(llm.llm_engine.model_executor, "is_failed", False):
+            raise ProcessLost("one of its processes has ended; the system's log may say why") from error
+        raise
+
+
+def vllm_environment(threads: int, one_node: bool) -> dict[str, str]:
+    """Variables of a process with an engine of its own; they must be there before vLLM and OpenMP are loaded.
+    `one_node`: whomever it talks to is on this machine."""
+    loopback = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    return {
+        "OMP_NUM_THREADS": str(threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # The engine is in this process, and only those of its GPUs are others where it has several: to a process of its
+        # own it would send what our methods take and return as JSON does, without its types.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        **(loopback if one_node else {}),
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "0"),
+    }

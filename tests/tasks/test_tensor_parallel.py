@@ -1,0 +1,122 @@
+"""An engine that is spread over several processes, as it is over several GPUs: here over two on the CPU."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import psutil
+import pytest
+import ray
+
+from sgpo_core.chains import problems as chains
+from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.run import load_run
+from sgpo_core.config.training import ClusterSettings
+from tasks.data import encode_prompts, load_tokenizer, stop_ids
+from tasks.engines import cluster
+from tasks.engines.actors import remote_actor
+from tasks.engines.cluster import Engines, kept_actors, start_trainers
+from tasks.engines.faults import EngineLost
+from tasks.engines.generation import generate_groups
+from tasks.engines.guard import sync_folder
+from tasks.engines.sync import sync_engines
+from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, engine_arguments
+from tasks.workers.vllm_process import vllm_environment
+from tasks.workers.weight_transfer import BroadcastTransfer
+
+CONFIG = load_run("tiny")
+
+
+class TwoProcesses(RolloutWorker):
+    """As with cluster.rollout_gpus=2, without the GPUs."""
+
+    def __init__(self, policy: str, model: ModelSettings, settings: ClusterSettings) -> None:
+        from vllm import LLM
+
+        self.version, self.max_num_seqs = -1, settings.max_num_seqs
+        self.llm = LLM(**engine_arguments(policy, model, settings) | {"tensor_parallel_size": 2})
+
+    def processes(self) -> list[int]:
+        return [process.pid for process in psutil.Process().children(recursive=True)]
+
+
+@pytest.fixture(scope="module")
+def spread(policy: str) -> Iterator[Engines]:
+    def start() -> tuple[Any, ...]:
+        actor = remote_actor(TwoProcesses, 0, vllm_environment(1, one_node=True))
+        return actor.remote(policy, CONFIG.model, CONFIG.cluster), *start_trainers(CONFIG.cluster)
+
+    with cluster.keep_engines():
+        rollout, trainer = kept_actors("two processes", start)
+        engines = Engines((rollout,), (trainer,), sync_folder(CONFIG.cluster.sync_dir), deadline_s=120)
+        engines.on_all_ranks("setup", policy, CONFIG.model, CONFIG.train, CONFIG.deepspeed, False)
+        yield engines
+        for actor in (rollout, trainer):
+            ray.kill(actor)
+
+
+@pytest.fixture(scope="module")
+def prompt(policy: str) -> list[int]:
+    return encode_prompts(policy, chains.make_problems(1, seed=9), ModelSettings(max_length=128), 64)[0]
+
+
+def by_broadcast(engines: Engines) -> Engines:
+    meeting = engines.sync_dir / f"broadcast-{uuid.uuid4().hex}"
+    return replace(engines, broadcast=BroadcastTransfer(3, 60.0, meeting=str(meeting)))
+
+
+def test_each_process_proves_its_part(spread: Engines, prompt: list[int]) -> None:
+    for version, engines in enumerate((spread, by_broadcast(spread))):
+        assert sync_engines(engines, version, prompt, 1e-4).mean < 1e-5
+
+
+def test_weights_that_one_process_mistakes_stop_the_run(spread: Engines, prompt: list[int]) -> None:
+    def broken(process: Any) -> None:
+        from tasks.workers import weight_reload
+
+        process.original = original = weight_reload.with_tied_head
+        if process.rank == 1:
+            norm = "model.norm.weight"
+            weight_reload.with_tied_head = lambda sent, model: original(
+                ((name, tensor * 0.5 if name == norm else tensor) for name, tensor in sent), model
+            )
+
+    def mended(process: Any) -> None:
+        from tasks.workers import weight_reload
+
+        weight_reload.with_tied_head = process.original
+
+    [engine] = spread.rollouts
+    ray.get(engine.__ray_call__.remote(lambda worker: worker.llm.collective_rpc(broken)))
+    with pytest.raises(RuntimeError, match=r"1 of \d+ parameters different in process 1 \(model\.norm\.weight"):
+        sync_engines(spread, 3, prompt, 1e-4)
+    ray.get(engine.__ray_call__.remote(lambda worker: worker.llm.collective_rpc(mended)))
+    sync_engines(spread, 4, prompt, 1e-4)
+
+
+def test_it_listens_on_loopback_alone(spread: Engines) -> None:
+    processes = ray.get(spread.rollouts[0].processes.remote())
+    listening = {
+        ip_address(connection.laddr.ip)
+        for pid in processes
+        for connection in psutil.Process(pid).net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert len(processes) >= 2 and [str(ip) for ip in listening if not ip.is_loopback] == []
+
+
+def test_responses_come_and_an_engine_that_lost_a_process_is_lost(
+    spread: Engines, policy: str, prompt: list[int]
+) -> None:
+    how, tokenizer = Sampling(1.0, 64, stop_ids(policy)), load_tokenizer(policy)
+    groups = [[Request(prompt, seed) for seed in range(4)]] * 2
+    first, second = generate_groups(spread, tokenizer, groups, how)
+    assert len(first) == 4 and [r.text for r in first] == [r.text for r in second]
+
+    psutil.Process(ray.get(spread.rollouts[0].processes.remote())[-1]).kill()
+    with pytest.raises(EngineLost, match=r"rollout engine 0 died \(one of its processes has ended"):
+        generate_groups(spread, tokenizer, groups, how)
