@@ -73,7 +73,7 @@ class Engines:
         if self.broadcast is not None:
             yield self.broadcast
             return
-        path = self.sync_dir / f"policy-{version}.safetensors"
+        path = self.sync_dir / f"policy-{version}"
         try:
             yield FileTransfer(str(path))
         finally:

@@ -5,6 +5,7 @@ folder need. Both carry the same tensors under the same names; weight_sync.py pr
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from sgpo_core.storage.atomic import write_atomically
 
 Named = tuple[str, torch.Tensor]
-_HEADER = 1024  # bytes of a tensor's name, dtype and shape before it is broadcast
+_HEADER = 1024  # bytes of a tensor's name, dtype and shape, which go before it
+_ALIGNED = 64  # bytes, of which the place of a tensor in a file is a multiple, as is the header's length
 
 
 class Transfer(Protocol):
@@ -38,16 +40,30 @@ class Transfer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FileTransfer:
-    """Through one safetensors file, whole or not at all, in a folder that all processes see."""
+    """Through a file in a folder that all processes see: tensor after tensor, as they come."""
 
     path: str
     together = False
 
     def send(self, tensors: Iterable[Named]) -> None:
-        write_weights(Path(self.path), on_the_cpu(tensors))
+        with open(self.path, "wb") as file:
+            for name, tensor in tensors:
+                bits = _bits(tensor).cpu()
+                file.write(_header(name, tensor))
+                file.write(bits.numpy().data)
+                file.write(bytes(-len(bits) % _ALIGNED))
+            file.write(_header())
 
     def receive(self, rank: int, device: torch.device) -> Iterator[Named]:
-        yield from read_weights(Path(self.path)).items()
+        """They lie in the file, which is mapped and not read."""
+        whole = torch.from_file(self.path, size=Path(self.path).stat().st_size, dtype=torch.uint8)
+        place = 0
+        while described := _described(whole[place : place + _HEADER]):
+            name, dtype, shape = described
+            begin = place + _HEADER
+            end = begin + math.prod(shape) * dtype.itemsize
+            yield name, whole[begin:end].view(dtype).view(shape)
+            place = end + (begin - end) % _ALIGNED
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +79,28 @@ class BroadcastTransfer:
     together = True
 
     def send(self, tensors: Iterable[Named]) -> None:
-        group: _Group | None = None
+        device: torch.device | None = None
         for name, tensor in tensors:
-            group = group or _group(self, 0, tensor.device.type)
-            bits = tensor.detach().contiguous().flatten().view(torch.uint8)
-            group.broadcast(_header([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)], bits.device))
-            group.broadcast(bits)
-        if group is None:
+            device = tensor.device
+            self._tell(_header(name, tensor), device)
+            _group(self, 0, device.type).broadcast(_bits(tensor))
+        if device is None:
             raise ValueError("there are no weights to send")
-        group.broadcast(_header(None, bits.device))
+        self._tell(_header(), device)
+
+    def _tell(self, header: bytes, device: torch.device) -> None:
+        on_device = torch.frombuffer(bytearray(header), dtype=torch.uint8).to(device)
+        _group(self, 0, device.type).broadcast(on_device)
 
     def receive(self, rank: int, device: torch.device) -> Iterator[Named]:
-        group = _group(self, rank, device.type)
+        group, header = _group(self, rank, device.type), torch.empty(_HEADER, dtype=torch.uint8, device=device)
         while True:
-            header = torch.empty(_HEADER, dtype=torch.uint8, device=device)
             group.broadcast(header)
-            told = json.loads(header.cpu().numpy().tobytes())
-            if told is None:
+            if (described := _described(header)) is None:
                 return
-            name, dtype, shape = told
-            tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=device)
-            group.broadcast(tensor.view(-1).view(torch.uint8))
+            name, dtype, shape = described
+            tensor = torch.empty(shape, dtype=dtype, device=device)
+            group.broadcast(_bits(tensor))
             yield name, tensor
 
 
@@ -117,11 +134,23 @@ def _group(transfer: BroadcastTransfer, rank: int, device: str) -> _Group:
     return _Group(transfer, rank, device)
 
 
-def _header(told: object, device: torch.device) -> torch.Tensor:
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """uint8 [bytes], of the same memory where that is contiguous."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8)
+
+
+def _header(name: str = "", tensor: torch.Tensor | None = None) -> bytes:
+    """What goes before a tensor; without one, behind the last."""
+    told = None if tensor is None else [name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)]
     text = json.dumps(told).encode()
     if len(text) > _HEADER:
         raise ValueError(f"{told}: name and shape of a tensor take more than {_HEADER} bytes")
-    return torch.frombuffer(bytearray(text.ljust(_HEADER)), dtype=torch.uint8).to(device)
+    return text.ljust(_HEADER)
+
+
+def _described(header: torch.Tensor) -> tuple[str, torch.dtype, list[int]] | None:
+    told = json.loads(header.cpu().numpy().tobytes())
+    return None if told is None else (told[0], getattr(torch, told[1]), told[2])
 
 
 def on_the_cpu(tensors: Iterable[Named]) -> dict[str, torch.Tensor]:
@@ -132,7 +161,3 @@ def on_the_cpu(tensors: Iterable[Named]) -> dict[str, torch.Tensor]:
 
 def write_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     write_atomically(path, lambda p: save_file(dict(tensors), p, metadata={"format": "pt"}))
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    return load_file(path)
