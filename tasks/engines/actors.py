@@ -1,4 +1,4 @@
-"""Ray, and the actors that engines are: how their processes start, and on which GPUs."""
+"""Ray, and the actors that engines are: how their processes start."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import ray
 from ray._private import ray_constants
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from sgpo_core.config.base import ConfigError
-from sgpo_core.config.training import ClusterSettings
 from tasks.engines.guard import start_guard
+from tasks.engines.placement import Seat
 from tasks.paths import REPOSITORY
 
 
@@ -38,22 +37,14 @@ def start_ray() -> None:
         )
 
 
-def shared_gpus(cluster: ClusterSettings) -> Any:
-    """A GPU for each engine with its rank: by itself Ray might put two engines on one. Raises ConfigError where they
-    are not free within a minute."""
-    place = ray.util.placement_group([{"GPU": 1}] * cluster.rollout_actors, strategy="PACK")
-    if not place.wait(60):
-        ray.util.remove_placement_group(place)
-        raise ConfigError(f"{cluster.rollout_actors} GPUs of the Ray cluster were not free within 60 s")
-    return place
-
-
-def remote_actor(worker: type, gpus: int, variables: dict[str, str], place: Any = None, index: int = 0) -> Any:
-    """An actor class. `variables` are in its process's environment before anything is loaded. With a `place` of
-    `shared_gpus`, it has half of what Ray counts as GPU `index` of it."""
-    # num_cpus=0: trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS.
-    environment = {"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}}
-    if place is None:
-        return ray.remote(worker).options(num_cpus=0, num_gpus=gpus, runtime_env=environment)
-    there = PlacementGroupSchedulingStrategy(place, placement_group_bundle_index=index)
-    return ray.remote(worker).options(num_cpus=0, num_gpus=0.5, runtime_env=environment, scheduling_strategy=there)
+def remote_actor(worker: type, seat: Seat, variables: dict[str, str]) -> Any:
+    """An actor class. `variables` are in its process's environment before anything is loaded."""
+    strategy: Any = "DEFAULT" if seat.gpus else "SPREAD"  # over nodes, where no GPU says where
+    if seat.group is not None:
+        strategy = PlacementGroupSchedulingStrategy(seat.group, placement_group_bundle_index=seat.bundle)
+    return ray.remote(worker).options(
+        num_cpus=0,  # trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS
+        num_gpus=seat.gpus,
+        runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}},
+        scheduling_strategy=strategy,
+    )

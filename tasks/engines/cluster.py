@@ -25,9 +25,10 @@ from prefect.logging import get_logger
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.actors import one_node, remote_actor, shared_gpus, start_ray
+from tasks.engines.actors import one_node, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
+from tasks.engines.placement import Seat, Seats, check_nodes, reserved
 from tasks.workers import rollout_worker, trainer_worker
 from tasks.workers.vllm_process import vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
@@ -44,7 +45,7 @@ class Engines:
     trainers: tuple[Any, ...]
     sync_dir: Path
     broadcast: BroadcastTransfer | None = None
-    place: Any = None  # the placement group of those that share GPUs
+    seats: Seats | None = None
     deadline_s: float = 3600.0  # without an answer, until an actor counts as lost
 
     def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
@@ -149,8 +150,8 @@ def stop_engines() -> None:
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):
             ray.kill(actor)
-        if engines.place is not None:
-            ray.util.remove_placement_group(engines.place)
+        if engines.seats is not None:
+            engines.seats.release()
         shutil.rmtree(engines.sync_dir, ignore_errors=True)
     for actors in _others.values():
         for actor in actors:
@@ -177,27 +178,22 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
 
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
     start_ray()
-    wanted = cluster.gpus if trainers else cluster.rollout_actors * cluster.rollout_gpus
-    found = int(ray.cluster_resources().get("GPU", 0))
-    if wanted > found:
-        raise ConfigError(
-            f"the Ray cluster has {found} GPUs, {wanted} are wanted (cluster.rollout_gpus, .trainer_gpus)"
-        )
-    place = shared_gpus(cluster) if trainers and cluster.colocated else None
+    if not one_node():
+        check_nodes()
+    seats = reserved(cluster, trainers)
     rollouts: tuple[Any, ...] = ()
     try:
-        rollouts = _start_rollouts(policy, model, cluster, place)  # the actors start while the trainers do
-        ranks = start_trainers(cluster, place) if trainers else ()
+        rollouts = _start_rollouts(policy, model, cluster, seats.rollouts)  # the actors start while the trainers do
+        ranks = start_trainers(cluster, seats.ranks) if trainers else ()
         folder = sync_folder(cluster.sync_dir)
         broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
-        engines = Engines(rollouts, ranks, folder, broadcast, place, cluster.deadline_s)
+        engines = Engines(rollouts, ranks, folder, broadcast, seats, cluster.deadline_s)
         if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
             get_logger("engines").warning(advice)  # all have started
     except ray.exceptions.RayError as error:
         for actor in rollouts:
             ray.kill(actor)
-        if place is not None:  # ends the ranks, too
-            ray.util.remove_placement_group(place)
+        seats.release()  # where there are GPUs, this ends the ranks, too
         raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
     return engines
 
@@ -219,24 +215,22 @@ def kv_advice(sequences: float, model: ModelSettings, cluster: ClusterSettings) 
     )
 
 
-def _start_rollouts(policy: str, model: ModelSettings, cluster: ClusterSettings, place: Any) -> tuple[Any, ...]:
+def _start_rollouts(
+    policy: str, model: ModelSettings, cluster: ClusterSettings, seats: Sequence[Seat]
+) -> tuple[Any, ...]:
     variables = vllm_environment(cluster.rollout_threads, one_node())
     return tuple(
-        remote_actor(rollout_worker.RolloutWorker, cluster.rollout_gpus, variables, place, i).remote(
-            policy, model, cluster
-        )
-        for i in range(cluster.rollout_actors)
+        remote_actor(rollout_worker.RolloutWorker, seat, variables).remote(policy, model, cluster) for seat in seats
     )
 
 
-def start_trainers(cluster: ClusterSettings, place: Any = None) -> tuple[Any, ...]:
-    """DeepSpeed ranks, connected to each other; Ray must be up."""
+def start_trainers(cluster: ClusterSettings, seats: Sequence[Seat] = ()) -> tuple[Any, ...]:
+    """DeepSpeed ranks, connected to each other, by default without GPUs; Ray must be up."""
+    seats = seats or (Seat(),) * cluster.trainer_ranks
     variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
     ranks = tuple(
-        remote_actor(trainer_worker.TrainerWorker, cluster.trainer_gpus, variables, place, rank).remote(
-            rank, cluster.trainer_ranks
-        )
-        for rank in range(cluster.trainer_ranks)
+        remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))
+        for rank, seat in enumerate(seats)
     )
     host, port = ray.get(ranks[0].address.remote(one_node()))
     meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
@@ -257,6 +251,7 @@ def _broadcast(
     if cluster.sync_by == "file" or (cluster.sync_by == "auto" and (cluster.colocated or len(where) == 1)):
         return None
     host, port = ray.get(ranks[0].address.remote(False))
+    get_logger("engines").info(f"weights are broadcast: engines and the first rank are on {len(where)} nodes")
     return BroadcastTransfer(size, deadline, host=host, port=port)
 
 

@@ -18,6 +18,7 @@ from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
 from tasks.engines.actors import one_node, remote_actor
 from tasks.engines.faults import answers
+from tasks.engines.placement import Seat, check_room
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
 
@@ -54,10 +55,10 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
 
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
-    wanted, found = settings.actors * settings.gpus, int(ray.available_resources().get("GPU", 0))
-    if wanted > found:
-        raise ConfigError(f"judge.engine wants {wanted} GPUs (actors x gpus), {found} of the Ray cluster are free")
-    actor = remote_actor(judge_worker.JudgeWorker, settings.gpus, vllm_environment(settings.threads, one_node()))
+    if settings.gpus:
+        what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
+        check_room([settings.gpus] * settings.actors, what, free=True)
+    actor = remote_actor(judge_worker.JudgeWorker, Seat(settings.gpus), vllm_environment(settings.threads, one_node()))
     actors = tuple(actor.remote(model, settings) for _ in range(settings.actors))
     try:
         ray.get([a.chat.remote([]) for a in actors])  # waits until all have started

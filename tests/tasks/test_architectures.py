@@ -19,6 +19,7 @@ from tasks.data import load_tokenizer, stop_ids
 from tasks.engines import cluster
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.engines.guard import sync_folder
+from tasks.engines.placement import Seat
 from tasks.supervised.lessons import supervised_samples
 from tests.helpers import columns, start_from
 from tests.small_models import edit_json, save_small_model
@@ -49,7 +50,7 @@ class Workshop:
 
         def start() -> tuple[Any, ...]:
             self.held = folder
-            return *cluster._start_rollouts(str(folder), MODEL, CLUSTER, None), *start_trainers(CLUSTER)
+            return *cluster._start_rollouts(str(folder), MODEL, CLUSTER, [Seat()]), *start_trainers(CLUSTER)
 
         def again(worker: Any) -> None:
             del worker.llm

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
 from tasks.engines.cluster import kv_advice
+from tasks.engines.placement import fits
 from tests.helpers import REPOSITORY, shell_environment
 
 
@@ -26,36 +28,109 @@ def test_a_kv_cache_that_is_too_small_is_said() -> None:
     assert "cluster.gpu_memory_utilization" in kv_advice(9.0, model, on_gpu)
 
 
-# In a Ray of its own, which believes that it has two GPUs: where each engine and each rank is put.
+def test_bundles_fit_where_each_is_on_one_node() -> None:
+    assert fits([2, 1, 1, 1, 1, 2], [8]) and fits([], [])
+    assert fits([1, 1, 2], [2, 2]), "the pair first, or none is left together"
+    assert fits([2, 1], [2, 1]) and fits([4, 2, 2], [4, 4]), "each where it leaves the least"
+    assert not fits([2], [1, 1]) and not fits([2, 2], [3, 1]) and not fits([1], [])
+
+
+# In a Ray of its own, whose two nodes believe that they have two GPUs each: where engines and ranks are put, and what
+# is said where they can't be.
 PLACED = """
-import json, ray
+import json, os, sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.actors import remote_actor, shared_gpus
+from tasks.engines import placement
+from tasks.engines.actors import remote_actor
+from tasks.engines.placement import Seat, check_nodes, check_room, nodes_without, reserved
 
 class Where:
     def gpus(self):
-        return ray.get_gpu_ids()
+        return [ray.get_runtime_context().get_node_id(), *ray.get_gpu_ids()]
 
-ray.init(num_gpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
-cluster = ClusterSettings(rollout_actors=2, rollout_gpus=1, trainer_ranks=2, trainer_gpus=1, colocated=True)
-place = shared_gpus(cluster)
-actors = [remote_actor(Where, 1, {}, place, i).remote() for _ in ("engines", "ranks") for i in (0, 1)]
-print(json.dumps(ray.get([actor.gpus.remote() for actor in actors])))
+def placed(**settings):
+    seats = reserved(ClusterSettings(**settings), trainers=True)
+    actors = [remote_actor(Where, seat, {}).remote() for seat in (*seats.rollouts, *seats.ranks)]
+    found = ray.get([actor.gpus.remote() for actor in actors])
+    for actor in actors:
+        ray.kill(actor)
+    seats.release()
+    return found
+
+def refused(what):
+    try:
+        what()
+    except ConfigError as error:
+        return str(error)
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_gpus": 2, "num_cpus": 1, "include_dashboard": False})
+nodes.add_node(num_gpus=2, num_cpus=1)
+ray.init(address=nodes.address, log_to_driver=False, configure_logging=False)
+placement._PATIENCE_S = 3.0
+found = {
+    "colocated": placed(rollout_actors=2, rollout_gpus=1, trainer_ranks=2, trainer_gpus=1, colocated=True),
+    "apart": placed(rollout_actors=1, rollout_gpus=2, trainer_ranks=2, trainer_gpus=1),
+    "on the CPU": placed(rollout_actors=2, trainer_ranks=2),
+    "too large": refused(lambda: placed(rollout_actors=1, rollout_gpus=3, trainer_ranks=1, trainer_gpus=1)),
+}
+taken = reserved(ClusterSettings(rollout_actors=2, rollout_gpus=1, trainer_ranks=1), trainers=False)
+[other] = [remote_actor(Where, Seat(1), {}).remote()]
+ray.get(other.gpus.remote())
+found["not free"] = refused(lambda: placed(rollout_actors=1, rollout_gpus=2, trainer_ranks=1, trainer_gpus=0))
+found["judge"] = refused(lambda: check_room([2], "1 judge engines x 2 GPUs", free=True))
+check_nodes()
+found["left"] = os.listdir(os.environ["SGPO_HOME"])
+private = os.open("/dev/null", os.O_RDONLY)
+os.dup2(private, 987)  # a path that other processes do not have
+found["blind"] = nodes_without(Path("/proc/self/fd/987"))
+print(json.dumps(found))
 """
 
 
-def test_an_engine_and_its_rank_share_a_gpu(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def placed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", PLACED],
         cwd=REPOSITORY,
-        env=shell_environment(tmp_path),
+        env=shell_environment(tmp_path_factory.mktemp("home")) | {"RAY_AUTH_MODE": "disabled"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    engine_0, engine_1, rank_0, rank_1 = json.loads(done.stdout.splitlines()[-1])
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_an_engine_and_its_rank_share_a_gpu(placed: dict[str, Any]) -> None:
+    engine_0, engine_1, rank_0, rank_1 = placed["colocated"]
     assert engine_0 == rank_0 and engine_1 == rank_1 and engine_0 != engine_1
+
+
+def test_the_gpus_of_an_engine_are_on_one_node(placed: dict[str, Any]) -> None:
+    engine, *ranks = placed["apart"]
+    assert sorted(engine[1:]) == [0, 1] and len({gpu for _, gpu in ranks}) == 2
+    assert {node for node, _ in ranks}.isdisjoint({engine[0]})
+
+
+def test_without_gpus_engines_are_spread_over_nodes(placed: dict[str, Any]) -> None:
+    assert len({node for [node] in placed["on the CPU"]}) == 2
+
+
+def test_what_does_not_fit_is_said_by_node(placed: dict[str, Any]) -> None:
+    node = r"\S+ \(\w{6}\) has"
+    assert re.search(f"no room for 1 rollout engines x 3 .*: {node} 2 of 2 .*, {node} 2 of 2", placed["too large"])
+    # Two engines have a GPU each of one node, somebody else has one of the other.
+    few = rf"{node} [01] of 2 .*, {node} [01] of 2"
+    assert re.search(f"1 rollout engines x 2 GPUs .* were not free within 3 s: {few}", placed["not free"])
+    assert re.search(f"no room for 1 judge engines x 2 GPUs.*: {few}", placed["judge"])
+
+
+def test_nodes_that_do_not_share_a_folder_are_named(placed: dict[str, Any]) -> None:
+    assert len(placed["blind"]) == 2 and placed["left"] == []
 
 
 def test_what_shares_gpus_comes_in_pairs() -> None:

@@ -16,6 +16,7 @@ from prefect.logging import disable_run_logger
 from tasks.engines.actors import remote_actor
 from tasks.engines.cluster import kept_actors, outlived
 from tasks.engines.faults import EngineLost, answers, loss
+from tasks.engines.placement import Seat
 from tasks.workers.vllm_process import ProcessLost
 
 
@@ -34,7 +35,7 @@ class Worker:
 @pytest.fixture
 def two(engines: None) -> tuple[Any, ...]:
     kept_actors("ray is up", lambda: ())
-    actor = remote_actor(Worker, 0, {})
+    actor = remote_actor(Worker, Seat(), {})
     return actor.remote(), actor.remote()
 
 
@@ -81,7 +82,7 @@ class Peer(Worker):
 
 
 def test_the_dead_one_is_named_and_not_who_noticed_it(two: tuple[Any, ...], tmp_path: Path) -> None:
-    peer, victim = remote_actor(Peer, 0, {}).remote(), ray.get(two[1].pid.remote())
+    peer, victim = remote_actor(Peer, Seat(), {}).remote(), ray.get(two[1].pid.remote())
     calls = {peer.until.remote(str(tmp_path / "gone")): "rank 0", two[1].after.remote(60): "rank 1"}
     (tmp_path / "gone").touch()
     os.kill(victim, signal.SIGKILL)

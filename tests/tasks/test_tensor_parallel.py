@@ -23,6 +23,7 @@ from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.engines.faults import EngineLost
 from tasks.engines.generation import generate_groups
 from tasks.engines.guard import sync_folder
+from tasks.engines.placement import Seat
 from tasks.engines.sync import sync_engines
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, engine_arguments
 from tasks.workers.vllm_process import vllm_environment
@@ -47,7 +48,7 @@ class TwoProcesses(RolloutWorker):
 @pytest.fixture(scope="module")
 def spread(policy: str) -> Iterator[Engines]:
     def start() -> tuple[Any, ...]:
-        actor = remote_actor(TwoProcesses, 0, vllm_environment(1, one_node=True))
+        actor = remote_actor(TwoProcesses, Seat(), vllm_environment(1, one_node=True))
         return actor.remote(policy, CONFIG.model, CONFIG.cluster), *start_trainers(CONFIG.cluster)
 
     with cluster.keep_engines():
