@@ -38,15 +38,20 @@ def test_bundles_fit_where_each_is_on_one_node() -> None:
 # In a Ray of its own, whose two nodes believe that they have two GPUs each: where engines and ranks are put, and what
 # is said where they can't be.
 PLACED = """
-import json, os, sys
+import json, os
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
+from sgpo_core.chains.policy import save_random_policy
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.run import load_run
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines import placement
+from sgpo_core.config.warm_start import load_warm_start
+from tasks.engines import cluster, placement
 from tasks.engines.actors import remote_actor
+from tasks.engines.cluster import engines_for
 from tasks.engines.placement import Seat, check_nodes, check_room, nodes_without, reserved
+from tasks.engines.sync import sync_engines
 
 class Where:
     def gpus(self):
@@ -84,9 +89,21 @@ found["not free"] = refused(lambda: placed(rollout_actors=1, rollout_gpus=2, tra
 found["judge"] = refused(lambda: check_room([2], "1 judge engines x 2 GPUs", free=True))
 check_nodes()
 found["left"] = os.listdir(os.environ["SGPO_HOME"])
+
 private = os.open("/dev/null", os.O_RDONLY)
 os.dup2(private, 987)  # a path that other processes do not have
 found["blind"] = nodes_without(Path("/proc/self/fd/987"))
+
+policy, config = os.environ["SGPO_HOME"] + "/policy", load_run("tiny")
+save_random_policy(load_warm_start("tiny", ["hidden_size=64", "heads=2"]), Path(policy))
+os.environ["RAY_ADDRESS"] = nodes.address
+with engines_for(policy, config.model, config.cluster) as engines:
+    engines.on_all_ranks("setup", policy, config.model, config.train, config.deepspeed, False)
+    actors = (*engines.rollouts, *engines.trainers)
+    found["engines on"] = len({ray.get(actor.__ray_call__.remote(cluster._node)) for actor in actors})
+    found["by broadcast"] = engines.broadcast is not None
+    found["differences"] = [sync_engines(engines, version, range(3, 19), 1e-4).mean for version in (0, 1)]
+
 print(json.dumps(found))
 """
 
@@ -127,6 +144,11 @@ def test_what_does_not_fit_is_said_by_node(placed: dict[str, Any]) -> None:
     few = rf"{node} [01] of 2 .*, {node} [01] of 2"
     assert re.search(f"1 rollout engines x 2 GPUs .* were not free within 3 s: {few}", placed["not free"])
     assert re.search(f"no room for 1 judge engines x 2 GPUs.*: {few}", placed["judge"])
+
+
+def test_engines_on_two_nodes_get_their_weights_by_broadcast(placed: dict[str, Any]) -> None:
+    assert placed["engines on"] == 2 and placed["by broadcast"] is True
+    assert len(placed["differences"]) == 2 and max(placed["differences"]) < 1e-5
 
 
 def test_nodes_that_do_not_share_a_folder_are_named(placed: dict[str, Any]) -> None:
