@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from typing import Any
 
 import ray
@@ -28,6 +29,10 @@ def start_ray() -> None:
             # read the variable when it imported Ray; the others will.
             os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
             ray_constants.ENABLE_RAY_CLUSTER = False
+            # Who has it may run code here. Ray would write it into a file that other users may read; the environment of
+            # a process is its user's alone.
+            if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
             include_dashboard=False,

@@ -179,7 +179,7 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
     start_ray()
     if not one_node():
-        check_nodes()
+        check_nodes(Path(policy))
     seats = reserved(cluster, trainers)
     rollouts: tuple[Any, ...] = ()
     try:

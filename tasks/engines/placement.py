@@ -109,9 +109,9 @@ def _told(nodes: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join(f"{name} has {free} of {total} GPUs free" for name, (free, total) in nodes.items())
 
 
-def check_nodes() -> None:
-    """Raises ConfigError where a node does not see this process's home, or has other versions of packages: models,
-    checkpoints and finished policies are files there."""
+def check_nodes(policy: Path) -> None:
+    """Raises ConfigError where a node does not see this process's home, in which models, checkpoints and finished
+    policies are files, or the folder `policy`, or has other versions of packages."""
     home().mkdir(parents=True, exist_ok=True)
     marker = home() / f".seen-{uuid4().hex}"
     marker.touch()
@@ -123,6 +123,11 @@ def check_nodes() -> None:
         raise ConfigError(
             f"SGPO_HOME={home()} is not shared: {', '.join(blind)} can't see what this process writes into it. It has "
             "to be a folder that all nodes share, under the same path"
+        )
+    if blind := nodes_without(policy):
+        raise ConfigError(
+            f"the model {policy} is not on {', '.join(blind)}: put it into a folder that all nodes share, under the "
+            "same path (HF_HOME, for models of the hub)"
         )
     ours = _versions()
     differing = [

@@ -87,7 +87,8 @@ taken = reserved(ClusterSettings(rollout_actors=2, rollout_gpus=1, trainer_ranks
 ray.get(other.gpus.remote())
 found["not free"] = refused(lambda: placed(rollout_actors=1, rollout_gpus=2, trainer_ranks=1, trainer_gpus=0))
 found["judge"] = refused(lambda: check_room([2], "1 judge engines x 2 GPUs", free=True))
-check_nodes()
+check_nodes(Path(os.environ["SGPO_HOME"]))
+found["no model"] = refused(lambda: check_nodes(Path("/nonexistent/model")))
 found["left"] = os.listdir(os.environ["SGPO_HOME"])
 
 private = os.open("/dev/null", os.O_RDONLY)
@@ -153,6 +154,7 @@ def test_engines_on_two_nodes_get_their_weights_by_broadcast(placed: dict[str, A
 
 def test_nodes_that_do_not_share_a_folder_are_named(placed: dict[str, Any]) -> None:
     assert len(placed["blind"]) == 2 and placed["left"] == []
+    assert re.search(r"the model /nonexistent/model is not on \S+ \(\w{6}\), \S+ \(\w{6}\): ", placed["no model"])
 
 
 def test_what_shares_gpus_comes_in_pairs() -> None:

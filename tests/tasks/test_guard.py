@@ -16,6 +16,7 @@ import ray
 
 from tasks.engines.guard import TOKEN, alive, family, start_guard, sync_folder
 from tasks.paths import REPOSITORY
+from tests.helpers import shell_environment
 
 T = TypeVar("T")
 
@@ -57,6 +58,28 @@ def test_its_token_stands_in_no_command_line_and_its_folder_is_the_user_s_alone(
     assert sum("tasks.engines.guard" in line for line in lines) == 1
     assert not any(token in part for line in lines for part in line)
     assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_ray_s_token_is_in_no_file_and_nobody_connects_without_it(tmp_path: Path) -> None:
+    run = (
+        "import subprocess, sys, ray\n"
+        "from tasks.engines.actors import start_ray\n"
+        "start_ray()\n"
+        "address = ray.get_runtime_context().gcs_address\n"
+        "connect = f'import ray; ray.init(address={address!r}, log_to_driver=False); print(ray.is_initialized())'\n"
+        "import os; tokens = [os.environ['RAY_AUTH_TOKEN'], '0' * 64]\n"
+        "for token in tokens:\n"
+        "    done = subprocess.run([sys.executable, '-c', connect], env=os.environ | {'RAY_AUTH_TOKEN': token},\n"
+        "                          capture_output=True, text=True, timeout=120)\n"
+        "    print(done.returncode == 0, 'True' in done.stdout, 'uthenticat' in done.stderr)\n"
+    )
+    own = shell_environment(tmp_path) | {"HOME": str(tmp_path)}
+    command = [sys.executable, "-c", run]
+    done = subprocess.run(command, cwd=REPOSITORY, env=own, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    with_it, with_another = (line.split() for line in done.stdout.splitlines())
+    assert with_it[:2] == ["True", "True"] and with_another == ["False", "False", "True"]
+    assert not (tmp_path / ".ray").exists()
 
 
 def test_only_folders_that_bear_the_token_are_removed(tmp_path: Path) -> None:
