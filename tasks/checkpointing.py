@@ -8,7 +8,7 @@ from pathlib import Path
 from prefect import get_run_logger
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.storage.atomic import atomic_directory, remove_atomically
+from sgpo_core.storage.atomic import atomic_directory, remove_atomically, write_text
 from sgpo_core.storage.digests import damage, seal
 from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
 from tasks.data import load_config, load_tokenizer
@@ -55,11 +55,12 @@ def load_checkpoint(run: Run, iteration: int) -> None:
     run.engines.on_all_ranks("load", str(state))
 
 
-def publish_policy(run: Run) -> Path:
-    """Copies the last checkpoint's policy to where a finished run keeps it."""
+def publish_policy(run: Run, card: str) -> Path:
+    """Copies the last checkpoint's policy to where a finished run keeps it; `card` becomes its README.md."""
     newest = iterations_saved(run.paths.checkpoints)[-1]
     with atomic_directory(run.paths.policy) as folder:
         shutil.copytree(run.paths.checkpoint(newest) / "policy", folder, dirs_exist_ok=True)
+        write_text(folder / "README.md", card)
     return run.paths.policy
 
 

@@ -14,6 +14,7 @@ from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json, write_json
 from sgpo_core.storage.run_dir import RunPaths
 from tasks.checkpointing import publish_policy, register_best
+from tasks.reports.model_card import model_card
 from tasks.run import Run
 from tasks.stage import IterationMetrics, Metrics, stage
 
@@ -71,8 +72,11 @@ def progress_line(run: Run, iteration: int, metrics: Metrics, left: str) -> str:
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Publishes the policy and a sample of rollouts, and writes the result, after which the run counts as complete."""
-    publish_policy(run)
+    """Publishes the policy with its model card and a sample of rollouts, and writes the result, after which the run
+    counts as complete."""
+    latest = latest_metrics(run.paths, run.iterations)
+    start, groups = (read_json(run.paths.metrics(iteration))["metrics"] for iteration in (0, 1))
+    publish_policy(run, model_card(run.config, run.iterations, groups | start, latest, run.tracker.run_id))
     run.tracker.deliver_waiting()
     register_best(run)
     sample = rollout_table.to_table(rollout_table.read(run.paths.rollouts(run.iterations)), _SAMPLE_COLUMNS)
@@ -82,7 +86,7 @@ def finish(run: Run) -> dict[str, Any]:
         "mlflow_run_id": run.tracker.run_id,
         "run_dir": str(run.paths.root),
         "iterations": run.iterations,
-        "final_metrics": latest_metrics(run.paths, run.iterations),
+        "final_metrics": latest,
     }
     run.tracker.finish()
     write_json(run.paths.result, result)  # last: from here on the run counts as complete

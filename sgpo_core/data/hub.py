@@ -27,6 +27,11 @@ _WORDS = {"model": "model", "dataset": "data set"}
 _log = logging.getLogger(__name__)
 
 
+def is_id(name: str) -> bool:
+    """Whether it has the form ORG/NAME[@REVISION]."""
+    return name.partition("@")[0].count("/") == 1 and not name.startswith((".", "/", "~"))
+
+
 def ask(kind: Kind, name: str, revision: str | None) -> str:
     """The commit that a revision of a repository stands for (None: its newest one). This question has a time limit
     (HF_HUB_ETAG_TIMEOUT, 10 s) and is not repeated: those that follow are, for half a minute where the hub is out of

@@ -23,7 +23,7 @@ def model_folder(setting: str, model: str) -> Path:
     once (huggingface_hub's cache, HF_TOKEN, HF_HUB_OFFLINE). Raises ConfigError, which names `setting` and the fix."""
     if (found := local_folder(model)) is not None:
         return found
-    if not is_hub_id(model):
+    if not hub.is_id(model):
         raise ConfigError("; ".join(missing_model(setting, model)))
     name, _, revision = model.partition("@")
     try:
@@ -78,16 +78,12 @@ def local_folder(model: str) -> Path | None:
 
 def missing_model(setting: str, model: str) -> list[str]:
     """What is wrong with the model that a setting names: [] for one that is there, and for what may be on the hub."""
-    if is_hub_id(model) or local_folder(model) is not None:
+    if hub.is_id(model) or local_folder(model) is not None:
         return []
     folder = Path(model).expanduser()
     found = "no config.json in it" if folder.is_dir() else "nothing"
     by_name = f", or at {_copy(model)}" if "/" not in model else ""
     return [f"a Hugging Face model folder at {setting}={model}{by_name} (found {found})"]
-
-
-def is_hub_id(model: str) -> bool:
-    return model.partition("@")[0].count("/") == 1 and not model.startswith((".", "/", "~"))
 
 
 def _copy(model: str) -> Path:

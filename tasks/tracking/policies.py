@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.data import hub
 from sgpo_core.storage.run_dir import RunPaths, best_checkpoint
 from sgpo_core.storage.weights import is_policy, weights_hash
-from tasks.models.folders import is_hub_id, local_folder, model_folder, models_home
+from tasks.models.folders import local_folder, model_folder, models_home
 from tasks.paths import home
 from tasks.tracking import registry
 from tasks.tracking.registry import Version
@@ -31,7 +32,7 @@ def resolve(name: str) -> Policy:
     for folder in _places(name):
         if is_policy(folder):
             return Policy(name, str(folder), weights_hash(folder))
-    if is_hub_id(name) or local_folder(name) is not None:
+    if hub.is_id(name) or local_folder(name) is not None:
         folder = model_folder("POLICY", name)
         return Policy(name, str(folder), weights_hash(folder))
     raise ConfigError(

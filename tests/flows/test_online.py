@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from sgpo_core.analysis.metrics import METRICS
@@ -58,6 +59,12 @@ def test_every_iteration_is_kept_and_recorded(result: dict[str, Any]) -> None:
         asked_for = {name for name in SCHEMA.names if table[name].null_count < 16}
         assert {"token_ids", "grade", "step_ends", "advantage"} <= asked_for and "trainer_logprobs" not in asked_for
         assert set(table.column("policy_version").to_pylist()) == {iteration - 1}
+
+
+def test_the_policy_has_a_card(result: dict[str, Any]) -> None:
+    card = ModelCard.load(Path(result["run_dir"]) / "policy" / "README.md")
+    score, error = (result["final_metrics"][f"eval/chains/{name}"] for name in ("avg_at_k", "avg_stderr"))
+    assert f"| {score:.3f} ± {error:.3f} |" in card.text and result["mlflow_run_id"] in card.text
 
 
 def test_metrics_are_those_of_the_dictionary(result: dict[str, Any]) -> None:
