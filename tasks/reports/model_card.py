@@ -38,7 +38,7 @@ generate = pipeline("text-generation", "{folder}")
 ## Repeat
 
 `python -m flows.{flow} {preset} KEY=VALUE ...` repeats it, if every setting below that differs from the preset's is
-given as KEY=VALUE. The seed is {seed}. The MLflow run `{mlflow_run}` has the versions of all packages, and every metric.
+given as KEY=VALUE. The seed is {seed}. The MLflow run `{mlflow_run}` has the versions of all packages and all metrics.
 
 <details><summary>All settings</summary>
 
