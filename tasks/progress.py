@@ -14,8 +14,11 @@ from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json, write_json
 from sgpo_core.storage.run_dir import RunPaths
 from tasks.checkpointing import publish_policy, register_best
+from tasks.flow_page import FlowPage
 from tasks.reports.model_card import model_card
+from tasks.reports.run_page import run_page
 from tasks.run import Run
+from tasks.services.environment import addresses
 from tasks.stage import IterationMetrics, Metrics, stage
 
 _SAMPLE_COLUMNS = ("prompt", "response", "answer", "grade", "first_error_step", "rts", "shaped_reward", "advantage")
@@ -25,8 +28,9 @@ class Progress:
     """Where a run stands: `done` iterations that its last checkpoint has seen, and the clock since then."""
 
     def __init__(self, run: Run, done: int) -> None:
-        self.run, self.done = run, done
+        self.run, self.done, self.page = run, done, FlowPage(run.config.run_id)
         self.started = self.iteration_started = time.monotonic()
+        self.page.bar(100.0 * done / run.iterations, f"resumes after iteration {done}" if done else "starts")
 
     def record(self, iteration: int, metrics: IterationMetrics) -> IterationMetrics:
         """Ends an iteration: metrics.json, MLflow, a line of the log. Returns the metrics that the next one begins
@@ -37,8 +41,20 @@ class Progress:
         self.iteration_started = now
         following = IterationMetrics(record(self.run, iteration, metrics))
         stands = read_json(self.run.paths.metrics(iteration))["metrics"]
-        get_run_logger().info(progress_line(self.run, iteration, stands, self._left(iteration)))
+        line = progress_line(self.run, iteration, stands, self._left(iteration))
+        get_run_logger().info(line)
+        self.page.bar(100.0 * iteration / self.run.iterations, line)
+        if iteration == 0 or self.run.evaluates(iteration):
+            self._show(iteration)
         return following
+
+    def _show(self, iteration: int) -> None:
+        run = self.run
+        evaluated = [i for i in range(iteration + 1) if i == 0 or run.evaluates(i)]
+        metrics = {i: read_json(run.paths.metrics(i))["metrics"] for i in evaluated}
+        mlflow, address = f"experiment `{run.config.experiment}`", addresses().get("mlflow", "")
+        where = f"{address}/{run.tracker.page}" if address else ""
+        self.page.text(run_page(run.paths.root, run.iterations, metrics, mlflow, where))
 
     def _left(self, iteration: int) -> str:
         """The forecast of the time left; "" before anything is known."""

@@ -128,12 +128,12 @@ ROOMS = {
     "tasks.training": {"engines", "run", "sizing", "stage", "workers"},
     "tasks.evaluation": {"data", "engines", "run", "stage", "workers"},
     "tasks.checkpointing": {"data", "engines", "run", "services", "stage", "tracking", "workers"},
-    "tasks.progress": {"checkpointing", "reports", "run", "stage"},
+    "tasks.progress": {"checkpointing", "flow_page", "reports", "run", "services", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
     "tasks.benchmarks": {
         *("data", "engines", "failures", "models", "paths", "run", "services", "tracking", "workers"),
     },
-    "tasks.sweeps": {"engines", "failures", "paths", "preflight", "reports", "run", "tracking"},
+    "tasks.sweeps": {"engines", "failures", "flow_page", "paths", "preflight", "reports", "run", "tracking"},
     "tasks.offline": {
         *("data", "engines", "judges", "judging", "paths", "preflight"),
         *("reports", "rollout", "run", "stage", "training", "workers"),

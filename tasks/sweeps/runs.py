@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 from prefect import get_run_logger
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import SweepConfig, SweepRun
 from tasks.engines.cluster import stop_engines
 from tasks.failures import PartlyFailed, was_terminated
+from tasks.flow_page import FlowPage
 from tasks.paths import home
 from tasks.preflight import check_parallel
 from tasks.run import RunInProgress, finished_result, locked, run_paths, start_over
@@ -26,14 +25,14 @@ Failures = dict[tuple[str, int], str]  # what a run failed of
 
 
 class Progress:
-    """How far a sweep is, as Prefect artifacts that its page shows while it runs, and as lines of the log."""
+    """How far a sweep is, on Prefect's page while it runs, and as lines of the log."""
 
     def __init__(self, config: SweepConfig, total: int) -> None:
         self.config, self.total, self.started, self.fresh = config, total, time.monotonic(), 0
         self.done: dict[tuple[str, int], float] = {}  # (arm, seed) -> final accuracy
         self.failed: Failures = {}
-        self.bar: UUID | None = None
-        self._show(0.0)
+        self.page = FlowPage(f"sweep-{config.tag}")
+        self.page.bar(0.0, self.line())
 
     def add(self, run: SweepRun, outcome: Result | Exception, ran: bool) -> None:
         """A run has ended; `ran`: in this very sweep (a complete one takes no time, and would spoil the forecast)."""
@@ -45,19 +44,8 @@ class Progress:
         else:
             self.done[run.arm, run.seed] = outcome["final_metrics"][f"eval/{self.config.benchmark}/avg_at_k"]
         ended = len(self.done) + len(self.failed)
-        self._show(100.0 * ended / self.total)
+        self.page.bar(100.0 * ended / self.total, self.line())
         get_run_logger().info(self.line())
-
-    def _show(self, percent: float) -> None:
-        try:
-            if self.bar is None:
-                bar = create_progress_artifact(percent, key=_key(self.config.tag), description=self.line())
-                assert isinstance(bar, UUID)  # a coroutine only in asynchronous callers
-                self.bar = bar
-            else:
-                update_progress_artifact(self.bar, percent, description=self.line())
-        except Exception as error:  # whatever keeps Prefect from showing it, the sweep goes on
-            get_run_logger().warning(f"the sweep's progress could not be shown: {error}")
 
     def line(self) -> str:
         """done / failed / left, the best so far, and the time that is left."""
@@ -154,9 +142,4 @@ def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: 
 def publish_table(config: SweepConfig, table: str, report: str) -> None:
     """The report's table on the sweep's page in Prefect."""
     markdown = f"```\n{table}\n```\nreport: `{report}`"
-    create_markdown_artifact(markdown, key=f"{_key(config.tag)}-report", description=f"sweep {config.tag}")
-
-
-def _key(tag: str) -> str:
-    """Prefect's artifact keys are lower-case letters, digits and dashes."""
-    return "sweep-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in tag.lower())
+    FlowPage(f"sweep-{config.tag}-report").text(markdown)

@@ -53,6 +53,7 @@ class Tracker:
     def __init__(self, client: MlflowClient, run: MlflowRun, folder: Path) -> None:
         self.client, self.folder = client, folder
         self.run_id: str = run.info.run_id
+        self.page = f"#/experiments/{run.info.experiment_id}/runs/{self.run_id}"  # on MLflow's server
         self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
 
     @classmethod

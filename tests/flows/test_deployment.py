@@ -113,6 +113,14 @@ def test_deployment_runs_on_the_worker_and_lands_in_mlflow(up: dict[str, str], p
     assert len(client.get_metric_history(run.info.run_id, "group/all_negative_frac")) == 4
     with urlopen(up["_mlflow"], timeout=10) as page:
         assert page.status == 200
+    keys = [run.info.run_name, f"{run.info.run_name}-progress"]
+    shown = {
+        artifact["key"]: artifact["data"]
+        for artifact in asked(up, "artifacts/latest/filter", {"artifacts": {"key": {"any_": keys}}})
+    }
+    address = f"{up['_mlflow']}/#/experiments/{experiment.experiment_id}/runs/{run.info.run_id}"
+    assert "after iteration 4 of 4" in shown[keys[0]] and f"[MLflow]({address})" in shown[keys[0]]
+    assert shown[keys[1]] == 100.0
 
 
 def test_the_schedule_creates_runs(up: dict[str, str]) -> None:

@@ -1,0 +1,42 @@
+"""What Prefect's page of a flow run shows while it runs: a bar with a line of text, and a page of markdown."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+
+class FlowPage:
+    """Whatever keeps Prefect from showing something, the flow goes on."""
+
+    def __init__(self, name: str) -> None:
+        """`name`: what the artifacts are called; those of one name are versions of each other."""
+        self._key = re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-")
+        self._bar: UUID | None = None
+
+    def bar(self, percent: float, line: str) -> None:
+        """0 to 100."""
+
+        def show() -> None:
+            if self._bar is None:
+                bar = create_progress_artifact(percent, key=f"{self._key}-progress", description=line)
+                assert isinstance(bar, UUID)  # a coroutine only in asynchronous callers
+                self._bar = bar
+            else:
+                update_progress_artifact(self._bar, percent, description=line)
+
+        self._attempt(show)
+
+    def text(self, markdown: str) -> None:
+        self._attempt(lambda: create_markdown_artifact(markdown, key=self._key))
+
+    @staticmethod
+    def _attempt(show: Callable[[], object]) -> None:
+        try:
+            show()
+        except Exception as error:
+            get_run_logger().warning(f"Prefect's page could not show how far this is: {error}")

@@ -1,0 +1,22 @@
+"""The page of a run in Prefect; tests/flows/test_deployment.py finds it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tasks.reports.run_page import run_page
+
+START = {"eval/chains/avg_at_k": 0.0, "time/iteration_s": 1.0}
+LATER = {"eval/chains/avg_at_k": 0.25, "group/all_negative_frac": 0.5, "reward/outcome_mean": 0.125}
+
+
+def test_curves_are_a_table_and_the_rest_is_linked() -> None:
+    page = run_page(Path("/runs/tiny-s0"), 30, {10: LATER, 0: START}, "experiment `sgpo`", "http://127.0.0.1:5000/#/x")
+    assert page.splitlines()[0] == "# tiny-s0" and "after iteration 10 of 30" in page
+    assert "| iteration | chains avg@k | all-negative groups | reward |" in page
+    assert "| 0 | 0.000 | - | - |\n| 10 | 0.250 | 0.500 | 0.125 |" in page
+    assert "[MLflow](http://127.0.0.1:5000/#/x)" in page and "`sgpo traces /runs/tiny-s0`" in page
+
+
+def test_without_a_server_it_says_how_to_start_one() -> None:
+    assert "MLflow (`make up`), experiment `sgpo`" in run_page(Path("r"), 1, {0: START}, "experiment `sgpo`", "")
