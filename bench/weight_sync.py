@@ -41,7 +41,7 @@ def measure() -> Iterator[Figure]:
         where = f"{sum(t.nbytes for t in weights.values()) / 1e6:.0f} MB of bfloat16 ({size}), a thread each side, CPU"
         with TemporaryDirectory(dir=folder) as shared, Receiver(weights) as receiver:
             ways = {
-                "sync_file": FileTransfer(f"{shared}/policy.safetensors"),
+                "sync_file": FileTransfer(f"{shared}/policy"),
                 "sync_broadcast": BroadcastTransfer(2, 60.0, meeting=f"{shared}/meeting"),
             }
             plain = partial(copied, weights, f"{shared}/copy.safetensors", receiver)

@@ -64,10 +64,12 @@ class ClusterSettings(Settings):
     sync_by: Literal["auto", "file", "broadcast"] = Field(
         "auto",
         description="how weights go from the trainer to the engines: through a file in sync_dir, or broadcast from "
-        "memory to memory (NCCL; on the CPU gloo); auto: broadcast where they are on several nodes, a file on one",
+        "memory to memory (NCCL; on the CPU gloo); auto: a file on one node, broadcast on several, if engines and "
+        "ranks have GPUs of their own",
     )
     sync_dir: str = Field(
-        "/dev/shm", description="folder, best in memory, of sync_by=file; several nodes would need a shared one"
+        "/dev/shm",
+        description="folder, best in memory, of weights that go through a file; several nodes need a shared one",
     )
     sync_tolerance: float | None = Field(
         None,
@@ -102,6 +104,11 @@ class ClusterSettings(Settings):
             raise ValueError(
                 "cluster.sync_by=broadcast needs engines and ranks on different GPUs (NCCL takes a GPU once): set "
                 "cluster.sync_by=file or cluster.colocated=false"
+            )
+        if self.sync_by == "broadcast" and (self.rollout_gpus > 0) != (self.trainer_gpus > 0):
+            raise ValueError(
+                "cluster.sync_by=broadcast needs engines and ranks both on GPUs or both on the CPU: set "
+                "cluster.sync_by=file, or cluster.rollout_gpus and .trainer_gpus"
             )
         if self.colocated and (
             self.rollout_actors != self.trainer_ranks or (self.rollout_gpus, self.trainer_gpus) != (1, 1)

@@ -28,7 +28,7 @@ from sgpo_core.config.training import ClusterSettings
 from tasks.engines.actors import one_node, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
-from tasks.engines.placement import Seat, Seats, check_nodes, reserved
+from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved
 from tasks.workers import rollout_worker, trainer_worker
 from tasks.workers.vllm_process import vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
@@ -45,7 +45,6 @@ class Engines:
     trainers: tuple[Any, ...]
     sync_dir: Path
     broadcast: BroadcastTransfer | None = None
-    seats: Seats | None = None
     deadline_s: float = 3600.0  # without an answer, until an actor counts as lost
 
     def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
@@ -150,12 +149,12 @@ def stop_engines() -> None:
     for engines in _live.values():
         for actor in (*engines.rollouts, *engines.trainers):
             ray.kill(actor)
-        if engines.seats is not None:
-            engines.seats.release()
         shutil.rmtree(engines.sync_dir, ignore_errors=True)
     for actors in _others.values():
         for actor in actors:
             ray.kill(actor)
+    if _live or _others:
+        release()
     _live.clear()
     _others.clear()
 
@@ -187,14 +186,17 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         ranks = start_trainers(cluster, seats.ranks) if trainers else ()
         folder = sync_folder(cluster.sync_dir)
         broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
-        engines = Engines(rollouts, ranks, folder, broadcast, seats, cluster.deadline_s)
-        if advice := kv_advice(min(ray.get([r.kv_sequences.remote() for r in rollouts])), model, cluster):
-            get_logger("engines").warning(advice)  # all have started
-    except ray.exceptions.RayError as error:
+        engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s)
+        held = engines.of_rollouts([rollout.kv_sequences.remote() for rollout in rollouts])  # all have started
+    except (ray.exceptions.RayError, EngineLost, ConfigError) as error:
         for actor in rollouts:
             ray.kill(actor)
-        seats.release()  # where there are GPUs, this ends the ranks, too
+        release()  # where there are GPUs, this ends the ranks, too
+        if isinstance(error, ConfigError):
+            raise
         raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
+    if advice := kv_advice(min(held), model, cluster):
+        get_logger("engines").warning(advice)
     return engines
 
 
@@ -232,27 +234,37 @@ def start_trainers(cluster: ClusterSettings, seats: Sequence[Seat] = ()) -> tupl
         remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))
         for rank, seat in enumerate(seats)
     )
-    host, port = ray.get(ranks[0].address.remote(one_node()))
+    first, deadline = "trainer rank 0", cluster.deadline_s
+    [(host, port)] = answers({ranks[0].address.remote(one_node()): first}, deadline)
     meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
-    ray.get([rank.connect.remote(host, port, meeting) for rank in ranks])
+    meeting_calls = [rank.connect.remote(host, port, meeting) for rank in ranks]
+    answers({call: f"trainer rank {i}" for i, call in enumerate(meeting_calls)}, deadline)
     return ranks
 
 
 def _broadcast(
     cluster: ClusterSettings, rollouts: Sequence[Any], ranks: Sequence[Any], folder: Path
 ) -> BroadcastTransfer | None:
-    """How weights are broadcast to these engines, None where they go through a file."""
+    """How weights are broadcast to these engines, None where they go through a file in `folder`. Raises ConfigError
+    where engines would not see that file."""
     size, deadline = 1 + len(rollouts) * max(1, cluster.rollout_gpus), cluster.deadline_s
     if one_node():
         if cluster.sync_by != "broadcast":
             return None
         return BroadcastTransfer(size, deadline, meeting=str(folder / f"broadcast-{uuid.uuid4().hex}"))
-    where = set(ray.get([actor.__ray_call__.remote(_node) for actor in (*rollouts, ranks[0])]))
-    if cluster.sync_by == "file" or (cluster.sync_by == "auto" and (cluster.colocated or len(where) == 1)):
-        return None
-    host, port = ray.get(ranks[0].address.remote(False))
-    get_logger("engines").info(f"weights are broadcast: engines and the first rank are on {len(where)} nodes")
-    return BroadcastTransfer(size, deadline, host=host, port=port)
+    asked = [actor.__ray_call__.remote(_node) for actor in (ranks[0], *rollouts)]
+    where = {ray.get_runtime_context().get_node_id(), *answers(dict.fromkeys(asked, "an engine or rank 0"), deadline)}
+    alike = (cluster.rollout_gpus > 0) == (cluster.trainer_gpus > 0) and not cluster.colocated
+    if cluster.sync_by == "broadcast" or (cluster.sync_by == "auto" and len(where) > 1 and alike):
+        [(host, port)] = answers({ranks[0].host_meeting.remote(size, deadline): "trainer rank 0"}, deadline)
+        get_logger("engines").info(f"weights are broadcast: the flow, its engines and ranks are on {len(where)} nodes")
+        return BroadcastTransfer(size, deadline, host=host, port=port)
+    if len(where) > 1 and (blind := nodes_without(folder)):
+        raise ConfigError(
+            f"weights go through a file in cluster.sync_dir={cluster.sync_dir}, which {', '.join(blind)} can't see: "
+            "set it to a folder that all nodes share"
+        )
+    return None
 
 
 def _node(actor: Any) -> str:

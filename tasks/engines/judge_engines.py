@@ -18,7 +18,7 @@ from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
 from tasks.engines.actors import one_node, remote_actor
 from tasks.engines.faults import answers
-from tasks.engines.placement import Seat, check_room
+from tasks.engines.placement import release, seats
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
 
@@ -55,15 +55,14 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
 
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
-    if settings.gpus:
-        what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
-        check_room([settings.gpus] * settings.actors, what, free=True)
-    actor = remote_actor(judge_worker.JudgeWorker, Seat(settings.gpus), vllm_environment(settings.threads, one_node()))
-    actors = tuple(actor.remote(model, settings) for _ in range(settings.actors))
+    what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
+    places, variables = seats([settings.gpus] * settings.actors, what), vllm_environment(settings.threads, one_node())
+    actors = tuple(remote_actor(judge_worker.JudgeWorker, seat, variables).remote(model, settings) for seat in places)
     try:
         ray.get([a.chat.remote([]) for a in actors])  # waits until all have started
     except ray.exceptions.RayError as error:
         for a in actors:
             ray.kill(a)
+        release(places)
         raise ConfigError(f"the engines of judge.model={model} did not start: {cluster.cause(error)}") from error
     return actors

@@ -3,6 +3,7 @@ so that nothing waits for ever for a GPU that nobody gives back."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
@@ -16,10 +17,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.training import ClusterSettings
-from tasks.paths import home
+from tasks.paths import REPOSITORY, home
 
 _PACKAGES = ("vllm", "torch", "transformers", "deepspeed")
-_PATIENCE_S = 60.0
+_FREE_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,52 +34,51 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Seats:
-    """Of all rollout engines and trainer ranks. `group` is to be removed when they have ended."""
+    """Of all rollout engines and trainer ranks."""
 
     rollouts: tuple[Seat, ...]
     ranks: tuple[Seat, ...]
-    group: Any = None
 
-    def release(self) -> None:
-        if self.group is not None:
-            ray.util.remove_placement_group(self.group)
+
+_groups: list[Any] = []  # that are reserved
 
 
 def reserved(cluster: ClusterSettings, trainers: bool) -> Seats:
-    """GPUs for all engines, and with `trainers` for all ranks: those of an engine are on one node, and all are on few
-    nodes. Raises ConfigError where they are not there, or not free within a minute."""
+    """GPUs for all engines, and with `trainers` for all ranks, until `release`: those of an engine are on one node, and
+    all are on few nodes. Raises ConfigError where they are not there, or not free within a minute."""
     engines, ranks = cluster.rollout_actors, cluster.trainer_ranks if trainers else 0
-    shared = cluster.colocated and trainers
-    bundles = [cluster.rollout_gpus] * engines + [cluster.trainer_gpus] * (0 if shared else ranks)
-    if not any(bundles):
-        return Seats((Seat(),) * engines, (Seat(),) * ranks)
-    what = f"{engines} rollout engines x {cluster.rollout_gpus}"
-    if ranks and cluster.trainer_gpus and not shared:
-        what += f" and {ranks} trainer ranks x {cluster.trainer_gpus}"
-    group = _group([n for n in bundles if n], f"{what} GPUs (cluster.rollout_actors, .rollout_gpus, .trainer_ranks)")
-    places = [sum(n > 0 for n in bundles[:i]) for i in range(len(bundles))]  # of each in the group
-    seats = [Seat(n, group, place) if n else Seat() for n, place in zip(bundles, places, strict=True)]
-    if shared:  # by itself Ray might put two engines on one GPU
-        halves = tuple(Seat(0.5, group, i) for i in range(engines))
-        return Seats(halves, halves, group)
-    return Seats(tuple(seats[:engines]), tuple(seats[engines:]), group)
+    for_engines = f"{engines} rollout engines x {cluster.rollout_gpus} GPUs (cluster.rollout_actors, .rollout_gpus)"
+    for_ranks = f"{ranks} trainer ranks x {cluster.trainer_gpus} GPUs (cluster.trainer_ranks, .trainer_gpus)"
+    if cluster.colocated and trainers:  # by themselves two engines might come to one GPU
+        halves = tuple(Seat(0.5, seat.group, seat.bundle) for seat in seats([1] * engines, for_engines))
+        return Seats(halves, halves)
+    wanted = [for_engines] * (cluster.rollout_gpus > 0) + [for_ranks] * (ranks * cluster.trainer_gpus > 0)
+    found = seats([cluster.rollout_gpus] * engines + [cluster.trainer_gpus] * ranks, " and ".join(wanted))
+    return Seats(found[:engines], found[engines:])
 
 
-def _group(bundles: Sequence[int], what: str) -> Any:
-    check_room(bundles, what)
+def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
+    """One for each number of GPUs (0: anywhere), reserved until `release`. Raises ConfigError, in which `what` stands
+    for them."""
+    bundles = [n for n in gpus if n]
+    if not bundles:
+        return (Seat(),) * len(gpus)
+    if not fits(bundles, [total for _, total in _gpus().values()]):
+        raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told(_gpus())}")
     group = ray.util.placement_group([{"GPU": n} for n in bundles], strategy="PACK")
-    if not group.wait(_PATIENCE_S):
+    _groups.append(group)
+    if not group.wait(_FREE_WITHIN_S):
+        release([Seat(0, group)])
+        raise ConfigError(f"{what} were not free within {_FREE_WITHIN_S:.0f} s: {_told(_gpus())}")
+    places = iter(range(len(bundles)))
+    return tuple(Seat(n, group, next(places)) if n else Seat() for n in gpus)
+
+
+def release(held: Sequence[Seat] | None = None) -> None:
+    """Gives these GPUs back, by default all, and ends the actors on them."""
+    for group in [*_groups] if held is None else {id(s.group): s.group for s in held if s.group is not None}.values():
+        _groups.remove(group)
         ray.util.remove_placement_group(group)
-        raise ConfigError(f"{what} were not free within {_PATIENCE_S:.0f} s: {_told(_gpus())}")
-    return group
-
-
-def check_room(bundles: Sequence[int], what: str, free: bool = False) -> None:
-    """Raises ConfigError where the nodes of Ray's cluster do not have such GPUs, or, with `free`, have given them
-    away."""
-    nodes = _gpus()
-    if not fits(bundles, [there if free else total for there, total in nodes.values()]):
-        raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told(nodes)}")
 
 
 def fits(bundles: Sequence[int], nodes: Sequence[int]) -> bool:
@@ -93,15 +93,11 @@ def fits(bundles: Sequence[int], nodes: Sequence[int]) -> bool:
 
 
 def _gpus() -> dict[str, tuple[int, int]]:
-    """Free and all GPUs of each node, by its address and id."""
+    """Free and all GPUs of each node."""
     free: Mapping[str, Mapping[str, float]] = available_resources_per_node()
     return {
-        f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": (
-            int(free.get(node["NodeID"], {}).get("GPU", 0)),
-            int(node["Resources"].get("GPU", 0)),
-        )
-        for node in ray.nodes()
-        if node["Alive"]
+        name: (int(free.get(node["NodeID"], {}).get("GPU", 0)), int(node["Resources"].get("GPU", 0)))
+        for name, node in _nodes().items()
     }
 
 
@@ -141,19 +137,33 @@ def check_nodes(policy: Path) -> None:
 
 
 def nodes_without(path: Path) -> list[str]:
-    """The nodes on which a file is not there."""
+    """The nodes on which a file or a folder is not there."""
     return [node for node, seen in _on_every_node(_sees, str(path)).items() if not seen]
 
 
 def _on_every_node(what: Any, *arguments: Any) -> dict[str, Any]:
+    """Raises ConfigError that names a node which does not answer."""
     asked = {
-        f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": ray.remote(what)
+        name: ray.remote(what)
         .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
         .remote(*arguments)
-        for node in ray.nodes()
-        if node["Alive"]
+        for name, node in _nodes().items()
     }
-    return dict(zip(asked, ray.get(list(asked.values()), timeout=_PATIENCE_S), strict=True))
+    answers, until = {}, time.monotonic() + _ANSWER_WITHIN_S
+    for name, reference in asked.items():
+        try:
+            answers[name] = ray.get(reference, timeout=max(0.0, until - time.monotonic()))
+        except ray.exceptions.RayError as error:
+            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise ConfigError(
+                f"{name} can't run this repository's code ({last}): it has to be there under {REPOSITORY}, set up"
+            ) from error
+    return answers
+
+
+def _nodes() -> dict[str, dict[str, Any]]:
+    """Those that are alive, by address and id."""
+    return {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node for node in ray.nodes() if node["Alive"]}
 
 
 def _sees(path: str) -> bool:

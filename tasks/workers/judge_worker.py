@@ -8,7 +8,7 @@ from typing import Any
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
 from sgpo_core.judges.control_tokens import controls_of
-from tasks.workers.vllm_process import losses_named
+from tasks.workers.vllm_process import losses_named, processes
 
 _BATCH_TOKENS = 8192
 
@@ -87,7 +87,7 @@ class JudgeWorker:
 def judge_arguments(model: str, settings: JudgeEngineSettings, max_length: int) -> dict[str, Any]:
     """As vLLM's LLM takes them."""
     memory: dict[str, Any] = (
-        {"gpu_memory_utilization": settings.gpu_memory_utilization, "tensor_parallel_size": settings.gpus}
+        {"gpu_memory_utilization": settings.gpu_memory_utilization, **processes(settings.gpus)}
         if settings.gpus
         # On the CPU a seeded request fails when its prompt is read in pieces: every prompt is read whole.
         else {

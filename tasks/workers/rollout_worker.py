@@ -10,7 +10,7 @@ import numpy as np
 
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.workers.vllm_process import losses_named
+from tasks.workers.vllm_process import losses_named, processes
 from tasks.workers.weight_reload import WeightReload
 from tasks.workers.weight_sync import Layout, Proof
 from tasks.workers.weight_transfer import Transfer
@@ -101,8 +101,9 @@ class RolloutWorker:
         )
 
     def weight_layouts(self) -> list[Layout]:
-        """What the parameters of each of this engine's processes are made of."""
-        return list(self.llm.collective_rpc("weight_layout"))
+        """What the parameters of each of this engine's processes are made of. Raises ProcessLost."""
+        with losses_named(self.llm):
+            return list(self.llm.collective_rpc("weight_layout"))
 
     def receive_weights(self, transfer: Transfer, first_rank: int, version: int, probe_ids: Sequence[int]) -> Proof:
         """Takes over the trainer's weights and proves what this engine now holds and computes. `first_rank`: that of
@@ -135,7 +136,7 @@ def engine_arguments(policy: str, model: ModelSettings, cluster: ClusterSettings
     """As vLLM's LLM takes them."""
     on_gpu = cluster.rollout_gpus > 0
     memory: dict[str, Any] = (
-        {"gpu_memory_utilization": cluster.gpu_memory_utilization, "tensor_parallel_size": cluster.rollout_gpus}
+        {"gpu_memory_utilization": cluster.gpu_memory_utilization, **processes(cluster.rollout_gpus)}
         if on_gpu
         else {"kv_cache_memory_bytes": cluster.kv_cache_mib * 2**20}
     )

@@ -28,7 +28,7 @@ from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported
 from tasks.workers.optimizer_state import load_state, save_state
 from tasks.workers.policy_model import PolicyModel, load_policy
 from tasks.workers.weight_sync import Digests, ExpectedDigests, Layout
-from tasks.workers.weight_transfer import Named, Transfer, on_the_cpu, write_weights
+from tasks.workers.weight_transfer import Named, Transfer, host_meeting, on_the_cpu, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,12 @@ class TrainerWorker:
         with socket.socket() as s:
             s.bind((host, 0))
             return host, s.getsockname()[1]
+
+    def host_meeting(self, size: int, timeout_s: float) -> tuple[str, int]:
+        """Host and port where `size` processes on several nodes meet for the transfer of weights (asked of rank 0)."""
+        import ray
+
+        return ray.util.get_node_ip_address(), host_meeting(size, timeout_s)
 
     def connect(self, host: str, port: int, meeting: str | None) -> None:
         """`meeting`: a file where the ranks of one node meet, there as long as they are; without it they do at host

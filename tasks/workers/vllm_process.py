@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+_NOTICED_S = 2.0
 
 
 class ProcessLost(RuntimeError):
@@ -18,9 +21,23 @@ def losses_named(llm: Any) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if getattr(llm.llm_engine.model_executor, "is_failed", False):
+        if _has_lost(llm.llm_engine.model_executor):
             raise ProcessLost("one of its processes has ended; the system's log may say why") from error
         raise
+
+
+def _has_lost(executor: Any) -> bool:
+    """Others fail at once for the one that has ended, and vLLM notices its end a little later."""
+    until = time.monotonic() + _NOTICED_S
+    while not getattr(executor, "is_failed", True) and time.monotonic() < until:
+        time.sleep(0.05)
+    return bool(getattr(executor, "is_failed", False))
+
+
+def processes(count: int) -> dict[str, Any]:
+    """An engine of so many processes (tensor parallel), as vLLM's LLM takes it. They are children of the actor: in a
+    placement group vLLM would have Ray start them, which takes bundles of one GPU only."""
+    return {"tensor_parallel_size": count, "distributed_executor_backend": "mp" if count > 1 else "uni"}
 
 
 def vllm_environment(threads: int, one_node: bool) -> dict[str, str]:

@@ -43,20 +43,23 @@ class WeightReload:
         model = self.model_runner.get_model()
         weights = with_tied_head(transfer.receive(first_rank + self.rank, self.device), model)
         with observed_before_packing(model) as packed:
-            self.model_runner.reload_weights(weights_iterator=weights)
-        for _ in weights:  # what the model left, for the sender sends it all the same
-            pass
+            try:
+                self.model_runner.reload_weights(weights_iterator=weights)
+            finally:  # what is left, also by an error: the sender and other processes would wait for this one
+                for _ in weights:
+                    pass
         return packed | resident_digests(model)
 
 
 def with_tied_head(weights: Iterator[Named], model: Any) -> Iterator[Named]:
     """The trainer does not send a tied head, and a reload does not tie it again: it would keep the old weights.
     (Gemma's first two generations have none in vLLM, they use the embedding.)"""
-    missing = any(name == HEAD for name, _ in model.named_parameters(remove_duplicate=False))
+    tied = bool(getattr(model.config, "tie_word_embeddings", False))
+    missing = tied and any(name == HEAD for name, _ in model.named_parameters(remove_duplicate=False))
     embedding: torch.Tensor | None = None
     for name, tensor in weights:
         missing = missing and name != HEAD
-        embedding = tensor if name == EMBEDDING else embedding
+        embedding = tensor if missing and name == EMBEDDING else embedding
         yield name, tensor
     if missing and embedding is not None:
         yield HEAD, embedding

@@ -111,11 +111,13 @@ class _Group:
         from torch import distributed
 
         timeout = timedelta(seconds=transfer.timeout_s)
-        store: Any = (
-            distributed.FileStore(transfer.meeting, transfer.size)
-            if transfer.meeting
-            else distributed.TCPStore(transfer.host, transfer.port, transfer.size, rank == 0, timeout)
-        )
+        store: Any
+        if transfer.meeting:
+            store = distributed.FileStore(transfer.meeting, transfer.size)
+        elif rank == 0:
+            store = _hosted[transfer.port]
+        else:
+            store = distributed.TCPStore(transfer.host, transfer.port, transfer.size, False, timeout)
         if device == "cuda":
             options = distributed.ProcessGroupNCCL.Options()
             options._timeout = timeout
@@ -127,6 +129,18 @@ class _Group:
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         self._group.broadcast([tensor], self._how).wait()
+
+
+_hosted: dict[int, Any] = {}  # port -> the meeting of processes on several nodes, held open from its choice on
+
+
+def host_meeting(size: int, timeout_s: float) -> int:
+    """Opens a meeting of `size` processes in this one, which is to be the sender, and returns its port."""
+    from torch import distributed
+
+    store = distributed.TCPStore("0.0.0.0", 0, size, True, timedelta(seconds=timeout_s), wait_for_workers=False)
+    _hosted[store.port] = store
+    return store.port
 
 
 @cache  # to meet costs more than to send: once in the life of a process

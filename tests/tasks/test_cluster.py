@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 import subprocess
 import sys
 from typing import Any
@@ -50,7 +51,8 @@ from sgpo_core.config.warm_start import load_warm_start
 from tasks.engines import cluster, placement
 from tasks.engines.actors import remote_actor
 from tasks.engines.cluster import engines_for
-from tasks.engines.placement import Seat, check_nodes, check_room, nodes_without, reserved
+from tasks.engines.guard import start_guard
+from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, seats
 from tasks.engines.sync import sync_engines
 
 class Where:
@@ -58,12 +60,12 @@ class Where:
         return [ray.get_runtime_context().get_node_id(), *ray.get_gpu_ids()]
 
 def placed(**settings):
-    seats = reserved(ClusterSettings(**settings), trainers=True)
-    actors = [remote_actor(Where, seat, {}).remote() for seat in (*seats.rollouts, *seats.ranks)]
+    places = reserved(ClusterSettings(**settings), trainers=True)
+    actors = [remote_actor(Where, seat, {}).remote() for seat in (*places.rollouts, *places.ranks)]
     found = ray.get([actor.gpus.remote() for actor in actors])
     for actor in actors:
         ray.kill(actor)
-    seats.release()
+    release()
     return found
 
 def refused(what):
@@ -72,21 +74,26 @@ def refused(what):
     except ConfigError as error:
         return str(error)
 
-nodes = Cluster(initialize_head=True, head_node_args={"num_gpus": 2, "num_cpus": 1, "include_dashboard": False})
-nodes.add_node(num_gpus=2, num_cpus=1)
+start_guard()  # nothing of it stays, however this ends
+node = {"num_gpus": 2, "num_cpus": 1, "node_ip_address": "127.0.0.1"}
+nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+nodes.add_node(**node)
 ray.init(address=nodes.address, log_to_driver=False, configure_logging=False)
-placement._PATIENCE_S = 3.0
+placement._FREE_WITHIN_S = 3.0
 found = {
     "colocated": placed(rollout_actors=2, rollout_gpus=1, trainer_ranks=2, trainer_gpus=1, colocated=True),
     "apart": placed(rollout_actors=1, rollout_gpus=2, trainer_ranks=2, trainer_gpus=1),
     "on the CPU": placed(rollout_actors=2, trainer_ranks=2),
     "too large": refused(lambda: placed(rollout_actors=1, rollout_gpus=3, trainer_ranks=1, trainer_gpus=1)),
 }
-taken = reserved(ClusterSettings(rollout_actors=2, rollout_gpus=1, trainer_ranks=1), trainers=False)
+reserved(ClusterSettings(rollout_actors=2, rollout_gpus=1, trainer_ranks=1), trainers=False)
 [other] = [remote_actor(Where, Seat(1), {}).remote()]
 ray.get(other.gpus.remote())
 found["not free"] = refused(lambda: placed(rollout_actors=1, rollout_gpus=2, trainer_ranks=1, trainer_gpus=0))
-found["judge"] = refused(lambda: check_room([2], "1 judge engines x 2 GPUs", free=True))
+found["judge"] = refused(lambda: seats([2], "1 judge engines x 2 GPUs"))
+release()
+found["given back"] = len(seats([2], "1 judge engines x 2 GPUs"))
+release()
 check_nodes(Path(os.environ["SGPO_HOME"]))
 found["no model"] = refused(lambda: check_nodes(Path("/nonexistent/model")))
 found["left"] = os.listdir(os.environ["SGPO_HOME"])
@@ -114,7 +121,9 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     done = subprocess.run(
         [sys.executable, "-c", PLACED],
         cwd=REPOSITORY,
-        env=shell_environment(tmp_path_factory.mktemp("home")) | {"RAY_AUTH_MODE": "disabled"},
+        env=shell_environment(
+            tmp_path_factory.mktemp("home"), RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32)
+        ),
         capture_output=True,
         text=True,
         timeout=240,
@@ -144,7 +153,8 @@ def test_what_does_not_fit_is_said_by_node(placed: dict[str, Any]) -> None:
     # Two engines have a GPU each of one node, somebody else has one of the other.
     few = rf"{node} [01] of 2 .*, {node} [01] of 2"
     assert re.search(f"1 rollout engines x 2 GPUs .* were not free within 3 s: {few}", placed["not free"])
-    assert re.search(f"no room for 1 judge engines x 2 GPUs.*: {few}", placed["judge"])
+    assert re.search(f"1 judge engines x 2 GPUs were not free within 3 s: {few}", placed["judge"])
+    assert placed["given back"] == 1
 
 
 def test_engines_on_two_nodes_get_their_weights_by_broadcast(placed: dict[str, Any]) -> None:
@@ -160,6 +170,10 @@ def test_nodes_that_do_not_share_a_folder_are_named(placed: dict[str, Any]) -> N
 def test_what_shares_gpus_comes_in_pairs() -> None:
     pair = {"rollout_gpus": 1, "trainer_gpus": 1, "trainer_ranks": 2, "colocated": True}
     assert ClusterSettings(rollout_actors=2, **pair).gpus == 2
+    with pytest.raises(ValidationError, match="NCCL takes a GPU once"):
+        ClusterSettings(rollout_actors=2, **pair, sync_by="broadcast")
+    with pytest.raises(ValidationError, match="both on GPUs or both on the CPU"):
+        ClusterSettings(rollout_gpus=1, sync_by="broadcast")
     for wrong in ({"rollout_actors": 1}, {"rollout_actors": 2, "rollout_gpus": 2}, {"trainer_gpus": 0}):
         with pytest.raises(ValidationError, match="as many engines as ranks"):
             ClusterSettings(**{"rollout_actors": 2, **pair, **wrong})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import psutil
 import pytest
 import ray
+import torch
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.data import ModelSettings
@@ -26,7 +28,7 @@ from tasks.engines.guard import sync_folder
 from tasks.engines.placement import Seat
 from tasks.engines.sync import sync_engines
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, engine_arguments
-from tasks.workers.vllm_process import vllm_environment
+from tasks.workers.vllm_process import processes, vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer
 
 CONFIG = load_run("tiny")
@@ -39,16 +41,20 @@ class TwoProcesses(RolloutWorker):
         from vllm import LLM
 
         self.version, self.max_num_seqs = -1, settings.max_num_seqs
-        self.llm = LLM(**engine_arguments(policy, model, settings) | {"tensor_parallel_size": 2})
+        self.llm = LLM(**engine_arguments(policy, model, settings) | processes(2))
 
     def processes(self) -> list[int]:
-        return [process.pid for process in psutil.Process().children(recursive=True)]
+        """This one, and the engine's."""
+        here = psutil.Process()
+        return [process.pid for process in (here, *here.children(recursive=True))]
 
 
 @pytest.fixture(scope="module")
 def spread(policy: str) -> Iterator[Engines]:
     def start() -> tuple[Any, ...]:
-        actor = remote_actor(TwoProcesses, Seat(), vllm_environment(1, one_node=True))
+        group = ray.util.placement_group([{"CPU": 1}])  # as on GPUs, where vLLM would have Ray start its processes
+        assert group.wait(60)
+        actor = remote_actor(TwoProcesses, Seat(0, group), vllm_environment(1, one_node=True))
         return actor.remote(policy, CONFIG.model, CONFIG.cluster), *start_trainers(CONFIG.cluster)
 
     with cluster.keep_engines():
@@ -75,26 +81,53 @@ def test_each_process_proves_its_part(spread: Engines, prompt: list[int]) -> Non
         assert sync_engines(engines, version, prompt, 1e-4).mean < 1e-5
 
 
-def test_weights_that_one_process_mistakes_stop_the_run(spread: Engines, prompt: list[int]) -> None:
-    def broken(process: Any) -> None:
-        from tasks.workers import weight_reload
+Weights = Iterable[tuple[str, torch.Tensor]]
 
-        process.original = original = weight_reload.with_tied_head
+
+def halved(weights: Weights) -> Weights:
+    for name, tensor in weights:
+        yield name, tensor * 0.5 if name == "model.norm.weight" else tensor
+
+
+def failing(weights: Weights) -> Weights:
+    for name, tensor in weights:
+        if "layers.1" in name:
+            raise MemoryError("no room for this layer")
+        yield name, tensor
+
+
+@pytest.mark.parametrize(
+    ("tamper", "said"),
+    [
+        (halved, r"1 of \d+ parameters different in process 1 \(model\.norm\.weight"),
+        (failing, "no room for this layer"),
+    ],
+)
+@pytest.mark.parametrize("way", [lambda engines: engines, by_broadcast])
+def test_what_goes_wrong_in_one_process_stops_the_run(
+    spread: Engines,
+    prompt: list[int],
+    tamper: Callable[[Weights], Weights],
+    said: str,
+    way: Callable[[Engines], Engines],
+) -> None:
+    def broken(process: Any) -> None:
+        load = process.model_runner.reload_weights
+        process.load = load
         if process.rank == 1:
-            norm = "model.norm.weight"
-            weight_reload.with_tied_head = lambda sent, model: original(
-                ((name, tensor * 0.5 if name == norm else tensor) for name, tensor in sent), model
+            process.model_runner.reload_weights = lambda weights_iterator: load(
+                weights_iterator=tamper(weights_iterator)
             )
 
     def mended(process: Any) -> None:
-        from tasks.workers import weight_reload
-
-        weight_reload.with_tied_head = process.original
+        process.model_runner.reload_weights = process.load
 
     [engine] = spread.rollouts
     ray.get(engine.__ray_call__.remote(lambda worker: worker.llm.collective_rpc(broken)))
-    with pytest.raises(RuntimeError, match=r"1 of \d+ parameters different in process 1 \(model\.norm\.weight"):
-        sync_engines(spread, 3, prompt, 1e-4)
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match=said):
+        sync_engines(way(spread), 3, prompt, 1e-4)
+    assert time.monotonic() - began < 40, "nobody waits for the one that failed"
     ray.get(engine.__ray_call__.remote(lambda worker: worker.llm.collective_rpc(mended)))
     sync_engines(spread, 4, prompt, 1e-4)
 
@@ -107,7 +140,7 @@ def test_it_listens_on_loopback_alone(spread: Engines) -> None:
         for connection in psutil.Process(pid).net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     }
-    assert len(processes) >= 2 and [str(ip) for ip in listening if not ip.is_loopback] == []
+    assert len(processes) >= 3 and listening and [str(ip) for ip in listening if not ip.is_loopback] == []
 
 
 def test_responses_come_and_an_engine_that_lost_a_process_is_lost(
@@ -119,5 +152,9 @@ def test_responses_come_and_an_engine_that_lost_a_process_is_lost(
     assert len(first) == 4 and [r.text for r in first] == [r.text for r in second]
 
     psutil.Process(ray.get(spread.rollouts[0].processes.remote())[-1]).kill()
-    with pytest.raises(EngineLost, match=r"rollout engine 0 died \(one of its processes has ended"):
-        generate_groups(spread, tokenizer, groups, how)
+    for ask in (
+        lambda: generate_groups(spread, tokenizer, groups, how),
+        lambda: sync_engines(spread, 5, prompt, 1e-4),  # it is known by now
+    ):
+        with pytest.raises(EngineLost, match=r"rollout engine 0 died \(one of its processes has ended"):
+            ask()
