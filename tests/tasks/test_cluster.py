@@ -75,9 +75,9 @@ def refused(what):
         return str(error)
 
 start_guard()  # nothing of it stays, however this ends
-node = {"num_gpus": 2, "num_cpus": 1, "node_ip_address": "127.0.0.1"}
+node = {"num_gpus": 2, "num_cpus": 1, "node_ip_address": "127.0.0.2"}  # Ray takes 127.0.0.1 for another address
 nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-nodes.add_node(**node)
+nodes.add_node(**{**node, "node_ip_address": "127.0.0.3"})
 ray.init(address=nodes.address, log_to_driver=False, configure_logging=False)
 placement._FREE_WITHIN_S = 3.0
 found = {
