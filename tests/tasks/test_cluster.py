@@ -126,7 +126,7 @@ def placed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         ),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return dict(json.loads(done.stdout.splitlines()[-1]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,12 @@ def lent(shortened_to: int | None = None) -> Iterator[Named]:
 @pytest.fixture
 def broadcast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BroadcastTransfer:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    return BroadcastTransfer(3, timeout_s=3.0, meeting=str(tmp_path / "meeting"))
+    return BroadcastTransfer(3, timeout_s=60.0, meeting=str(tmp_path / "meeting"))
+
+
+@pytest.fixture
+def hasty(broadcast: BroadcastTransfer) -> BroadcastTransfer:
+    return replace(broadcast, timeout_s=5.0)
 
 
 def same(found: dict[str, torch.Tensor]) -> bool:
@@ -59,21 +65,19 @@ def test_a_file_carries_the_same(tmp_path: Path) -> None:
         assert same(dict(transfer.receive(1, CPU)))
 
 
-def test_whoever_waits_for_a_sender_that_failed_says_so_in_time(broadcast: BroadcastTransfer) -> None:
+def test_whoever_waits_for_a_sender_that_failed_says_so_in_time(hasty: BroadcastTransfer) -> None:
     with ThreadPoolExecutor(2) as pool:
-        receiving = [pool.submit(lambda rank: dict(broadcast.receive(rank, CPU)), rank) for rank in (1, 2)]
+        receiving = [pool.submit(lambda rank: dict(hasty.receive(rank, CPU)), rank) for rank in (1, 2)]
         with pytest.raises(RuntimeError, match="the trainer fails"):
-            broadcast.send(lent(3))
+            hasty.send(lent(3))
         for received in receiving:
             with pytest.raises(RuntimeError, match=r"(?i)timed out"):
                 received.result(30)
 
 
-def test_what_can_not_be_told_is_refused(broadcast: BroadcastTransfer) -> None:
-    with ThreadPoolExecutor(2) as pool:
-        for rank in (1, 2):
-            pool.submit(lambda rank: dict(broadcast.receive(rank, CPU)), rank)
+def test_what_can_not_be_told_is_refused(broadcast: BroadcastTransfer, tmp_path: Path) -> None:
+    for transfer in (broadcast, FileTransfer(str(tmp_path / "policy-5"))):
         with pytest.raises(ValueError, match="name and shape of a tensor take more than 1024 bytes"):
-            broadcast.send(iter([("x" * 1024, torch.zeros(1))]))
+            transfer.send(iter([("x" * 1024, torch.zeros(1))]))
     with pytest.raises(ValueError, match="no weights to send"):
         broadcast.send(iter([]))
