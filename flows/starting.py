@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from prefect import get_run_logger
 
 from flows import warm_start
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.checkpointing import last_checkpoint, load_checkpoint
@@ -16,6 +17,7 @@ from tasks.models.policy_checks import check_policy
 from tasks.progress import Progress
 from tasks.rollout import sync_weights
 from tasks.run import Run
+from tasks.services.environment import option
 from tasks.stage import IterationMetrics
 from tasks.training import set_up_trainer
 
@@ -38,6 +40,11 @@ def start_or_resume(run: Run, spent: Mapping[str, float] | None = None) -> tuple
     """Engines as the last checkpoint left them, or with the initial policy, evaluated; where the run stands, and the
     metrics that its next iteration begins with. `spent` are metrics of what the initial policy has cost."""
     done = last_checkpoint(run)
+    if done > run.iterations:
+        raise ConfigError(
+            f"{run.paths.root} has a checkpoint of iteration {done}, and iterations={run.iterations} are fewer: set "
+            f"iterations={done} or more, or start over with {option('fresh')}"
+        )
     set_up_trainer(run)
     if done:
         get_run_logger().info(f"resuming after iteration {done}")

@@ -52,9 +52,8 @@ class Progress:
         run = self.run
         evaluated = [i for i in range(iteration + 1) if i == 0 or run.evaluates(i)]
         metrics = {i: read_json(run.paths.metrics(i))["metrics"] for i in evaluated}
-        mlflow, address = f"experiment `{run.config.experiment}`", addresses().get("mlflow", "")
-        where = f"{address}/{run.tracker.page}" if address else ""
-        self.page.text(run_page(run.paths.root, run.iterations, metrics, mlflow, where))
+        mlflow = f"experiment `{run.config.experiment}`"
+        self.page.text(run_page(run.paths.root, run.iterations, metrics, mlflow, run.tracker.address(addresses())))
 
     def _left(self, iteration: int) -> str:
         """The forecast of the time left; "" before anything is known."""

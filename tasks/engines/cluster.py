@@ -153,7 +153,7 @@ def stop_engines() -> None:
     for actors in _others.values():
         for actor in actors:
             ray.kill(actor)
-    if _live or _others:
+    if ray.is_initialized():
         release()
     _live.clear()
     _others.clear()
@@ -181,20 +181,22 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         check_nodes(Path(policy))
     seats = reserved(cluster, trainers)
     rollouts: tuple[Any, ...] = ()
+    ranks: tuple[Any, ...] = ()
     try:
         rollouts = _start_rollouts(policy, model, cluster, seats.rollouts)  # the actors start while the trainers do
         ranks = start_trainers(cluster, seats.ranks) if trainers else ()
         folder = sync_folder(cluster.sync_dir)
         broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
-        engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s)
-        held = engines.of_rollouts([rollout.kv_sequences.remote() for rollout in rollouts])  # all have started
-    except (ray.exceptions.RayError, EngineLost, ConfigError) as error:
-        for actor in rollouts:
+        asked = {rollout.kv_sequences.remote(): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
+        held = answers(asked, _start_deadline(cluster))  # all have started
+    except BaseException as error:
+        for actor in (*rollouts, *ranks):
             ray.kill(actor)
-        release()  # where there are GPUs, this ends the ranks, too
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
+        release()
+        if isinstance(error, (ray.exceptions.RayError, EngineLost)):
+            raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
+        raise
+    engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s)
     if advice := kv_advice(min(held), model, cluster):
         get_logger("engines").warning(advice)
     return engines
@@ -234,7 +236,7 @@ def start_trainers(cluster: ClusterSettings, seats: Sequence[Seat] = ()) -> tupl
         remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))
         for rank, seat in enumerate(seats)
     )
-    first, deadline = "trainer rank 0", cluster.deadline_s
+    first, deadline = "trainer rank 0", _start_deadline(cluster)
     [(host, port)] = answers({ranks[0].address.remote(one_node()): first}, deadline)
     meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
     meeting_calls = [rank.connect.remote(host, port, meeting) for rank in ranks]
@@ -252,8 +254,9 @@ def _broadcast(
         if cluster.sync_by != "broadcast":
             return None
         return BroadcastTransfer(size, deadline, meeting=str(folder / f"broadcast-{uuid.uuid4().hex}"))
-    asked = [actor.__ray_call__.remote(_node) for actor in (ranks[0], *rollouts)]
-    where = {ray.get_runtime_context().get_node_id(), *answers(dict.fromkeys(asked, "an engine or rank 0"), deadline)}
+    named = {ranks[0].__ray_call__.remote(_node): "trainer rank 0"}
+    named |= {rollout.__ray_call__.remote(_node): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
+    where = {ray.get_runtime_context().get_node_id(), *answers(named, _start_deadline(cluster))}
     alike = (cluster.rollout_gpus > 0) == (cluster.trainer_gpus > 0) and not cluster.colocated
     if cluster.sync_by == "broadcast" or (cluster.sync_by == "auto" and len(where) > 1 and alike):
         [(host, port)] = answers({ranks[0].host_meeting.remote(size, deadline): "trainer rank 0"}, deadline)
@@ -265,6 +268,11 @@ def _broadcast(
             "set it to a folder that all nodes share"
         )
     return None
+
+
+def _start_deadline(cluster: ClusterSettings) -> float:
+    """Seconds for what has to start first, and may have to be compiled: an hour, or what the user grants it at work."""
+    return max(cluster.deadline_s, 3600.0)
 
 
 def _node(actor: Any) -> str:

@@ -17,7 +17,7 @@ from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
 from tasks.engines.actors import one_node, remote_actor
-from tasks.engines.faults import answers
+from tasks.engines.faults import EngineLost, answers
 from tasks.engines.placement import release, seats
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
@@ -59,10 +59,12 @@ def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     places, variables = seats([settings.gpus] * settings.actors, what), vllm_environment(settings.threads, one_node())
     actors = tuple(remote_actor(judge_worker.JudgeWorker, seat, variables).remote(model, settings) for seat in places)
     try:
-        ray.get([a.chat.remote([]) for a in actors])  # waits until all have started
-    except ray.exceptions.RayError as error:
+        answers({a.chat.remote([]): f"judge engine {i}" for i, a in enumerate(actors)}, _DEADLINE_S)  # all have started
+    except BaseException as error:
         for a in actors:
             ray.kill(a)
         release(places)
-        raise ConfigError(f"the engines of judge.model={model} did not start: {cluster.cause(error)}") from error
+        if isinstance(error, (ray.exceptions.RayError, EngineLost)):
+            raise ConfigError(f"the engines of judge.model={model} did not start: {cluster.cause(error)}") from error
+        raise
     return actors

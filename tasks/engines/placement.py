@@ -76,7 +76,8 @@ def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
 
 def release(held: Sequence[Seat] | None = None) -> None:
     """Gives these GPUs back, by default all, and ends the actors on them."""
-    for group in [*_groups] if held is None else {id(s.group): s.group for s in held if s.group is not None}.values():
+    theirs = None if held is None else {seat.group.id for seat in held if seat.group is not None}
+    for group in [group for group in _groups if theirs is None or group.id in theirs]:
         _groups.remove(group)
         ray.util.remove_placement_group(group)
 

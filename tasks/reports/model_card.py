@@ -9,6 +9,7 @@ from pathlib import Path
 from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.run import RunConfig, TrainingConfig
 from sgpo_core.data.hub import is_id
+from sgpo_core.data.problems import FILES
 
 _CARD = """---
 {metadata}
@@ -23,7 +24,7 @@ A policy after {iterations} iterations of {algorithm}, trained from {start} on {
 {scores}
 
 avg@k is the mean accuracy over problems and responses, ± its standard error. The benchmarks were evaluated during
-training, on problems that were not trained on. {groups}
+training. None of their problems was among those of this training. {groups}
 
 ## Use
 
@@ -56,13 +57,14 @@ def model_card(
     """`first` and `last`: metrics of the first evaluation and groups, and the latest of each."""
     from huggingface_hub import ModelCardData
 
-    online = isinstance(config, RunConfig)
     model, data = config.model.path or "", config.data.source
-    if not is_id(model):
-        model = Path(model).name  # the settings have its path
+    model_id = is_id(model) and not (Path(model).expanduser() / "config.json").is_file()
+    data_id = is_id(data) and not data.endswith(FILES)
+    online = isinstance(config, RunConfig)
+    judge = f"`{config.judge.label}`" if online else f"`{config.judge.label}`, where the data set has no verdicts"
     metadata = ModelCardData(
-        base_model=model.partition("@")[0] if is_id(model) else None,
-        datasets=[data] if online and is_id(data) else None,
+        base_model=model.partition("@")[0] if model_id else None,
+        datasets=[data] if online and data_id else None,
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["sgpo", "reinforcement-learning", config.algorithm.name],
@@ -72,9 +74,9 @@ def model_card(
         title=config.run_id,
         iterations=iterations,
         algorithm=config.algorithm.name,
-        start=f"`{model}`" if model else f"the supervised start `{config.model.warm_start}`",
-        data=f"`{data if is_id(data) else Path(data).name}`" if online else "recorded responses",
-        judge=f", with the judge `{config.judge.label}`" if config.algorithm.credit.scope != "none" else "",
+        start=_start(config, model if model_id else Path(model).name),  # the settings have its path
+        data=f"`{data if data_id else Path(data).name}`" if online else "recorded responses",
+        judge=f", with the judge {judge}" if config.algorithm.credit.scope != "none" else "",
         scores="\n".join(
             f"| {benchmark} | {settings.k} | {_score(first, benchmark)} | {_score(last, benchmark)} |"
             for benchmark, settings in config.eval.sets.items()
@@ -88,6 +90,13 @@ def model_card(
         mlflow_run=mlflow_run,
         settings=to_yaml(config).strip(),
     )
+
+
+def _start(config: TrainingConfig, model: str) -> str:
+    start = f"`{model}`" if model else f"the supervised start `{config.model.warm_start}`"
+    if isinstance(config, RunConfig) and config.offline_start:
+        return f"the policy of the offline run `{config.offline_start}`, which began with {start}"
+    return start
 
 
 def _score(metrics: Mapping[str, float], benchmark: str) -> str:

@@ -53,7 +53,7 @@ class Tracker:
     def __init__(self, client: MlflowClient, run: MlflowRun, folder: Path) -> None:
         self.client, self.folder = client, folder
         self.run_id: str = run.info.run_id
-        self.page = f"#/experiments/{run.info.experiment_id}/runs/{self.run_id}"  # on MLflow's server
+        self._page = f"#/experiments/{run.info.experiment_id}/runs/{self.run_id}"
         self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
 
     @classmethod
@@ -89,6 +89,12 @@ class Tracker:
             if name not in there:  # new, or killed before they were logged
                 client.log_dict(tracker.run_id, content, name)
         return tracker
+
+    def address(self, services: Mapping[str, str]) -> str:
+        """Of the run's page, "" where no server shows it; `services`: those of `make up` that are alive."""
+        uri = tracking_uri()
+        server = without_password(uri) if uri.startswith("http") else services.get("mlflow", "")
+        return f"{server.rstrip('/')}/{self._page}" if server else ""
 
     def redeliver(self, last_iteration: int) -> None:
         """After a crash: sends what was written to disk but did not arrive; later records are recomputed anyway."""

@@ -34,6 +34,13 @@ def test_a_model_of_this_machine_is_called_by_its_name() -> None:
     assert "judge" not in said
 
 
+def test_a_file_beside_us_is_no_id_of_the_hub() -> None:
+    config = load_run("tiny", ["data.source=data/train.jsonl", "offline_start=tiny"])
+    card = ModelCard(model_card(config, 3, FIRST, LAST, "abc123"))
+    assert card.data.datasets is None and "on `train.jsonl`" in card.text
+    assert "the policy of the offline run `tiny`, which began with the supervised start `tiny`" in card.text
+
+
 def test_an_offline_policy_says_so() -> None:
     config = load_offline("tiny")
     card = ModelCard(model_card(config, 3, {}, {}, "abc123"))

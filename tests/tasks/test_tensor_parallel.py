@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +20,7 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.run import load_run
 from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
-from tasks.engines import cluster
+from tasks.engines import cluster, placement
 from tasks.engines.actors import remote_actor
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.engines.faults import EngineLost
@@ -52,8 +53,10 @@ class TwoProcesses(RolloutWorker):
 @pytest.fixture(scope="module")
 def spread(policy: str) -> Iterator[Engines]:
     def start() -> tuple[Any, ...]:
-        group = ray.util.placement_group([{"CPU": 1}])  # as on GPUs, where vLLM would have Ray start its processes
+        # As on GPUs, where vLLM would have Ray start its processes.
+        group = ray.util.placement_group([{"CPU": 1}])
         assert group.wait(60)
+        placement._groups.append(group)
         actor = remote_actor(TwoProcesses, Seat(0, group), vllm_environment(1, one_node=True))
         return actor.remote(policy, CONFIG.model, CONFIG.cluster), *start_trainers(CONFIG.cluster)
 
@@ -64,6 +67,7 @@ def spread(policy: str) -> Iterator[Engines]:
         yield engines
         for actor in (rollout, trainer):
             ray.kill(actor)
+        placement.release()
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +156,8 @@ def test_responses_come_and_an_engine_that_lost_a_process_is_lost(
     first, second = generate_groups(spread, tokenizer, groups, how)
     assert len(first) == 4 and [r.text for r in first] == [r.text for r in second]
 
-    psutil.Process(ray.get(spread.rollouts[0].processes.remote())[-1]).kill()
+    pids = spread.rollouts[0].__ray_call__.remote(lambda worker: worker.llm.collective_rpc(lambda _: os.getpid()))
+    psutil.Process(ray.get(pids)[1]).kill()
     for ask in (
         lambda: generate_groups(spread, tokenizer, groups, how),
         lambda: sync_engines(spread, 5, prompt, 1e-4),  # it is known by now
