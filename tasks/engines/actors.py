@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 from ray._private import ray_constants
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from tasks.engines.guard import start_guard
 from tasks.engines.placement import Seat
@@ -44,12 +43,9 @@ def start_ray() -> None:
 
 def remote_actor(worker: type, seat: Seat, variables: dict[str, str]) -> Any:
     """An actor class. `variables` are in its process's environment before anything is loaded."""
-    strategy: Any = "DEFAULT" if seat.gpus else "SPREAD"  # over nodes, where no GPU says where
-    if seat.group is not None:
-        strategy = PlacementGroupSchedulingStrategy(seat.group, placement_group_bundle_index=seat.bundle)
     return ray.remote(worker).options(
         num_cpus=0,  # trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS
         num_gpus=seat.gpus,
         runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}},
-        scheduling_strategy=strategy,
+        scheduling_strategy=seat.strategy,
     )

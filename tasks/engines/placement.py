@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import ray
 from ray._private.state import available_resources_per_node
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.training import ClusterSettings
@@ -25,11 +26,19 @@ _FREE_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 120.0
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Where an actor is put: on so many GPUs of a bundle of the group, or, without a group, anywhere."""
+    """Where an actor is put: on so many GPUs of a bundle of the group, on a node (its id), or anywhere."""
 
     gpus: float = 0.0
     group: Any = None
     bundle: int = 0
+    node: str = ""
+
+    @property
+    def strategy(self) -> Any:
+        """As Ray takes it."""
+        if self.group is not None:
+            return PlacementGroupSchedulingStrategy(self.group, placement_group_bundle_index=self.bundle)
+        return NodeAffinitySchedulingStrategy(self.node, soft=False) if self.node else "DEFAULT"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +67,11 @@ def reserved(cluster: ClusterSettings, trainers: bool) -> Seats:
 
 
 def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
-    """One for each number of GPUs (0: anywhere), reserved until `release`. Raises ConfigError, in which `what` stands
-    for them."""
-    bundles = [n for n in gpus if n]
+    """One for each number of GPUs, reserved until `release`; those without GPUs take turns with the nodes. Raises
+    ConfigError, in which `what` stands for them."""
+    bundles, nodes = [n for n in gpus if n], cycle(sorted(node["NodeID"] for node in _nodes().values()))
     if not bundles:
-        return (Seat(),) * len(gpus)
+        return tuple(Seat(node=next(nodes)) for _ in gpus)
     if not fits(bundles, [total for _, total in _gpus().values()]):
         raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told(_gpus())}")
     group = ray.util.placement_group([{"GPU": n} for n in bundles], strategy="PACK")
@@ -71,7 +80,7 @@ def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
         release([Seat(0, group)])
         raise ConfigError(f"{what} were not free within {_FREE_WITHIN_S:.0f} s: {_told(_gpus())}")
     places = iter(range(len(bundles)))
-    return tuple(Seat(n, group, next(places)) if n else Seat() for n in gpus)
+    return tuple(Seat(n, group, next(places)) if n else Seat(node=next(nodes)) for n in gpus)
 
 
 def release(held: Sequence[Seat] | None = None) -> None:
