@@ -31,7 +31,7 @@ training. None of their problems was among those of this training. {groups}
 ```python
 from transformers import pipeline
 
-generate = pipeline("text-generation", "{folder}")
+generate = pipeline("text-generation", "policy")
 ```
 
 {prompt}
@@ -82,7 +82,6 @@ def model_card(
             for benchmark, settings in config.eval.sets.items()
         ),
         groups=_all_negative(first, last),
-        folder="policy",
         prompt=_prompt(config),
         flow="online" if online else "offline",
         preset=config.preset,
