@@ -4,6 +4,7 @@
                 ▲ Ray + vLLM                                      Ray + DeepSpeed                 │
                 └───────────────────── evaluate every N, record, checkpoint every M ──────────────┘
 
+With async_level=1 the responses of the next iteration are generated while this one trains.
 The same command again goes on from the last checkpoint, or prints the result of a run that is complete.
 """
 
@@ -26,6 +27,7 @@ from sgpo_core.config.catalog import one_of
 from sgpo_core.config.offline import offline_first
 from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.run import RunConfig, load_run
+from tasks.ahead import generating_ahead
 from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines, outlived
@@ -91,18 +93,22 @@ def train(run: Run, spent: dict[str, float]) -> None:
     source, scope = f"data.source={run.config.data.source}", run.config.algorithm.credit.scope
     warn_of_blind_judge(run.config.judge, scope, source, run.problems["prompt"])
     progress, metrics = start_or_resume(run, spent)
-    for iteration in range(progress.done + 1, run.iterations + 1):
-        for number in sampling_rounds(run, iteration):
-            metrics += generate(run, iteration, number)
-            metrics += grade(run, iteration)
-        metrics += judge(run, iteration)
-        metrics += recompute_logprobs(run, iteration)
-        metrics += assign_credit(run, iteration)
-        metrics += update(run, iteration)
-        metrics += sync_weights(run, iteration)
-        if run.evaluates(iteration):
-            metrics += evaluate(run, iteration)
-        metrics = progress.record(iteration, metrics)
-        check_judge(run, iteration)
-        if run.checkpoints(iteration):
-            metrics += save_checkpoint(run, iteration)
+    with generating_ahead(run) as ahead:
+        for iteration in range(progress.done + 1, run.iterations + 1):
+            for number in sampling_rounds(run, iteration):
+                metrics += generate(run, iteration, number)
+                metrics += grade(run, iteration)
+            ahead.begin(iteration + 1)
+            metrics += judge(run, iteration)
+            metrics += recompute_logprobs(run, iteration)
+            metrics += assign_credit(run, iteration)
+            metrics += update(run, iteration)
+            metrics += ahead.end()
+            metrics += sync_weights(run, iteration)
+            if run.evaluates(iteration):
+                metrics += evaluate(run, iteration)
+            ahead.begin(iteration + 2)
+            metrics = progress.record(iteration, metrics)
+            check_judge(run, iteration)
+            if run.checkpoints(iteration):
+                metrics += save_checkpoint(run, iteration)

@@ -32,7 +32,7 @@ def judge(run: Run, iteration: int) -> Metrics:
     """Verdicts for the responses that credit asks about. Most are here when the last response is; of a saved table
     (after a crash) all are made now."""
     began, path = time.monotonic(), run.paths.rollouts(iteration)
-    groups = run.judge.complete(rollout_table.read(path), run.stream.take_judgments())
+    groups = run.judge.complete(rollout_table.read(path), run.stream.take_judgments(iteration))
     rollout_table.write(path, groups)
     metrics = {"judge/seconds": run.judge.take_seconds(), "judge/wait_s": time.monotonic() - began}
     return metrics | _drift(run, iteration, groups)

@@ -23,7 +23,7 @@ def grade(run: Run, iteration: int) -> None:
     that was saved before a crash are made now."""
     path = run.paths.rollouts(iteration)
     groups = rollout_table.read(path)
-    streamed = run.stream.take_graded()
+    streamed = run.stream.take_graded(iteration)
     rollout_table.write(path, [streamed.get(group.number) or run.grader.grade_group(group) for group in groups])
 
 

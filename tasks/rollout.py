@@ -36,10 +36,11 @@ def sampling_rounds(run: Run, iteration: int) -> Iterator[int]:
 
 
 @stage("generate")
-def generate(run: Run, iteration: int, number: int = 0) -> Metrics:
-    """Samples a round of the iteration's groups into its rollouts.parquet. A saved one is reused: it was sampled by the
-    policy of this very iteration (on GPUs, sampling again would give other tokens). One that is damaged, or of another
-    iteration, is put aside, and sampled anew."""
+def generate(run: Run, iteration: int, number: int = 0, behind: int = 0) -> Metrics:
+    """Samples a round of the iteration's groups into its rollouts.parquet, by a policy that is so many iterations
+    `behind` the one that they will train. A saved one is reused: it was sampled by the policy that was to sample it (on
+    GPUs, sampling again would give other tokens). One that is damaged, or of another iteration, is put aside, and
+    sampled anew."""
     path, metrics = run.paths.rollouts(iteration), {"rollout/rounds": number + 1.0}
     first_group = number * run.config.sampling.problems
     problems = _problems(run, iteration, number)
@@ -51,7 +52,7 @@ def generate(run: Run, iteration: int, number: int = 0) -> Metrics:
         return metrics
     prompts = encode_prompts(run.policy, problems, run.config.model, run.config.sampling.max_tokens)
     began = time.monotonic()
-    groups = _generate(run, iteration, number, problems, prompts)
+    groups = _generate(run, iteration, number, iteration - 1 - behind, problems, prompts)
     tokens = sum(len(rollout.token_ids) for group in groups for rollout in group.rollouts)
     metrics["speed/generated_tokens_s"] = tokens / (time.monotonic() - began)
     rollout_table.write(path, [*(rollout_table.read(path) if number else ()), *groups])
@@ -66,27 +67,28 @@ def _fault(run: Run, path: Path, iteration: int, problems: Sequence[Problem]) ->
         return str(error)
     if [group.problem.id for group in groups] != [problem.id for problem in problems]:
         return "its problems are those of another iteration"
+    by = range(max(0, iteration - 1 - run.async_level), iteration)
     for group in groups:
         for rollout in group.rollouts:
             seed = request_seed(run.config.seed, "rollout", iteration, group.problem.id, rollout.sample)
-            if (rollout.policy_version, rollout.seed) != (iteration - 1, seed):
+            if rollout.policy_version not in by or rollout.seed != seed:
                 return "its responses were sampled in another iteration, or by another policy"
     return ""
 
 
 def _generate(
-    run: Run, iteration: int, number: int, problems: Sequence[Problem], prompts: Sequence[Sequence[int]]
+    run: Run, iteration: int, number: int, version: int, problems: Sequence[Problem], prompts: Sequence[Sequence[int]]
 ) -> list[RolloutGroup]:
     sampling, purpose = run.config.sampling, f"rollout/{number}" if number else "rollout"
     requests = group_requests(
         prompts, sampling.group_size, lambda g, s: request_seed(run.config.seed, purpose, iteration, problems[g].id, s)
     )
-    first, version = number * sampling.problems, iteration - 1
+    first = number * sampling.problems
     groups: dict[int, RolloutGroup] = {}
 
     def on_group(g: int, responses: list[Generated]) -> None:
         groups[g] = rollout_group(first + g, problems[g], requests[g], responses, version)
-        run.stream.add(groups[g])
+        run.stream.add(iteration, groups[g])
 
     how = Sampling(sampling.temperature, sampling.max_tokens, run.stop_ids)
     generate_groups(run.engines, run.tokenizer, requests, how, on_group)

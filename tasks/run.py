@@ -70,6 +70,11 @@ class Run:
         """Whether the policy that is updated has sampled the responses."""
         return isinstance(self.config, RunConfig)
 
+    @property
+    def async_level(self) -> int:
+        """How many iterations ahead responses are generated."""
+        return self.config.async_level if isinstance(self.config, RunConfig) else 0
+
     def evaluates(self, iteration: int) -> bool:
         return iteration % self.config.eval.every == 0 or iteration == self.iterations
 

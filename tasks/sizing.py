@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.config.run import TrainingConfig
+from sgpo_core.config.run import RunConfig, TrainingConfig
 from sgpo_core.sizing.hardware import GPUS, Gpu
 from sgpo_core.sizing.memory import GIB
 from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, needs
-from sgpo_core.sizing.seconds import ASKED, MFU, Phase, phases
+from sgpo_core.sizing.seconds import ASKED, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 from tasks.gpus import Device, devices
 from tasks.judges.kinds import kind_of
@@ -162,13 +162,14 @@ def _rows(need: Need) -> list[list[str]]:
 
 
 def _seconds(config: TrainingConfig, estimate: list[Phase], gpus: int, response_tokens: float) -> str:
-    """Phases take turns, but for the judge, who works while others are generated."""
-    slower = max((p for p in estimate if p.name in ("generate", "judge")), key=lambda phase: phase.seconds)
-    whole = sum(p.seconds for p in estimate if p.name in ("update", "sync")) + slower.seconds
-    busy = sum(p.seconds * p.gpus for p in estimate) / (whole * gpus)
+    """Also of one-step-off generation, where the run could choose that."""
     rows = [["iteration, estimated", "s", "what bounds it"]]
     rows += [[f"  {p.name}", f"{p.seconds:,.0f}", p.bound] for p in estimate]
-    rows.append(["  in all", f"{whole:,.0f}", f"GPUs are at work {busy:.0%} of the time"])
+    one_off = isinstance(config, RunConfig) and not config.cluster.colocated
+    for level, named in ((0, " with async_level=0"), (1, " with async_level=1")) if one_off else ((0, ""),):
+        whole = iteration_seconds(estimate, level)
+        busy = sum(p.seconds * p.gpus for p in estimate) / (whole * gpus)
+        rows.append([f"  in all{named}", f"{whole:,.0f}", f"GPUs are at work {busy:.0%} of the time"])
     responses = config.sampling.problems * config.sampling.group_size
     asked = ASKED[config.algorithm.credit.scope]
     return (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from prefect import task
+from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
 P = ParamSpec("P")
@@ -25,16 +25,16 @@ class IterationMetrics(Metrics):
         return self
 
 
-def plain_task(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def plain_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
     """A Prefect task, neither retried nor cached: it changes weights or files in place, and what it has done lies on
     the disk. Recovery is from the last checkpoint, or the last file."""
     return task(name=name, retries=0, cache_policy=NO_CACHE, persist_result=False)
 
 
-def stage(name: str) -> Callable[[Callable[P, Metrics | None]], Callable[P, Metrics]]:
+def stage(name: str) -> Callable[[Callable[P, Metrics | None]], Task[P, Metrics]]:
     """A `plain_task` that gives its metrics, to which its seconds are added as `time/<name>_s`."""
 
-    def wrap(function: Callable[P, Metrics | None]) -> Callable[P, Metrics]:
+    def wrap(function: Callable[P, Metrics | None]) -> Task[P, Metrics]:
         @functools.wraps(function)
         def timed(*args: P.args, **kwargs: P.kwargs) -> Metrics:
             began = time.monotonic()

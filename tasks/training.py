@@ -55,12 +55,12 @@ def update(run: Run, iteration: int) -> Metrics:
     stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
     seconds = time.monotonic() - began
     check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
-    metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
+    metrics = update_metrics(stats, steps, budget, len(run.engines.trainers)) | _staleness(run, iteration, groups)
     if stats:
         metrics |= _speed(run, steps, seconds)
     if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
         # Of the first step alone: later ones have moved away from the sampler on purpose.
-        metrics |= _mismatch(run, stats[0].logprob_difference / max(1, stats[0].tokens))
+        metrics |= _mismatch(run, iteration, groups, stats[0].logprob_difference / max(1, stats[0].tokens))
     return metrics
 
 
@@ -126,7 +126,7 @@ def recompute_logprobs(run: Run, iteration: int) -> Metrics:
         for rollout in group.rollouts
         if rollout.recomputed is not None
     ]
-    return _mismatch(run, float(np.mean(np.concatenate(differences))))
+    return _mismatch(run, iteration, groups, float(np.mean(np.concatenate(differences))))
 
 
 def token_logprobs(
@@ -146,11 +146,19 @@ def token_logprobs(
     return [found[i] for i in range(len(samples))]
 
 
-def _mismatch(run: Run, difference: float) -> Metrics:
+def _staleness(run: Run, iteration: int, groups: Sequence[RolloutGroup]) -> Metrics:
+    """By how many iterations the policy that is updated is ahead of the one that has sampled, mean over responses."""
+    if not run.is_online:
+        return {}
+    versions = [rollout.policy_version for group in groups for rollout in group.rollouts]
+    return {"rollout/staleness": iteration - 1 - sum(versions) / len(versions)}
+
+
+def _mismatch(run: Run, iteration: int, groups: Sequence[RolloutGroup], difference: float) -> Metrics:
     """Mean |trainer - sampler| (nats), and the alarm: where the policy that is updated has sampled the responses, any
     difference is a fault."""
     metrics, alarm = {"policy/sampler_logprob_diff": difference}, run.config.train.mismatch_alarm
-    if not run.is_online:
+    if _staleness(run, iteration, groups) != {"rollout/staleness": 0.0}:
         return metrics
     if difference > alarm:
         get_run_logger().warning(

@@ -123,6 +123,7 @@ ROOMS = {
     "tasks.preflight": {"gpus", "judges", "models", "paths", "sizing", "tracking"},
     "tasks.run": {"data", "engines", "judges", "paths", "services", "tracking"},
     "tasks.rollout": {"data", "engines", "run", "stage", "workers"},
+    "tasks.ahead": {"engines", "rollout", "run", "stage"},
     "tasks.judging": {"judges", "run", "stage"},
     "tasks.rewards": {"run", "stage"},
     "tasks.training": {"engines", "run", "sizing", "stage", "workers"},

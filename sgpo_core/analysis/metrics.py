@@ -58,9 +58,10 @@ METRICS: dict[str, Metric] = {
     "policy/grad_norm": Metric("-", "gradient norm before clipping, mean over steps", "spikes: lower train.lr"),
     "policy/steps": Metric("count", "optimizer steps this iteration; 0 when no group has signal", "0 for long: see group/zero_signal_frac"),
     "policy/shared_frac": Metric(_SHARE, "training tokens that were not computed, because responses to one prompt share it", "far below the prompts' share of all tokens: raise train.micro_batch_tokens"),
-    "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step (offline: how far the policy has moved from the one that wrote the responses)", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
+    "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step (offline and under async_level=1: how far the policy has moved from the one that wrote the responses)", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
     "policy/sync_probe_diff": Metric("nats", "mean absolute difference of trainer and engine over the tokens of a probe, after the weight sync; the largest of all engines", "float32: about 1e-5, bfloat16: about 0.05; over cluster.sync_tolerance the run stops"),
-    "policy/mismatch_alarm": Metric("0 or 1", "1 when policy/sampler_logprob_diff is over train.mismatch_alarm", "1: see policy/sampler_logprob_diff; algorithm.loss.old_logprobs=trainer and algorithm.loss.tis_cap correct for it"),
+    "policy/mismatch_alarm": Metric("0 or 1", "1 when policy/sampler_logprob_diff is over train.mismatch_alarm; absent where another policy has sampled the responses", "1: see policy/sampler_logprob_diff; algorithm.loss.old_logprobs=trainer and algorithm.loss.tis_cap correct for it"),
+    "rollout/staleness": Metric("iterations", "by how many iterations the policy that is updated is ahead of the one that sampled, mean over responses; 0, and under async_level=1 1 from the second iteration on; absent offline", "-"),
     "rollout/rounds": Metric("count", "rounds of sampling; over 1 only under resampling.strategy=dynamic (DAPO)", "at algorithm.resampling.max_rounds: mixed groups are rare, and batches are partial"),
     "rollout/tokens": Metric("count", "sampled tokens (offline: those of the batch, in every epoch again)", "-"),
     "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few tokens: with the format gate off, the policy earns credit by very short steps"),
@@ -105,7 +106,7 @@ METRICS: dict[str, Metric] = {
     "speed/rollout_idle_frac": Metric(_SHARE, "share of the iteration in which the rollout engines waited for others", "this and the next add up to about 1 where engines and ranks take turns; cluster.colocated=true lets them share GPUs"),
     "speed/trainer_idle_frac": Metric(_SHARE, "the same of the trainer ranks", "the larger of the two says of which there are too many"),
     "memory/trainer_gib": Metric("GiB", "the most that a trainer rank has had: of its GPU since the run's start; on the CPU, of memory since its process began", "near the GPU's size: lower train.micro_batch_tokens; compare with flows.preflight"),
-    "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all", "the largest one is where to put hardware"),
+    "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all; under async_level=1 generate is that of the next iteration, beside the other stages, and wait_ahead how long these waited for its end", "the largest one is where to put hardware"),
 }  # fmt: skip
 
 

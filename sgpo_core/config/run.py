@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,11 +67,31 @@ class RunConfig(TrainingConfig):
     iterations: Operational[Positive] = Field(
         30, description="rounds of generate, judge, update; a higher number extends a run that is complete"
     )
+    async_level: Literal[0, 1] = Field(
+        0,
+        description="0: generation and training take turns; 1: the next iteration's responses are generated while this "
+        "one trains, by a policy that is one iteration older than the one they train",
+    )
     offline_start: str | None = Field(
         None,
         description="preset in conf/offline that is trained first, with this run's model, algorithm, judge and seed "
         "(once, and kept); the run goes on from its policy, and its tokens count; null: none",
     )
+
+    @model_validator(mode="after")
+    def _can_generate_ahead(self) -> Self:
+        if self.async_level == 0:
+            return self
+        if (strategy := self.algorithm.resampling.strategy) != "plain":
+            raise ValueError(
+                f"async_level=1 needs algorithm.resampling.strategy=plain: with {strategy} the grades of one iteration "
+                "decide what is sampled next, and the next iteration's responses are sampled before these are known"
+            )
+        if self.cluster.colocated:
+            raise ValueError(
+                "async_level=1 needs cluster.colocated=false: an engine and a rank that share a GPU take turns"
+            )
+        return self
 
 
 def load_run(preset: str, overrides: Sequence[str] = ()) -> RunConfig:

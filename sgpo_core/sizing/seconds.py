@@ -6,6 +6,7 @@ long responses, and what ranks wait for each other's weights (ZeRO-3 over PCIe c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sgpo_core.config.run import TrainingConfig
@@ -46,6 +47,15 @@ def phases(
     if judge is not None:
         found.append(_judging(config, judge, gpu, responses * ASKED[config.algorithm.credit.scope], response_tokens))
     return [*found, _update(config, policy, gpu, responses, response_tokens), _sync(config, policy)]
+
+
+def iteration_seconds(estimate: Sequence[Phase], async_level: int) -> float:
+    """Of a whole iteration. The judge works while others are generated; with `async_level` 1 both go on beside the
+    update."""
+    seconds = {phase.name: phase.seconds for phase in estimate}
+    sampled = max(seconds["generate"], seconds.get("judge", 0.0))
+    beside = max(sampled, seconds["update"]) if async_level else sampled + seconds["update"]
+    return beside + seconds["sync"]
 
 
 def _decoding(

@@ -23,11 +23,15 @@ def pid_of(actor: Any) -> int:
     return int(ray.get(actor.__ray_call__.remote(lambda worker: os.getpid())))
 
 
-def kill_when_there(file: Path, of_engines: Callable[[cluster.Engines], Any], killed: list[int]) -> None:
+def when_there(file: Path) -> None:
     deadline = time.monotonic() + 240
     while not file.exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def kill_when_there(file: Path, of_engines: Callable[[cluster.Engines], Any], killed: list[int]) -> None:
+    when_there(file)
     (engines,) = cluster._live.values()
     killed.append(pid_of(of_engines(engines)))
     os.kill(killed[-1], signal.SIGKILL)

@@ -41,15 +41,15 @@ def group(number: int, texts: Sequence[str]) -> RolloutGroup:
 def test_every_wrong_response_of_an_all_negative_group_is_judged(grader: AnswerGrader) -> None:
     stream = GroupStream(grader, GroupJudge(rule, "all_negative"), calls=2)
     solved, empty = PROBLEMS[1].reference or "", " "
-    stream.add(group(0, [wrong_at(PROBLEMS[0], 3), wrong_at(PROBLEMS[0], 7)]))
-    stream.add(group(1, [solved, wrong_at(PROBLEMS[1], 2)]))  # one is correct: nobody is asked
-    stream.add(group(2, [empty, wrong_at(PROBLEMS[2], 1)]))
-    graded = stream.take_graded()
+    stream.add(1, group(0, [wrong_at(PROBLEMS[0], 3), wrong_at(PROBLEMS[0], 7)]))
+    stream.add(1, group(1, [solved, wrong_at(PROBLEMS[1], 2)]))  # one is correct: nobody is asked
+    stream.add(1, group(2, [empty, wrong_at(PROBLEMS[2], 1)]))
+    graded = stream.take_graded(1)
     correct = {number: [r.correct for r in group.rollouts] for number, group in graded.items()}
     assert correct == {0: [False, False], 1: [True, False], 2: [False, False]}
-    first_errors = {key: j.verdict.first_error_step for key, j in stream.take_judgments().items()}
+    first_errors = {key: j.verdict.first_error_step for key, j in stream.take_judgments(1).items()}
     assert first_errors == {(0, 0): 3, (0, 1): 7, (2, 0): None, (2, 1): 1}
-    assert stream.take_graded() == {} and stream.take_judgments() == {}
+    assert stream.take_graded(1) == {} and stream.take_judgments(1) == {}
     stream.close()
 
 
@@ -65,16 +65,28 @@ def test_judging_begins_before_the_last_group_is_there(grader: AnswerGrader) -> 
 
     judge = GroupJudge(patient, "all_incorrect")
     stream = GroupStream(grader, judge, calls=1)
-    stream.add(group(0, [wrong_at(PROBLEMS[0], 3)]))
+    stream.add(1, group(0, [wrong_at(PROBLEMS[0], 3)]))
     assert begun.wait(30), "the judge waits for more"
     for number in range(1, 6):  # while it is busy
-        stream.add(group(number, [wrong_at(PROBLEMS[number], number)]))
-    stream.take_graded()
+        stream.add(1, group(number, [wrong_at(PROBLEMS[number], number)]))
+    stream.take_graded(1)
     go_on.set()
-    first_errors = {number: j.verdict.first_error_step for (number, _), j in stream.take_judgments().items()}
+    first_errors = {number: j.verdict.first_error_step for (number, _), j in stream.take_judgments(1).items()}
     assert first_errors == {0: 3, 1: 1, 2: 2, 3: 3, 4: 4, 5: 5}
     assert batches == [1, 5], "what has gathered goes to the judge together"
     assert judge.take_seconds() > 0 and judge.take_seconds() == 0
+    stream.close()
+
+
+def test_two_iterations_at_a_time_are_kept_apart(grader: AnswerGrader) -> None:
+    stream = GroupStream(grader, GroupJudge(rule, "all_negative"), calls=1)
+    for iteration, step in ((1, 3), (2, 5)):  # the same numbers of groups
+        for number in range(3):
+            stream.add(iteration, group(number, [wrong_at(PROBLEMS[number], step)]))
+    for iteration, step in ((2, 5), (1, 3)):
+        assert sorted(stream.take_graded(iteration)) == [0, 1, 2]
+        found = {key: j.verdict.first_error_step for key, j in stream.take_judgments(iteration).items()}
+        assert found == {(0, 0): step, (1, 0): step, (2, 0): step}
     stream.close()
 
 
@@ -83,10 +95,10 @@ def test_a_judge_that_breaks_is_not_taken_for_one_that_found_nothing(grader: Ans
         raise OSError("the judge's engine is gone")
 
     stream = GroupStream(grader, GroupJudge(broken, "all_negative"), calls=1)
-    stream.add(group(0, [wrong_at(PROBLEMS[0], 3)]))
-    stream.take_graded()
+    stream.add(1, group(0, [wrong_at(PROBLEMS[0], 3)]))
+    stream.take_graded(1)
     with pytest.raises(OSError, match="engine is gone"):
-        stream.take_judgments()
+        stream.take_judgments(1)
     stream.close()
 
 

@@ -160,6 +160,7 @@ def test_overrides() -> None:
         ("iterations=null", ["iterations"]),
         ("seed", ["seed"]),
         ("seed=${nowhere}", ["nowhere"]),
+        ("async_level=2", ["async_level", "0 or 1"]),
         # what Hydra trips over itself
         ("algorithm=1", ["algorithm=1"]),
         (f"seed={'9' * 5000}", ["seed=9"]),
@@ -169,6 +170,21 @@ def test_overrides() -> None:
 def test_a_wrong_setting_is_named(override: str, named: list[str]) -> None:
     with pytest.raises(ConfigError) as refused:
         load_run("tiny", [override])
+    assert [part for part in named if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "override", "named"),
+    [
+        ("tiny", "algorithm=dapo", ["algorithm.resampling.strategy=plain", "dynamic"]),
+        ("tiny", "algorithm=srpo", ["algorithm.resampling.strategy=plain", "history"]),
+        ("0.5b", "seed=1", ["cluster.colocated=false"]),
+    ],
+)
+def test_what_can_not_be_generated_ahead_is_refused(preset: str, override: str, named: list[str]) -> None:
+    load_run(preset, [override])
+    with pytest.raises(ConfigError) as refused:
+        load_run(preset, [override, "async_level=1"])
     assert [part for part in named if part not in str(refused.value)] == []
 
 

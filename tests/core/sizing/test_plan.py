@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.sizing.hardware import GPUS
 from sgpo_core.sizing.memory import GIB
 from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
-from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, phases
+from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 
 SEVEN = KNOWN["Qwen/Qwen2.5-7B-Instruct"]
@@ -136,6 +138,19 @@ def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
     [sync] = [phase for phase in phases(broadcast, SEVEN, None, NODE.gpu, 775) if phase.name == "sync"]
     assert sync.seconds == pytest.approx(2 * 2 * N / COPY)
     assert not [need for need in needs(broadcast, SEVEN, None, NODE) if "/dev/shm" in need.what]
+
+
+def test_one_step_off_the_update_hides_the_judged_generation_or_is_hidden_by_it() -> None:
+    estimate = [
+        Phase("generate", 30, "", 2),
+        Phase("judge", 40, "", 2),
+        Phase("update", 50, "", 4),
+        Phase("sync", 5, "", 0),
+    ]
+    assert [iteration_seconds(estimate, level) for level in (0, 1)] == [40 + 50 + 5, 50 + 5]
+    [generate, judge, update, sync] = estimate
+    assert iteration_seconds([generate, update, sync], 0) == 30 + 50 + 5
+    assert iteration_seconds([generate, judge, replace(update, seconds=10), sync], 1) == 40 + 5
 
 
 def test_seconds_of_generation_are_those_of_reading(seven: RunConfig) -> None:
