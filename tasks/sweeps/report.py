@@ -142,7 +142,7 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
     least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
     return (
         f"{text}: {_difference(standings[arm], comparison.baseline)}. "
-        f"With {versus.n} seeds in common and {len(standings)} arms no corrected p below {least:.3g} is possible."
+        f"With {versus.n} seed{'s' * (versus.n != 1)} in common and {len(standings)} arms no corrected p below {least:.3g} is possible."
     )
 
 
