@@ -55,7 +55,7 @@ LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/ov
 HASH := env -u UV_FIND_LINKS $(UV) pip compile --no-deps --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
 LINUX := --python-platform x86_64-manylinux_2_28
 
-.PHONY: help setup demo models test test-fast test-peers lint up down status bench screenshots audit lock clean
+.PHONY: help setup demo models test test-fast test-peers faults lint up down status bench screenshots audit lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -135,6 +135,9 @@ $(PEERS_STAMP): $(STAMP)
 	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(PEERS) --compile-bytecode -r requirements/peers.txt
 	@rm -rf $(PEERS)/tests $(PEERS)/scripts
 	@touch $@
+
+faults: setup ## Kill a run 40 times with SIGKILL and compare its end with an unharmed one (ARGS="--kills 10 --seed 1 async_level=1")
+	@$(VENV)/bin/python -m tests.faults.kills $(ARGS)
 
 lint: setup ## Check style, formatting and types
 	@$(VENV)/bin/ruff check .

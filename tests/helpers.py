@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -11,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import mlflow
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sgpo_core.storage.rollout_table import SCHEMA
+from tasks.engines.guard import TOKEN
 
 T = TypeVar("T")
 
@@ -84,3 +88,44 @@ def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -
         timeout=timeout,
         stdin=subprocess.DEVNULL,
     )
+
+
+CLOCKS = ("time/", "speed/", "memory/", "judge/seconds", "judge/wait_s")  # metrics that differ from run to run
+
+
+def differences(whole: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What the `other` run does not have in common with one to which nothing happened, and what MLflow was told of it
+    twice; [] where nothing. Both are results of a flow that trains."""
+    one, two = Path(whole["run_dir"]), Path(other["run_dir"])
+    names = [f"iterations/{iteration:06d}" for iteration in range(1, whole["iterations"] + 1)]
+    tables, weights = [f"{name}/rollouts.parquet" for name in names], "policy/model.safetensors"
+    found = [table for table in tables if not pq.read_table(one / table).equals(pq.read_table(two / table))]
+    found += [f"{name}: metrics" for name in names if recorded(one / name) != recorded(two / name)]
+    if (one / weights).read_bytes() != (two / weights).read_bytes():
+        found.append(weights)
+    client = mlflow.MlflowClient(f"sqlite:///{two.parents[1] / 'mlflow.db'}")
+    run = client.get_run(other["mlflow_run_id"])
+    if run.info.status != "FINISHED" or "error" in run.data.tags:
+        found.append(f"MLflow: the run is {run.info.status}, tags {sorted(run.data.tags)}")
+    for key in run.data.metrics:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
+        if len(steps) != len(set(steps)):
+            found.append(f"MLflow: {key} twice")
+    rewards = client.get_metric_history(run.info.run_id, "reward/outcome_mean")
+    if sorted(point.step for point in rewards) != list(range(1, whole["iterations"] + 1)):
+        found.append("MLflow: iterations are missing")
+    return found
+
+
+def recorded(iteration: Path) -> dict[str, float]:
+    """The metrics of an iteration's folder, but for those that differ from run to run."""
+    values = json.loads((iteration / "metrics.json").read_text())["metrics"]
+    return {name: value for name, value in values.items() if not name.startswith(CLOCKS)}
+
+
+def token_of(process: psutil.Process) -> str | None:
+    """The token of the run that a process belongs to."""
+    try:
+        return process.environ().get(TOKEN)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return None

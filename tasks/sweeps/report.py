@@ -140,9 +140,10 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
     if versus is None:
         return f"{text}. It has no finished seed in common with the baseline, {comparison.baseline}."
     least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
+    seeds = f"{versus.n} seed{'s' * (versus.n != 1)} in common"
     return (
         f"{text}: {_difference(standings[arm], comparison.baseline)}. "
-        f"With {versus.n} seed{'s' * (versus.n != 1)} in common and {len(standings)} arms no corrected p below {least:.3g} is possible."
+        f"With {seeds} and {len(standings)} arms no corrected p below {least:.3g} is possible."
     )
 
 

@@ -11,12 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import mlflow
-import pyarrow.parquet as pq
 import ray
 
 from tasks.engines import cluster
-from tests.helpers import SMALL, start_from
+from tests.helpers import SMALL, differences, start_from
 
 
 def pid_of(actor: Any) -> int:
@@ -41,8 +39,8 @@ def test_a_run_outlives_its_engines(policy: str) -> None:
     from flows.online import online
 
     overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect", "seed=9", "iterations=3"]
-    unharmed = Path(online("tiny", [*overrides, "experiment=unharmed"])["run_dir"])
-    harmed = unharmed.parents[1] / "harmed" / unharmed.name
+    unharmed = online("tiny", [*overrides, "experiment=unharmed"])
+    harmed = Path(unharmed["run_dir"]).parents[1] / "harmed" / unharmed["run_id"]
     killed: list[int] = []
 
     def attack() -> None:
@@ -55,9 +53,4 @@ def test_a_run_outlives_its_engines(policy: str) -> None:
     attacker.join()
     assert len(killed) == 2 and Path(result["run_dir"]) == harmed
 
-    for iteration in range(1, 4):
-        name = f"iterations/{iteration:06d}/rollouts.parquet"
-        assert pq.read_table(harmed / name).equals(pq.read_table(unharmed / name)), name
-    assert (harmed / "policy/model.safetensors").read_bytes() == (unharmed / "policy/model.safetensors").read_bytes()
-    run = mlflow.MlflowClient(f"sqlite:///{harmed.parents[1] / 'mlflow.db'}").get_run(result["mlflow_run_id"])
-    assert run.info.status == "FINISHED" and "error" not in run.data.tags
+    assert differences(unharmed, result) == []

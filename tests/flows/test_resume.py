@@ -1,4 +1,5 @@
-"""kill -9 at any moment, the same command again: the result is that of the run that was never killed, bit for bit."""
+"""kill -9 of an offline run, the same command again: the result is that of the run that was never killed, bit for bit.
+(Of online runs: tests/faults.)"""
 
 from __future__ import annotations
 
@@ -11,54 +12,22 @@ import time
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import psutil
 import pyarrow.parquet as pq
 
-from tasks.engines.guard import TOKEN, alive, family
-from tests.helpers import REPOSITORY, SMALL, meanwhile, run_module, shell_environment, start_from
-
-ITERATIONS = 4
-CLOCKS = ("time/", "speed/", "memory/", "judge/seconds", "judge/wait_s")
-EXPERIMENTS = {"online": "sgpo", "offline": "offline"}
-
-
-def test_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
-    overrides = [*SMALL, *start_from(policy), "algorithm.credit.scope=all_incorrect", "cluster.rollout_actors=1"]
-    with meanwhile(lambda: result_of("online", overrides, tmp_path / "whole")) as whole:
-        # Once in the middle of an iteration, once when the first checkpoint is being written or just there.
-        kill_when_there(overrides, tmp_path / "killed", "iterations/000002/rollouts.parquet")
-        kill_when_there(overrides, tmp_path / "killed", "checkpoints")
-        result, _ = result_of("online", overrides, tmp_path / "killed")
-        unkilled, killed = Path(whole.result()[0]["run_dir"]), Path(result["run_dir"])
-
-    for iteration in range(1, ITERATIONS + 1):
-        name = f"iterations/{iteration:06d}"
-        assert pq.read_table(killed / name / "rollouts.parquet").equals(
-            pq.read_table(unkilled / name / "rollouts.parquet")
-        )
-        assert metrics(killed / name) == metrics(unkilled / name)
-    assert (killed / "policy/model.safetensors").read_bytes() == (unkilled / "policy/model.safetensors").read_bytes()
-
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'killed' / 'mlflow.db'}")
-    run = client.get_run(result["mlflow_run_id"])
-    assert run.info.status == "FINISHED" and len(client.search_runs([run.info.experiment_id])) == 1
-    steps = [p.step for p in client.get_metric_history(run.info.run_id, "reward/outcome_mean")]
-    assert sorted(steps) == list(range(1, ITERATIONS + 1))
-    for key in run.data.metrics:
-        history = [p.step for p in client.get_metric_history(run.info.run_id, key)]
-        assert len(history) == len(set(history)), key
+from tasks.engines.guard import alive, family
+from tests.helpers import REPOSITORY, SMALL, meanwhile, recorded, run_module, shell_environment, start_from, token_of
 
 
 def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
     overrides = [*SMALL[1:], *start_from(policy), "data.count=16", "epochs=2", "algorithm.credit.scope=all_incorrect"]
     overrides = [o for o in overrides if not o.startswith("checkpoint")] + ["checkpoint.every=3"]
     home = tmp_path / "killed"
-    with meanwhile(lambda: result_of("offline", overrides, tmp_path / "whole")) as whole:
+    with meanwhile(lambda: result_of(overrides, tmp_path / "whole")) as whole:
         # While responses are being made, and in the second epoch's first iteration, after the checkpoint of the third.
-        kill_when_there(overrides, home, "../../responses/*/rollouts/*.parquet", "offline")
-        kill_when_there(overrides, home, "iterations/000005/rollouts.parquet", "offline")
-        result, log = result_of("offline", overrides, home)
+        kill_when_there(overrides, home, "../../responses/*/rollouts/*.parquet")
+        kill_when_there(overrides, home, "iterations/000005/rollouts.parquet")
+        result, log = result_of(overrides, home)
         unkilled, killed = Path(whole.result()[0]["run_dir"]), Path(result["run_dir"])
     assert "resuming after iteration 3" in log
 
@@ -67,29 +36,24 @@ def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: 
         assert pq.read_table(killed / name / "rollouts.parquet").equals(
             pq.read_table(unkilled / name / "rollouts.parquet")
         )
-        assert metrics(killed / name) == metrics(unkilled / name)
+        assert recorded(killed / name) == recorded(unkilled / name)
     assert (killed / "policy/model.safetensors").read_bytes() == (unkilled / "policy/model.safetensors").read_bytes()
     names = sorted(p.relative_to(tmp_path / "whole") for p in (tmp_path / "whole/responses").rglob("*.arrow"))
     assert names == sorted(p.relative_to(home) for p in (home / "responses").rglob("*.arrow"))
     assert all((home / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in names)
 
 
-def result_of(flow: str, overrides: list[str], home: Path) -> tuple[dict[str, Any], str]:
+def result_of(overrides: list[str], home: Path) -> tuple[dict[str, Any], str]:
     """What a run prints at its end, and its log."""
-    done = run_module(f"flows.{flow}", "tiny", *overrides, home=home)
+    done = run_module("flows.offline", "tiny", *overrides, home=home)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
 
 
-def metrics(folder: Path) -> dict[str, float]:
-    values = json.loads((folder / "metrics.json").read_text())["metrics"]
-    return {k: v for k, v in values.items() if not k.startswith(CLOCKS)}
-
-
-def kill_when_there(overrides: list[str], home: Path, file: str, flow: str = "online") -> None:
+def kill_when_there(overrides: list[str], home: Path, file: str) -> None:
     """Starts the run, kills it with SIGKILL as soon as `file` exists, and waits until nothing of it is left."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"flows.{flow}", "tiny", *overrides],
+        [sys.executable, "-m", "flows.offline", "tiny", *overrides],
         cwd=REPOSITORY,
         env=shell_environment(home),
         stdout=subprocess.DEVNULL,
@@ -97,7 +61,7 @@ def kill_when_there(overrides: list[str], home: Path, file: str, flow: str = "on
         start_new_session=True,
     )
     deadline = time.monotonic() + 180
-    while not list(home.glob(f"{EXPERIMENTS[flow]}/*/{file}")):
+    while not list(home.glob(f"offline/*/{file}")):
         assert process.poll() is None and time.monotonic() < deadline, (
             "the run ended, or hangs, before it could be killed"
         )
@@ -111,10 +75,3 @@ def kill_when_there(overrides: list[str], home: Path, file: str, flow: str = "on
     while left := alive({*children, *family(*tokens)}):
         assert time.monotonic() < gone_by, f"30 s after the kill processes of the run remain: {left}"
         time.sleep(0.2)
-
-
-def token_of(process: psutil.Process) -> str | None:
-    try:
-        return process.environ().get(TOKEN)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):
-        return None
