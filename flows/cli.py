@@ -20,7 +20,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
-from tasks.failures import PartlyFailed, was_terminated
+from tasks.failures import PartlyFailed, end_as_terminated, was_terminated
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
@@ -57,6 +57,7 @@ def _run(command: Command, given: dict[str, Any]) -> None:
         return
     stdout = _keep_stdout_clean()
     prepare_process()
+    end_as_terminated()
     start_guard()
     if command.check:
         resolve_name(command.check)(config)
@@ -92,10 +93,12 @@ def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         print(f"stopped{again}", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:
+    except BaseException as error:
         if was_terminated(error):
             print(f"terminated{again}", file=sys.stderr)
             sys.exit(143)
+        if not isinstance(error, Exception):
+            raise
         if os.environ.get("SGPO_TRACEBACK"):
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from types import FrameType
 from typing import Any
 
 
@@ -11,6 +13,17 @@ class PartlyFailed(RuntimeError):
     def __init__(self, message: str, result: dict[str, Any]) -> None:
         super().__init__(message)
         self.result = result
+
+
+def end_as_terminated() -> None:
+    """From here on a SIGTERM is an exception of Prefect's, also outside of flows. Without it a flow that gets one ends
+    as the system's default has it: at once, with its state in Prefect still running, and without a word."""
+    from prefect.exceptions import TerminationSignal
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise TerminationSignal(number)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def was_terminated(error: BaseException | None) -> bool:

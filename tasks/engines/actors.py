@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
+import threading
 from typing import Any
 
 import ray
@@ -32,6 +34,7 @@ def start_ray() -> None:
             # a process is its user's alone.
             if "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        handler = signal.getsignal(signal.SIGTERM)
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
             include_dashboard=False,
@@ -39,6 +42,9 @@ def start_ray() -> None:
             configure_logging=False,
             runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
         )
+        if threading.current_thread() is threading.main_thread():
+            # Ray has set two of its own: one prints a stack, the other keeps from Prefect what has happened.
+            signal.signal(signal.SIGTERM, handler)
 
 
 def remote_actor(worker: type, seat: Seat, variables: dict[str, str]) -> Any:

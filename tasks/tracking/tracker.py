@@ -165,9 +165,12 @@ class Tracker:
         self.client.set_terminated(self.run_id, "FINISHED")
 
     def fail(self, error: BaseException) -> None:
+        """MLflow's KILLED is for an end that somebody wanted: Ctrl-C, SIGTERM, a cancellation in Prefect."""
+        failed = isinstance(error, Exception)
         try:
-            self.client.set_tag(self.run_id, "error", _first_line(error)[:500])
-            self.client.set_terminated(self.run_id, "FAILED")
+            said = _first_line(error)[:500] if failed else "stopped; the same command goes on"
+            self.client.set_tag(self.run_id, "error", said)
+            self.client.set_terminated(self.run_id, "FAILED" if failed else "KILLED")
         except (MlflowException, OSError):
             log.warning("the failure could not be reported to MLflow")
 

@@ -1,4 +1,5 @@
-"""Kills a run with SIGKILL, again and again, and compares its end with that of a run to which nothing happened.
+"""Ends a run, again and again, and compares its end with that of a run to which nothing happened. Most ends are by
+SIGKILL, of the flow or of one of its processes.
 
 `make faults` runs it whole; tests/faults/test_kills.py runs a few kills.
 """
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ STAGES = (
 )
 # Titles of processes below the flow's own.
 VICTIMS = {"rollout engine": "ray::RolloutWorker", "trainer rank": "ray::TrainerWorker", "Prefect": "prefect.server"}
-FLOW = "flow"
+FLOW, TERMINATED = "flow", "flow (SIGTERM)"
 _BEGINS = "Executing task '"
 _PATIENCE_S = 300.0
 # Stages that are not part of every iteration come soon: where a kill waits for one, the run gets on by few iterations.
@@ -65,7 +66,7 @@ class Outcome:
 
 def plan(count: int, seed: int) -> list[Kill]:
     """Every stage in turn, in each mostly the flow itself."""
-    others, kills = list(VICTIMS), []
+    others, kills = [*VICTIMS, TERMINATED], []
     for number in range(count):
         rng, stage = random.Random(f"{seed}/{number}"), STAGES[number % len(STAGES)]
         victim = others[number // 4 % len(others)] if number % 4 == 3 and stage != START else FLOW
@@ -117,8 +118,11 @@ class Attempt:
 
     def kill(self, victim: str) -> None:
         """Raises LookupError where there is no such process (yet)."""
-        if victim == FLOW:
-            self._kill_all()
+        if victim in (FLOW, TERMINATED):
+            self._end_flow(self.process.kill if victim == FLOW else self.process.terminate)
+            if victim == TERMINATED:
+                assert self.process.returncode == 143 and not self.wait_for("*** SIGTERM")
+                assert self.wait_for("terminated; the same command goes on")
             return
         for child in psutil.Process(self.process.pid).children(recursive=True):
             try:
@@ -129,11 +133,11 @@ class Attempt:
                 continue
         raise LookupError(victim)
 
-    def _kill_all(self) -> None:
-        """The flow is killed, its guard ends the rest: within half a minute nothing is left."""
+    def _end_flow(self, end: Callable[[], None]) -> None:
+        """The flow is ended, its guard ends the rest: within half a minute nothing is left."""
         children = psutil.Process(self.process.pid).children(recursive=True)
         tokens = {token for child in children if (token := token_of(child))}
-        self.process.kill()
+        end()
         self.process.wait()
         gone_by = time.monotonic() + 30
         while left := alive({*children, *(p for token in tokens for p in family(token))}):
@@ -165,9 +169,10 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
             before, at = len(attempt.lines), time.monotonic()
             attempt.kill(kill.victim)
             ended = ""
-            if kill.victim != FLOW and not attempt.wait_for(_BEGINS, 1, before):
+            whole = kill.victim in (FLOW, TERMINATED)
+            if not whole and not attempt.wait_for(_BEGINS, 1, before):
                 ended = attempt.lines[-1]
-            if kill.victim == FLOW or ended:
+            if whole or ended:
                 attempt, before = Attempt(command, home), 0
             attempt.wait_for(_BEGINS, 1, before)
             seconds = time.monotonic() - at

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.kills import FLOW, SMALL, STAGES, Attempt, Kill, killed, plan
+from tests.faults.kills import FLOW, SMALL, STAGES, TERMINATED, Attempt, Kill, killed, plan
 from tests.helpers import differences, meanwhile, start_from
 
 
 def test_a_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
-    """While the next iteration's responses are generated and while a checkpoint is written, and its engine later."""
+    """While the next iteration's responses are generated, and while a checkpoint is written."""
     settings = [*start_from(policy), "algorithm.credit.scope=all_incorrect", "cluster.rollout_actors=1"]
     command = ["flows.online", "tiny", *SMALL, *settings, "async_level=1", "iterations=6"]
     kills = [
-        Kill(FLOW, "update", 2, 0.0),
+        Kill(TERMINATED, "update", 2, 0.0),
         Kill("rollout engine", "generate", 2, 0.0),
         Kill(FLOW, "checkpoint", 1, 0.05),
     ]
@@ -26,4 +26,4 @@ def test_a_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) 
 def test_forty_kills_meet_every_stage_and_every_victim() -> None:
     kills = plan(40, seed=0)
     assert {kill.stage for kill in kills if kill.victim == FLOW} == set(STAGES)
-    assert len({kill.victim for kill in kills}) == 4 and plan(40, seed=0) == kills != plan(40, seed=1)
+    assert len({kill.victim for kill in kills}) == 5 and plan(40, seed=0) == kills != plan(40, seed=1)

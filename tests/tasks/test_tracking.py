@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
+from prefect.exceptions import TerminationSignal
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
@@ -51,6 +52,22 @@ def test_resume_uses_the_same_run_and_doubles_nothing(tracker: Tracker, tmp_path
     assert record(again, 2, 99.0) == {"a": 2.0, "b": 4.0}  # computed again after a crash: the first record stands
     record(again, 3, 3.0)
     assert points(again) == {"a": [(1, 1.0), (2, 2.0), (3, 3.0)], "b": [(1, 2.0), (2, 4.0), (3, 6.0)]}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (RuntimeError("no\nmore"), "FAILED", "no"),
+        (KeyboardInterrupt(), "KILLED", "stopped; the same command goes on"),
+        (TerminationSignal(15), "KILLED", "stopped; the same command goes on"),
+    ],
+)
+def test_how_a_run_has_ended(tracker: Tracker, tmp_path: Path, error: BaseException, status: str, said: str) -> None:
+    tracker.fail(error)
+    run = tracker.client.get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["error"]) == (status, said)
+    again = tracker.client.get_run(open_tracker(tmp_path).run_id)
+    assert again.info.run_id == tracker.run_id and again.info.status == "RUNNING" and "error" not in again.data.tags
 
 
 def test_settings_are_parameters_as_they_were_at_the_first_start(
