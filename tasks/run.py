@@ -30,6 +30,7 @@ from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.paths import home
 from tasks.services.environment import option
+from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker, description, run_tags, this_attempt
 
 
@@ -152,7 +153,11 @@ def open_run(
     )
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     try:
-        with engines_for(policy, config.model, config.cluster) as engines, open_judge(judge_settings) as judge:
+        with (
+            engines_for(policy, config.model, config.cluster) as engines,
+            open_judge(judge_settings) as judge,
+            system_metrics(tracker.run_id),
+        ):
             if config.algorithm.credit.scope != "none":
                 check_gate(judge_settings, judge)
             run = Run(config, iterations, paths, policy, sets, engines, judge, tracker)

@@ -107,6 +107,7 @@ METRICS: dict[str, Metric] = {
     "speed/trainer_idle_frac": Metric(_SHARE, "the same of the trainer ranks", "the larger of the two says of which there are too many"),
     "memory/trainer_gib": Metric("GiB", "the most that a trainer rank has had: of its GPU since the run's start; on the CPU, of memory since its process began", "near the GPU's size: lower train.micro_batch_tokens; compare with flows.preflight"),
     "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all; under async_level=1 generate is that of the next iteration, beside the other stages, and wait_ahead how long these waited for its end", "the largest one is where to put hardware"),
+    "system/<what>": Metric("MLflow's", "CPU, memory, disk, network and NVIDIA GPUs of the machine that the flow runs on, every ten seconds; in MLflow alone (tab System metrics). MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns them off", "-"),
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ from tasks.paths import REPOSITORY, home
 from tasks.tracking.parameters import as_parameters
 
 log = logging.getLogger("sgpo.tracking")
+_SYSTEM = "system/"  # of the metrics in system_metrics.py, which are sent once, or not
 _PARAMS = 100  # that MLflow takes at a time
 # Without it MLflow guesses, and may open the experiment on the page for language-model traces, which shows no curves.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
@@ -136,7 +137,7 @@ class Tracker:
             self.client.log_batch(self.run_id, metrics=points)
 
     def _history(self) -> list[Metric]:
-        names = self.client.get_run(self.run_id).data.metrics
+        names = (n for n in self.client.get_run(self.run_id).data.metrics if not n.startswith(_SYSTEM))
         return [p for name in names for p in self.client.get_metric_history(self.run_id, name)]
 
     def log_sample(self, columns: dict[str, list[Any]], name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sgpo_core.config.run import load_run
 from tasks.paths import home
 from tasks.tracking import tracker as tracking
 from tasks.tracking.parameters import as_parameters
+from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker
 
 
@@ -68,6 +70,31 @@ def test_how_a_run_has_ended(tracker: Tracker, tmp_path: Path, error: BaseExcept
     assert (run.info.status, run.data.tags["error"]) == (status, said)
     again = tracker.client.get_run(open_tracker(tmp_path).run_id)
     assert again.info.run_id == tracker.run_id and again.info.status == "RUNNING" and "error" not in again.data.tags
+
+
+def test_system_metrics_go_on_after_a_resume(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+
+    def steps() -> list[int]:
+        used = tracker.client.get_metric_history(tracker.run_id, "system/cpu_utilization_percentage")
+        return sorted(point.step for point in used)
+
+    for _ in range(2):
+        before = len(steps())
+        with system_metrics(tracker.run_id):
+            until = time.monotonic() + 30
+            while len(steps()) < before + 2:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+    assert steps() == list(range(len(steps())))
+    record(tracker, 1, 1.0)
+    assert {point.key for point in tracker._history()} == {"a", "b"}
+
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    count = len(steps())
+    with system_metrics(tracker.run_id):
+        time.sleep(0.5)
+    assert len(steps()) == count
 
 
 def test_settings_are_parameters_as_they_were_at_the_first_start(
