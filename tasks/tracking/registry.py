@@ -1,6 +1,6 @@
 """MLflow's model registry: versions of policies, the aliases that nightly evaluation goes by, and their metrics.
 
-A version is a Hugging Face folder (safetensors), kept by MLflow as a logged model, whose page shows the metrics.
+A version is an MLflow model around a Hugging Face folder (safetensors); the page of the logged model shows the metrics.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.weights import weights_hash
 from tasks.paths import home
+from tasks.tracking.flavor import log_as_model
 from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics, open_client
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -60,7 +61,7 @@ def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE) -> V
 def _create(client: Any, model: str, folder: Path, run_id: str, weights: str) -> Any:
     run = client.get_run(run_id)
     logged = client.create_logged_model(run.info.experiment_id, name=model, source_run_id=run_id)
-    client.log_model_artifacts(logged.model_id, str(folder))
+    log_as_model(client, logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     tags = {"weights": weights, "run": run.data.tags.get("run_id", ""), "logged_model": logged.model_id}
     return client.create_model_version(

@@ -44,7 +44,8 @@ SMALL = [
 
 @dataclass(frozen=True)
 class Kill:
-    """Of whom, and when: so many seconds after a stage has begun for the n-th time since the last kill."""
+    """Of whom, and when: so many seconds after a stage has begun for the n-th time since the last kill. (`START`: after
+    the flow has been killed and started once more.)"""
 
     victim: str
     stage: str
@@ -161,7 +162,10 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
     attempt, seen, outcomes = Attempt(command, home), 0, list[Outcome]()
     try:
         for number, kill in enumerate(kills, 1):
-            if kill.stage != START:
+            if kill.stage == START:
+                attempt.kill(FLOW)
+                attempt = Attempt(command, home)
+            else:
                 there = attempt.wait_for(f"{_BEGINS}{kill.stage}'", kill.occurrence, seen)
                 assert there, f"the run ended before kill {number}: {attempt.lines[-5:]}"
             time.sleep(kill.delay_s)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import mlflow
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from sgpo_core.storage.weights import weights_hash
 from tasks.tracking import registry
 from tasks.tracking.policies import resolve
 from tasks.tracking.tracker import Tracker, new_attempt, open_client
+from tests.small_models import save_small_model
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +74,8 @@ def test_what_is_not_there_is_said(name: str, said: str) -> None:
 
 
 def test_versions_and_aliases(tmp_path: Path) -> None:
-    first, second = policy(tmp_path / "first", 1.0), policy(tmp_path / "second", 2.0)
+    first = save_small_model(tmp_path / "first")
+    second = save_small_model(tmp_path / "second", dtype=torch.bfloat16)
     run_id = run("one", tmp_path)
     one = registry.register("tiny", first, run_id)
     assert registry.register("tiny", first, run_id).version == one.version == "1"  # finished twice after a crash
@@ -90,7 +93,24 @@ def test_versions_and_aliases(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_version_are_on_its_page(tmp_path: Path) -> None:
-    version = registry.register("tiny", policy(tmp_path / "first"), run("one", tmp_path))
+    version = registry.register("tiny", save_small_model(tmp_path / "first"), run("one", tmp_path))
     registry.log_version_metrics(version, {"eval/x/avg_at_k": 0.5}, step=3)
     logged = open_client().get_logged_model(version.model_id)
     assert [(m.key, m.value, m.step) for m in logged.metrics] == [("eval/x/avg_at_k", 0.5, 3)]
+
+
+@pytest.mark.parametrize("chats", [True, False], ids=["with a chat template", "without"])
+def test_a_version_answers_as_an_mlflow_model(tmp_path: Path, chats: bool) -> None:
+    folder = save_small_model(tmp_path / "policy")
+    if not chats:
+        (folder / "chat_template.jinja").unlink()
+    version = registry.register("small", folder, run("one", tmp_path))
+    model = mlflow.pyfunc.load_model("models:/small@candidate")
+    assert model.metadata.model_id == version.model_id and model.metadata.signature is not None
+    if chats:
+        [reply] = model.predict({"messages": [{"role": "user", "content": "2 + 3"}], "max_tokens": 4})
+        assert reply["choices"][0]["message"]["role"] == "assistant" and reply["usage"]["completion_tokens"] == 4
+    else:
+        [text] = model.predict(["2 + 3"])
+        assert text.startswith("2 + 3") and len(text) > len("2 + 3")
+    assert weights_hash(version.folder()) == weights_hash(folder)
