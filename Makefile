@@ -136,7 +136,7 @@ $(PEERS_STAMP): $(STAMP)
 	@rm -rf $(PEERS)/tests $(PEERS)/scripts
 	@touch $@
 
-faults: setup ## Kill a run 40 times with SIGKILL and compare its end with an unharmed one (ARGS="--kills 10 --seed 1 async_level=1")
+faults: setup ## End a run 40 times (SIGKILL, SIGTERM) and compare its end with an unharmed one (ARGS="--kills 10 --seed 1 async_level=1")
 	@$(VENV)/bin/python -m tests.faults.kills $(ARGS)
 
 lint: setup ## Check style, formatting and types

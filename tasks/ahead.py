@@ -37,8 +37,14 @@ class Ahead:
         """Waits until the engines are done. Raises what their generation has raised."""
         if self._under_way is None:
             return {}
-        began, future, self._under_way = time.monotonic(), self._under_way, None
-        return {**future.result(), "time/wait_ahead_s": time.monotonic() - began}
+        began = time.monotonic()
+        try:
+            metrics = self._under_way.result()
+        except Exception:  # of the generation: it has ended. After Ctrl-C or SIGTERM it goes on: see `abandon`
+            self._under_way = None
+            raise
+        self._under_way = None
+        return {**metrics, "time/wait_ahead_s": time.monotonic() - began}
 
     def abandon(self) -> None:
         """Ends the engines, so that what is under way does not go on for minutes."""
@@ -51,7 +57,8 @@ class Ahead:
 @plain_task("generate")
 def _generate(run: Run, iteration: int, abandoned: threading.Event) -> Metrics:
     try:
-        return generate.fn(run, iteration, behind=1)
+        metrics = generate.fn(run, iteration, behind=1)
+        return {"time/generate_ahead_s": metrics.pop("time/generate_s"), **metrics}
     except EngineLost:
         if abandoned.is_set():  # an end that was wanted is no failure
             return {}

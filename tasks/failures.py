@@ -28,11 +28,11 @@ def end_as_terminated() -> None:
 
 def was_terminated(error: BaseException | None) -> bool:
     """Whether a SIGTERM is behind an error: Prefect raises TerminationSignal wherever the process is at the moment, and
-    compiled code there may make another error of it."""
+    compiled code there may make another error of it. While Ray starts, it makes a SystemExit of it."""
     from prefect.exceptions import TerminationSignal
 
     while error is not None:
-        if isinstance(error, TerminationSignal):
+        if isinstance(error, TerminationSignal) or (isinstance(error, SystemExit) and error.code == signal.SIGTERM):
             return True
         error = error.__cause__ or error.__context__
     return False

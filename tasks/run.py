@@ -68,7 +68,7 @@ class Run:
 
     @property
     def is_online(self) -> bool:
-        """Whether the policy that is updated has sampled the responses."""
+        """Whether the responses are the run's own, of the policy that is updated or of one before it."""
         return isinstance(self.config, RunConfig)
 
     @property
@@ -154,9 +154,9 @@ def open_run(
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     try:
         with (
+            system_metrics(tracker.run_id),
             engines_for(policy, config.model, config.cluster) as engines,
             open_judge(judge_settings) as judge,
-            system_metrics(tracker.run_id),
         ):
             if config.algorithm.credit.scope != "none":
                 check_gate(judge_settings, judge)

@@ -165,7 +165,8 @@ def _seconds(config: TrainingConfig, estimate: list[Phase], gpus: int, response_
     """Also of one-step-off generation, where the run could choose that."""
     rows = [["iteration, estimated", "s", "what bounds it"]]
     rows += [[f"  {p.name}", f"{p.seconds:,.0f}", p.bound] for p in estimate]
-    one_off = isinstance(config, RunConfig) and not config.cluster.colocated
+    plain = config.algorithm.resampling.strategy == "plain"
+    one_off = isinstance(config, RunConfig) and plain and not config.cluster.colocated
     for level, named in ((0, " with async_level=0"), (1, " with async_level=1")) if one_off else ((0, ""),):
         whole = iteration_seconds(estimate, level)
         busy = sum(p.seconds * p.gpus for p in estimate) / (whole * gpus)

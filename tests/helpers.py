@@ -107,6 +107,8 @@ def differences(whole: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]
     run = client.get_run(other["mlflow_run_id"])
     if run.info.status != "FINISHED" or "error" in run.data.tags:
         found.append(f"MLflow: the run is {run.info.status}, tags {sorted(run.data.tags)}")
+    if len(client.search_runs([run.info.experiment_id], f"tags.run_id = '{other['run_id']}'")) != 1:
+        found.append("MLflow: several runs")
     for key in run.data.metrics:
         steps = [point.step for point in client.get_metric_history(run.info.run_id, key)]
         if len(steps) != len(set(steps)):

@@ -116,7 +116,7 @@ ROOMS = {
     "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},
     "tasks.services": {"paths"},
     "tasks.models": {"data", "paths"},
-    "tasks.tracking": {"models", "paths"},
+    "tasks.tracking": {"failures", "models", "paths"},
     "tasks.data": {"paths"},
     "tasks.engines": {"data", "paths", "workers"},
     "tasks.judges": {"engines", "models", "paths", "tracking", "reports"},

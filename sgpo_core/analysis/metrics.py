@@ -42,7 +42,7 @@ METRICS: dict[str, Metric] = {
     "judge/cached_frac": Metric(_SHARE, "judged responses whose verdict was known already (the rule judge keeps none: 0)", "near 1 early in a run: the policy repeats itself"),
     "judge/vote_agreement": Metric(_SHARE, "share of the votes that the most frequent one has, mean over judged responses; absent without votes", "below 0.7: the judge is unsure; choose a better one, or more judge.votes"),
     "judge/checked_frac": Metric(_SHARE, "of the steps shown to the rule judge, those that it could check: on chains all, elsewhere those with an equation that it read; absent with other judges", "below 0.9: it is blind to most errors of this data; choose judge=trained, llm or endpoint"),
-    "judge/seconds": Metric("s", "time the judge was at work, calls side by side added up", "large against time/generate_s: more judge engines"),
+    "judge/seconds": Metric("s", "time the judge was at work, calls side by side added up; under async_level=1 also on responses of the next iteration", "large against time/generate_s: more judge engines"),
     "judge/wait_s": Metric("s", "time the iteration waited for the judge after the last response was graded", "large: judging takes longer than generation, beside which it runs; use more judge engines, or a smaller judge"),
     "judge/tokens": Metric("count", "tokens the judge read and wrote (the rule judge none)", "-"),
     "judge/drift_agreement": Metric(_SHARE, "sampled verdicts that the rule judge gives, too; where that one is exact and is not the judge itself", "falls: the responses are no longer like those that a trained judge has seen; train it again"),
@@ -61,7 +61,7 @@ METRICS: dict[str, Metric] = {
     "policy/sampler_logprob_diff": Metric("nats", "mean absolute difference of trainer and sampler at sampled tokens, before the first step (offline and under async_level=1: how far the policy has moved from the one that wrote the responses)", "float32: above 1e-4 the engines have stale weights; bfloat16: above 0.05 look closer"),
     "policy/sync_probe_diff": Metric("nats", "mean absolute difference of trainer and engine over the tokens of a probe, after the weight sync; the largest of all engines", "float32: about 1e-5, bfloat16: about 0.05; over cluster.sync_tolerance the run stops"),
     "policy/mismatch_alarm": Metric("0 or 1", "1 when policy/sampler_logprob_diff is over train.mismatch_alarm; absent where another policy has sampled the responses", "1: see policy/sampler_logprob_diff; algorithm.loss.old_logprobs=trainer and algorithm.loss.tis_cap correct for it"),
-    "rollout/staleness": Metric("iterations", "by how many iterations the policy that is updated is ahead of the one that sampled, mean over responses; 0, and under async_level=1 1 from the second iteration on; absent offline", "-"),
+    "rollout/staleness": Metric("iterations", "by how many iterations the policy that is updated is ahead of the one that sampled, mean over responses; 0; under async_level=1 it is 1 from the second iteration on (but 0 in the first iteration after a run was extended); absent offline", "-"),
     "rollout/rounds": Metric("count", "rounds of sampling; over 1 only under resampling.strategy=dynamic (DAPO)", "at algorithm.resampling.max_rounds: mixed groups are rare, and batches are partial"),
     "rollout/tokens": Metric("count", "sampled tokens (offline: those of the batch, in every epoch again)", "-"),
     "rollout/length_mean": Metric("tokens", "mean length of a response", "falls to a few tokens: with the format gate off, the policy earns credit by very short steps"),
@@ -106,7 +106,7 @@ METRICS: dict[str, Metric] = {
     "speed/rollout_idle_frac": Metric(_SHARE, "share of the iteration in which the rollout engines waited for others", "this and the next add up to about 1 where engines and ranks take turns; cluster.colocated=true lets them share GPUs"),
     "speed/trainer_idle_frac": Metric(_SHARE, "the same of the trainer ranks", "the larger of the two says of which there are too many"),
     "memory/trainer_gib": Metric("GiB", "the most that a trainer rank has had: of its GPU since the run's start; on the CPU, of memory since its process began", "near the GPU's size: lower train.micro_batch_tokens; compare with flows.preflight"),
-    "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all; under async_level=1 generate is that of the next iteration, beside the other stages, and wait_ahead how long these waited for its end", "the largest one is where to put hardware"),
+    "time/<stage>_s": Metric("s", "seconds in generate (offline: read), grade, judge, recompute_logprobs, credit, update, sync, evaluate, record, checkpoint (the last two: of the iteration before), and iteration in all; under async_level=1 generate_ahead is the generation of the next iteration, beside the other stages, and wait_ahead how long these waited for its end", "the largest one is where to put hardware"),
     "system/<what>": Metric("MLflow's", "CPU, memory, disk, network and NVIDIA GPUs of the machine that the flow runs on, every ten seconds; in MLflow alone (tab System metrics). MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns them off", "-"),
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from sgpo_core.sizing.hardware import Gpu
 from sgpo_core.sizing.shapes import ModelShape
 
 # Stages in which each kind of engine is at work.
-_AT_WORK = {"rollout": ("generate", "evaluate"), "trainer": ("recompute_logprobs", "update")}
+_AT_WORK = {"rollout": ("generate", "generate_ahead", "evaluate"), "trainer": ("recompute_logprobs", "update")}
 
 
 def mfu(

@@ -6,6 +6,8 @@ import os
 import secrets
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ray
@@ -34,16 +36,25 @@ def start_ray() -> None:
             # a process is its user's alone.
             if "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-        handler = signal.getsignal(signal.SIGTERM)
-        ray.init(
-            address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
-            include_dashboard=False,
-            log_to_driver=False,
-            configure_logging=False,
-            runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
-        )
-        if threading.current_thread() is threading.main_thread():
-            # Ray has set two of its own: one prints a stack, the other keeps from Prefect what has happened.
+        with _own_sigterm():
+            ray.init(
+                address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
+                include_dashboard=False,
+                log_to_driver=False,
+                configure_logging=False,
+                runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
+            )
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """The handler of SIGTERM is the same behind the block as before. Ray sets two of its own: one prints a stack, the
+    other keeps from Prefect what has happened."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
 
 

@@ -48,7 +48,9 @@ def _record(client: MlflowClient, run: MlflowRun, metrics: Sequence[str]) -> Run
             for name in metrics
             if name in run.data.metrics
         },
-        status=f"failed: {tags['error']}" if "error" in tags else run.info.status.lower(),
+        status=f"failed: {tags['error']}"
+        if run.info.status == "FAILED" and "error" in tags
+        else run.info.status.lower(),
     )
 
 

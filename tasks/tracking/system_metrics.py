@@ -15,12 +15,12 @@ from tasks.tracking.tracker import tracking_uri
 @contextmanager
 def system_metrics(run_id: str) -> Iterator[None]:
     """MLflow's own monitor, in a thread: CPU, memory, disk, network and NVIDIA GPUs of this machine, every ten seconds.
-    MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns it off. Points are not repeated, and those of a time in which the
-    server does not answer are lost."""
+    MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=false turns it off. It ends, with a warning, at the first point that the server
+    does not take; no run depends on it."""
     if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.is_set() and not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
         yield
         return
-    logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.ERROR)  # it reports its start and its end
+    logging.getLogger(system_metrics_monitor.__name__).setLevel(logging.WARNING)  # it reports its start
     monitor = system_metrics_monitor.SystemMetricsMonitor(run_id, resume_logging=True, tracking_uri=tracking_uri())
     monitor.start()
     try:

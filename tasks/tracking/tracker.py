@@ -36,6 +36,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data.segmentation import SEGMENTER
 from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
+from tasks.failures import was_terminated
 from tasks.paths import REPOSITORY, home
 from tasks.tracking.parameters import as_parameters
 
@@ -167,7 +168,7 @@ class Tracker:
 
     def fail(self, error: BaseException) -> None:
         """MLflow's KILLED is for an end that somebody wanted: Ctrl-C, SIGTERM, a cancellation in Prefect."""
-        failed = isinstance(error, Exception)
+        failed = isinstance(error, Exception) and not was_terminated(error)
         try:
             said = _first_line(error)[:500] if failed else "stopped; the same command goes on"
             self.client.set_tag(self.run_id, "error", said)

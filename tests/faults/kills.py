@@ -139,7 +139,7 @@ class Attempt:
         children = psutil.Process(self.process.pid).children(recursive=True)
         tokens = {token for child in children if (token := token_of(child))}
         end()
-        self.process.wait()
+        self.process.wait(_PATIENCE_S)
         gone_by = time.monotonic() + 30
         while left := alive({*children, *(p for token in tokens for p in family(token))}):
             assert time.monotonic() < gone_by, f"30 s after the kill processes of the run remain: {left}"
@@ -149,7 +149,7 @@ class Attempt:
     def end(self) -> dict[str, Any]:
         """What the flow prints when it is complete."""
         try:
-            self.process.wait()
+            self.process.wait(10 * _PATIENCE_S)
         finally:
             self.process.kill()
         self._reader.join()

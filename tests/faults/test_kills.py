@@ -9,9 +9,9 @@ from tests.helpers import differences, meanwhile, start_from
 
 
 def test_a_killed_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
-    """While the next iteration's responses are generated, and while a checkpoint is written."""
+    """(With async_level=1: tests/flows/test_async.py, and make faults.)"""
     settings = [*start_from(policy), "algorithm.credit.scope=all_incorrect", "cluster.rollout_actors=1"]
-    command = ["flows.online", "tiny", *SMALL, *settings, "async_level=1", "iterations=6"]
+    command = ["flows.online", "tiny", *SMALL, *settings, "iterations=6"]
     kills = [
         Kill(TERMINATED, "update", 2, 0.0),
         Kill("rollout engine", "generate", 2, 0.0),

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 from pathlib import Path
 
 import psutil
@@ -56,9 +57,9 @@ def test_responses_are_one_iteration_old_from_the_second_on(folder: Path) -> Non
 def test_generation_of_the_next_iteration_is_timed(folder: Path) -> None:
     for iteration in (1, 2, 3):
         found = metrics(folder, iteration)
-        assert found["speed/generated_tokens_s"] > 0 and found["time/wait_ahead_s"] >= 0
-        assert found["time/generate_s"] > 0.01
-    assert "time/wait_ahead_s" not in metrics(folder, 4), "there is nothing to generate ahead any more"
+        assert found["speed/generated_tokens_s"] > 0
+        assert found["time/generate_ahead_s"] > 0.01 and found["time/wait_ahead_s"] >= 0
+    assert "time/generate_ahead_s" not in metrics(folder, 4), "there is nothing to generate ahead any more"
 
 
 def test_engines_that_die_change_nothing(policy: str, folder: Path) -> None:
@@ -89,11 +90,14 @@ def test_a_run_goes_on_with_the_responses_that_were_sampled_ahead(policy: str, f
     assert_same_end(folder, cut)
 
 
+@pytest.mark.parametrize("end", ["an error in a stage", "Ctrl-C while it waits for the generation"])
 def test_what_is_under_way_ends_with_the_run(
-    policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    policy: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
     from flows import online as flow
 
+    experiment = "failing" if end.startswith("an error") else "interrupted"
+    run(policy, f"experiment=before-{experiment}")  # engines that are up
     (engines,) = cluster._live.values()
     stopped = [psutil.Process(pid_of(engine)) for engine in engines.rollouts]
     grade = flow.grade
@@ -104,14 +108,17 @@ def test_what_is_under_way_ends_with_the_run(
             engine.suspend()  # what is generated ahead never ends
         return metrics
 
-    def fail(run: Run, iteration: int) -> Metrics:
-        raise ArithmeticError("on purpose")
+    def last_stage(run: Run, iteration: int) -> Metrics:
+        if experiment == "failing":
+            raise ArithmeticError("on purpose")
+        threading.Timer(2.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        return {}
 
     monkeypatch.setattr(flow, "grade", then_stop_engines)
-    monkeypatch.setattr(flow, "update", fail)
-    with pytest.raises(ArithmeticError, match="on purpose"):
-        run(policy, "experiment=failing")
+    monkeypatch.setattr(flow, "update", last_stage)
+    with pytest.raises(ArithmeticError if experiment == "failing" else KeyboardInterrupt):
+        run(policy, f"experiment={experiment}")
     assert psutil.wait_procs(stopped, timeout=30)[1] == []
     assert not [record for record in caplog.records if "EngineLost" in record.getMessage()]
-    (failing,) = (Path(os.environ["SGPO_HOME"]) / "failing").glob("*/iterations")
-    assert not (failing / "000002/rollouts.parquet").exists()
+    (iterations,) = (Path(os.environ["SGPO_HOME"]) / experiment).glob("*/iterations")
+    assert not (iterations / "000002/rollouts.parquet").exists()
