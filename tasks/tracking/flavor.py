@@ -14,7 +14,7 @@ from mlflow.types.schema import ColSpec, Schema
 
 from sgpo_core.storage.atomic import write_text
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("sgpo.tracking")
 CHAT, TEXT = "llm/v1/chat", "text-generation"  # MLflow's names: messages as OpenAI's API has them, and plain text
 _WEIGHTS = "*.safetensors"
 

@@ -114,3 +114,11 @@ def test_a_version_answers_as_an_mlflow_model(tmp_path: Path, chats: bool) -> No
         [text] = model.predict(["2 + 3"])
         assert text.startswith("2 + 3") and len(text) > len("2 + 3")
     assert weights_hash(version.folder()) == weights_hash(folder)
+
+
+def test_a_policy_that_mlflow_can_not_load_is_kept_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = policy(tmp_path / "policy")  # no tokenizer
+    version = registry.register("bare", folder, run("one", tmp_path))
+    assert weights_hash(version.folder()) == weights_hash(folder) and "can't load it as a model" in caplog.text
