@@ -7,16 +7,17 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from sgpo_core.config.base import ConfigError
+from sgpo_core.config.base import ConfigError, fingerprint
+from sgpo_core.grading.grader import GRADER
 from sgpo_core.storage.atomic import atomic_directory, remove_atomically, write_text
 from sgpo_core.storage.digests import damage, seal
-from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, prune
+from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, mean_accuracy, prune
 from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
 from tasks.run import Run
 from tasks.services.environment import option
 from tasks.stage import stage
-from tasks.tracking.registry import register
+from tasks.tracking.registry import Score, register
 from tasks.workers.optimizer_state import holds_state
 
 
@@ -65,12 +66,17 @@ def publish_policy(run: Run, card: str) -> Path:
 
 
 def register_best(run: Run) -> None:
-    """The best checkpoint becomes a version of the registered model that the settings name, with alias `candidate`.
-    Runs of a comparison do not register: the last one would always be the candidate."""
-    best = best_checkpoint(run.paths)
-    model = run.config.checkpoint.model.replace("{preset}", run.config.preset)
-    if model and not run.config.tags.sweep and best is not None:
-        register(model, run.paths.checkpoint(best) / "policy", run.tracker.run_id)
+    """The best checkpoint becomes a version of the registered model that the settings name, and its candidate if it is
+    better than the one before. Runs of a comparison do not register."""
+    best, config = best_checkpoint(run.paths), run.config
+    model = config.checkpoint.model.replace("{preset}", config.preset)
+    if model and not config.tags.sweep and best is not None:
+        # What decides an evaluation besides the policy.
+        sets = {name: benchmark.model_dump(mode="json") for name, benchmark in config.eval.sets.items()}
+        how = [GRADER, sets, config.sampling.max_tokens, config.model.dtype]
+        asked = [config.model.preamble, config.model.instruction, config.model.chat_template]
+        score = Score(mean_accuracy(run.paths, best), fingerprint([*how, *asked]))
+        register(model, run.paths.checkpoint(best) / "policy", run.tracker.run_id, score=score)
 
 
 def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:

@@ -84,10 +84,11 @@ def best_checkpoint(paths: RunPaths) -> int | None:
     latest of equal ones, or where none was evaluated; None where there is none. Read from the disk, so that a resume
     finds the same."""
     saved = iterations_saved(paths.checkpoints)
-    return max(saved, key=lambda iteration: (_accuracy(paths, iteration), iteration), default=None)
+    return max(saved, key=lambda iteration: (mean_accuracy(paths, iteration), iteration), default=None)
 
 
-def _accuracy(paths: RunPaths, iteration: int) -> float:
+def mean_accuracy(paths: RunPaths, iteration: int) -> float:
+    """Mean avg@k over the benchmarks of the iteration's own evaluation, 0..1; -1 where it was not evaluated."""
     file = paths.metrics(iteration)
     metrics = read_json(file)["metrics"] if file.exists() else {}
     return fmean([value for name, value in metrics.items() if name.endswith("/avg_at_k")] or [-1.0])

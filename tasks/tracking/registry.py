@@ -5,6 +5,7 @@ A version is an MLflow model around a Hugging Face folder (safetensors); the pag
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from tasks.tracking.flavor import log_as_model
 from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics, open_client
 
 CANDIDATE, CHAMPION = "candidate", "champion"
+_AVG, _PROTOCOL = "avg_at_k", "protocol"  # tags of a version
+log = logging.getLogger("sgpo.tracking")
 _ADDRESS = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))")
 
 
@@ -42,9 +45,18 @@ class Version:
         return next((file.parent for file in found.rglob("config.json")), found)
 
 
-def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE) -> Version:
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How good a policy was in its own run: mean avg@k (0..1), and a hash of how that was measured."""
+
+    avg_at_k: float
+    protocol: str
+
+
+def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE, score: Score | None = None) -> Version:
     """A new version with these weights, made by this MLflow run, which the alias then names. The same weights of the
-    same run are registered once."""
+    same run are registered once. With a `score` the alias stays at a version that has at least the same one, measured
+    in the same way."""
     client, weights = open_client(), weights_hash(folder)
     if not client.search_registered_models(f"name = '{model}'"):
         client.create_registered_model(model, description="Policies of training runs (tasks/tracking/registry.py).")
@@ -53,17 +65,34 @@ def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE) -> V
         for found in client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")
         if found.tags.get("weights") == weights
     ]
-    found = same[0] if same else _create(client, model, folder, run_id, weights)
+    found = same[0] if same else _create(client, model, folder, run_id, weights, score)
+    if score is not None and (better := _as_good(client, model, alias, score, found.version)):
+        log.warning(
+            "version %s of %s (avg@k %.3f) is not its %s: version %s has %s. Its page in MLflow sets aliases",
+            *(found.version, model, score.avg_at_k, alias, better.version, better.tags[_AVG]),
+        )
+        return _version(found, "")
     client.set_registered_model_alias(model, alias, found.version)
     return _version(found, alias)
 
 
-def _create(client: Any, model: str, folder: Path, run_id: str, weights: str) -> Any:
+def _as_good(client: Any, model: str, alias: str, score: Score, version: str) -> Any:
+    """The other version that the alias names, if it is at least as good by the same measure; else None."""
+    if alias not in client.get_registered_model(model).aliases:
+        return None
+    named = client.get_model_version_by_alias(model, alias)
+    measured_alike = named.version != version and named.tags.get(_PROTOCOL) == score.protocol
+    return named if measured_alike and float(named.tags[_AVG]) >= score.avg_at_k else None
+
+
+def _create(client: Any, model: str, folder: Path, run_id: str, weights: str, score: Score | None) -> Any:
     run = client.get_run(run_id)
     logged = client.create_logged_model(run.info.experiment_id, name=model, source_run_id=run_id)
     log_as_model(client, logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     tags = {"weights": weights, "run": run.data.tags.get("run_id", ""), "logged_model": logged.model_id}
+    if score is not None:
+        tags |= {_AVG: f"{score.avg_at_k:.4f}", _PROTOCOL: score.protocol}
     return client.create_model_version(
         model, logged.artifact_location, run_id=run_id, tags=tags, model_id=logged.model_id
     )

@@ -92,6 +92,18 @@ def test_versions_and_aliases(tmp_path: Path) -> None:
         assert weights_hash(Path(resolve(name).folder)) == weights_hash(folder)
 
 
+def test_a_worse_policy_is_no_candidate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def candidate_after(number: int, avg_at_k: float, protocol: str) -> str:
+        folder, run_id = policy(tmp_path / str(number), number), run(str(number), tmp_path)
+        for _ in range(2):  # a run that crashes in its last second does it again
+            registry.register("tiny", folder, run_id, score=registry.Score(avg_at_k, protocol))
+        return registry.find("models:/tiny@candidate").version
+
+    runs = [(0.5, "a"), (0.4, "a"), (0.5, "a"), (0.6, "a"), (0.1, "b")]  # b: evaluated in another way
+    assert [candidate_after(n, *measured) for n, measured in enumerate(runs)] == ["1", "1", "1", "4", "5"]
+    assert "version 2 of tiny (avg@k 0.400) is not its candidate: version 1 has 0.5000" in caplog.text
+
+
 def test_metrics_of_a_version_are_on_its_page(tmp_path: Path) -> None:
     version = registry.register("tiny", save_small_model(tmp_path / "first"), run("one", tmp_path))
     registry.log_version_metrics(version, {"eval/x/avg_at_k": 0.5}, step=3)
