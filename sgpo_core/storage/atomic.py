@@ -11,6 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
+_DIGEST = "digest"
+
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` with a temporary path beside `path`, then puts the result in its place.
@@ -34,14 +38,35 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
+class Damaged(ValueError):
+    """A file that was changed since it was written."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is not what was written: restore it from a copy, or start over")
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Whole or not at all, keys sorted; what JSON does not know (paths) is written as text."""
-    write_text(path, json.dumps(value, indent=1, sort_keys=True, default=str) + "\n")
+    """Whole or not at all, keys sorted; what JSON does not know (paths) is written as text. A dictionary gets its own
+    digest as one more key."""
+    value = json.loads(json.dumps(value, default=str))
+    if isinstance(value, dict):
+        value[_DIGEST] = _digest_of(value)
+    write_text(path, json.dumps(value, indent=1, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` has written."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """What `write_json` has written. Raises Damaged where a digest says that it is not, or where it is no JSON."""
+    try:
+        value = json.loads(path.read_bytes())
+    except ValueError:
+        raise Damaged(path) from None
+    if isinstance(value, dict) and (noted := value.pop(_DIGEST, None)) is not None and noted != _digest_of(value):
+        raise Damaged(path)
+    return value
+
+
+def _digest_of(value: Any) -> str:
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
 
 
 @contextmanager

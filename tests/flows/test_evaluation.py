@@ -18,6 +18,7 @@ from prefect.logging import disable_run_logger
 
 from flows.evaluation import benchmark_eval
 from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.atomic import read_json
 from tests.helpers import REPOSITORY, meanwhile, run_module, shell_environment
 
 # Without carries, so that a policy that forgets them gets some right.
@@ -38,7 +39,7 @@ def evaluated(policy: str, home: Path, *more: str) -> tuple[dict[str, Any], str]
 
 def record(home: Path) -> dict[str, Any]:
     [file] = home.glob("evaluations/*/chains-*/result-*.json")
-    return {name: value for name, value in json.loads(file.read_text()).items() if name != "seconds"}
+    return {name: value for name, value in read_json(file).items() if name != "seconds"}
 
 
 def generations(home: Path) -> list[dict[str, Any]]:

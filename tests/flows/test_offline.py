@@ -14,6 +14,7 @@ from sgpo_core.config import offline as settings
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import load_offline
 from sgpo_core.offline.statistics import Statistics
+from sgpo_core.storage.atomic import read_json
 from tests.helpers import columns, run_module, start_from
 
 SMALL = [
@@ -67,7 +68,7 @@ def test_the_initial_policy_wrote_them_with_these_log_probabilities(result: dict
 def test_result_policy_statistics_and_artifacts(result: dict[str, Any], session_home: Path) -> None:
     folder = Path(result["run_dir"])
     assert (folder / "policy/model.safetensors").is_file() and (folder / "policy/config.json").is_file()
-    statistics = Statistics.from_json(json.loads((folder / "responses/statistics.json").read_text()))
+    statistics = Statistics.from_json(read_json(folder / "responses/statistics.json"))
     assert (statistics.responses, statistics.groups) == (48, 12)
     assert statistics.judged == sum(s is not None for t in iterations(result) for s in t["verdict_status"])
     client = mlflow.MlflowClient(f"sqlite:///{session_home / 'mlflow.db'}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgpo_core.storage.atomic import atomic_directory, read_json, write_atomically, write_json, write_text
+from sgpo_core.storage.atomic import Damaged, atomic_directory, read_json, write_atomically, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -24,6 +24,30 @@ def test_text_and_json(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"b": [1, 2.5, None], "a": Path("x")})
     assert read_json(tmp_path / "a.json") == {"a": "x", "b": [1, 2.5, None]}
     assert (tmp_path / "a.json").read_text().endswith("}\n")
+
+
+@pytest.mark.parametrize("value", [{}, {"metrics": {"x": 0.1, "ü": [1, None]}, "step": 12}, {"a": float("inf")}])
+def test_one_bit_of_a_record_anywhere(tmp_path: Path, value: dict[str, object]) -> None:
+    """All of them. What is in a record is as it was written, or it is not read."""
+    file = tmp_path / "a.json"
+    write_json(file, value)
+    written, silent = file.read_bytes(), 0
+    assert read_json(file) == value
+    for bit in range(8 * len(written)):
+        content = bytearray(written)
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        try:
+            found = read_json(file)
+        except Damaged as error:
+            assert str(file) in str(error)
+        else:
+            silent += 1
+            # The name of the digest has become another one, which stands for nothing; or an escape is spelled otherwise.
+            assert {name: found[name] for name in value} == value and len(found) <= len(value) + 1
+    assert silent < 48
+    file.write_text('{"step": 1}')
+    assert read_json(file) == {"step": 1}, "written by others, or by an earlier version"
 
 
 def test_a_file_is_replaced(tmp_path: Path) -> None:
