@@ -43,7 +43,7 @@ def test_one_bit_of_a_record_anywhere(tmp_path: Path, value: dict[str, object]) 
             assert str(file) in str(error)
         else:
             silent += 1
-            # The name of the digest has become another one, which stands for nothing; or an escape is spelled otherwise.
+            # The digest's name has become another one, which stands for nothing; or an escape is spelled otherwise.
             assert {name: found[name] for name in value} == value and len(found) <= len(value) + 1
     assert silent < 48
     file.write_text('{"step": 1}')
