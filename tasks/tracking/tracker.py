@@ -181,8 +181,9 @@ def this_attempt(folder: Path) -> str:
     """Names the attempt that a run's folder holds: the same after a crash, another after starting over."""
     path = folder / "attempt.json"
     if not path.exists():
-        write_json(path, new_attempt())
-    return str(read_json(path))
+        write_json(path, {"attempt": new_attempt()})
+    found = read_json(path)
+    return str(found["attempt"] if isinstance(found, dict) else found)  # a bare text: of an earlier version
 
 
 def new_attempt() -> str:
