@@ -116,8 +116,10 @@ def test_what_is_under_way_ends_with_the_run(
 
     monkeypatch.setattr(flow, "grade", then_stop_engines)
     monkeypatch.setattr(flow, "update", last_stage)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background has it ignored
     with pytest.raises(ArithmeticError if experiment == "failing" else KeyboardInterrupt):
         run(policy, f"experiment={experiment}")
+    signal.signal(signal.SIGINT, handler)
     assert psutil.wait_procs(stopped, timeout=30)[1] == []
     assert not [record for record in caplog.records if "EngineLost" in record.getMessage()]
     (iterations,) = (Path(os.environ["SGPO_HOME"]) / experiment).glob("*/iterations")
