@@ -112,7 +112,7 @@ def test_the_best_checkpoint_is_the_candidate(result: dict[str, Any]) -> None:
         for iteration in (2, 4)
     }
     best = 2 if accuracy[2] > accuracy[4] else 4
-    kept = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source))
+    kept = Path(mlflow.artifacts.download_artifacts(artifact_uri=version.source)) / "model"
     assert (kept / "model.safetensors").read_bytes() == (
         folder / f"checkpoints/{best:06d}/policy/model.safetensors"
     ).read_bytes()
