@@ -98,7 +98,7 @@ def train(run: Run, spent: dict[str, float]) -> None:
             for number in sampling_rounds(run, iteration):
                 metrics += generate(run, iteration, number)
                 metrics += grade(run, iteration)
-            ahead.begin(iteration + 1)
+            ahead.begin(iteration + 1)  # at the start; later it has been begun, and ended, in the iteration before
             metrics += judge(run, iteration)
             metrics += recompute_logprobs(run, iteration)
             metrics += assign_credit(run, iteration)

@@ -55,7 +55,9 @@ def update(run: Run, iteration: int) -> Metrics:
     stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
     seconds = time.monotonic() - began
     check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
-    metrics = update_metrics(stats, steps, budget, len(run.engines.trainers)) | _staleness(run, iteration, groups)
+    metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
+    if run.is_online:
+        metrics["rollout/staleness"] = _staleness(iteration, groups)
     if stats:
         metrics |= _speed(run, steps, seconds)
     if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
@@ -146,19 +148,17 @@ def token_logprobs(
     return [found[i] for i in range(len(samples))]
 
 
-def _staleness(run: Run, iteration: int, groups: Sequence[RolloutGroup]) -> Metrics:
+def _staleness(iteration: int, groups: Sequence[RolloutGroup]) -> float:
     """By how many iterations the policy that is updated is ahead of the one that has sampled, mean over responses."""
-    if not run.is_online:
-        return {}
     versions = [rollout.policy_version for group in groups for rollout in group.rollouts]
-    return {"rollout/staleness": iteration - 1 - sum(versions) / len(versions)}
+    return iteration - 1 - sum(versions) / len(versions)
 
 
 def _mismatch(run: Run, iteration: int, groups: Sequence[RolloutGroup], difference: float) -> Metrics:
     """Mean |trainer - sampler| (nats), and the alarm: where the policy that is updated has sampled the responses, any
     difference is a fault."""
     metrics, alarm = {"policy/sampler_logprob_diff": difference}, run.config.train.mismatch_alarm
-    if _staleness(run, iteration, groups) != {"rollout/staleness": 0.0}:
+    if not run.is_online or _staleness(iteration, groups) > 0:
         return metrics
     if difference > alarm:
         get_run_logger().warning(
