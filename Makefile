@@ -50,8 +50,9 @@ TORCH_BACKEND := $(if $(UV_FIND_LINKS),,--torch-backend cpu)
 # Without compiled bytecode `import vllm` takes 23 s instead of 11, in every worker: never skip it.
 UV := env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/uv
 IN_VENV := --python $(VENV)/bin/python
-LOCK := $(UV) pip compile pyproject.toml --extra dev --overrides requirements/overrides.txt --python-version 3.11 \
-	--no-header --no-annotate --no-emit-find-links --quiet $(LOCK_ARGS)
+LOCK := $(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --no-header --no-annotate \
+	--no-emit-find-links --quiet $(LOCK_ARGS)
+WITHOUT := --overrides requirements/overrides.txt
 HASH := env -u UV_FIND_LINKS $(UV) pip compile --no-deps --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
 LINUX := --python-platform x86_64-manylinux_2_28
 
@@ -173,9 +174,9 @@ audit: setup ## Ask OSV for known vulnerabilities in the packages of cpu.txt and
 # The GPU file is resolved without local wheels, which would win with their +cpu torch. That torch has no hash here: it
 # comes from another index, or from a folder of yours.
 lock: setup ## Resolve requirements/*.txt anew from pyproject.toml (LOCK_ARGS=--upgrade for newer versions)
-	$(LOCK) $(TORCH_BACKEND) --extra cpu -o requirements/cpu.txt
+	$(LOCK) $(WITHOUT) $(TORCH_BACKEND) --extra cpu -o requirements/cpu.txt
 	env -u UV_FIND_LINKS $(LOCK) --extra gpu $(LINUX) -o requirements/gpu.txt
-	$(LOCK) $(TORCH_BACKEND) --extra cpu --extra bench -c requirements/cpu.txt -o requirements/bench.txt
+	$(LOCK) $(WITHOUT) $(TORCH_BACKEND) --extra cpu --extra bench -c requirements/cpu.txt -o requirements/bench.txt
 	grep -v '^torch==' requirements/cpu.txt | $(HASH) - -o requirements/hashes/cpu.txt
 	$(HASH) requirements/gpu.txt $(LINUX) -o requirements/hashes/gpu.txt
 

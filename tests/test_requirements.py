@@ -47,6 +47,12 @@ def test_what_the_project_names_is_pinned() -> None:
         assert names - pinned(REQUIREMENTS / f"{kind}.txt").keys() == set()
 
 
+def test_a_gpu_engine_has_what_it_imports_at_its_start() -> None:
+    """vLLM's warm-up of kernels imports models of pictures, whatever the model; on the CPU the package breaks it."""
+    assert "torchvision" in pinned(REQUIREMENTS / "gpu.txt")
+    assert "torchvision" not in pinned(REQUIREMENTS / "cpu.txt")
+
+
 PIP_AUDIT = """
 import json, os, sys
 
