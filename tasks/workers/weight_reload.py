@@ -20,6 +20,7 @@ class WeightReload:
     """Mixed into vLLM's worker (`worker_extension_cls`)."""
 
     model_runner: Any
+    reload_weights: Any
     device: torch.device
     rank: int  # among the engine's processes
 
@@ -44,7 +45,7 @@ class WeightReload:
         weights = with_tied_head(transfer.receive(first_rank + self.rank, self.device), model)
         with observed_before_packing(model) as packed:
             try:
-                self.model_runner.reload_weights(weights_iterator=weights)
+                self.reload_weights(weights_iterator=weights)
             finally:  # what is left, also by an error: the sender and other processes would wait for this one
                 for _ in weights:
                     pass
