@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from pkgutil import resolve_name
+from threading import Timer
 from typing import Any, NoReturn, TextIO
 
 from flows.commands import COMMANDS, Command, parser_of
@@ -24,6 +25,7 @@ from tasks.failures import PartlyFailed, end_as_terminated, was_terminated
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
+_DELIVERED_WITHIN_S = 60.0
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
 
 
@@ -37,7 +39,7 @@ def main(*name: str) -> NoReturn:
         case [word, *line] if (known := word.replace("-", "_")) in COMMANDS:
             program = f"python -m flows.{known}" if name else f"sgpo {shown(known)}"
             given = parser_of(known, program).read(line)
-            _run_or_say_why_not(COMMANDS[known], given)
+            _leave(_run_or_say_why_not(COMMANDS[known], given))
         case line:
             commands = [shown(command) for command in COMMANDS]
             meant = f"no command {line[0]!r}: {did_you_mean(line[0], commands)}" if line else "COMMAND is missing"
@@ -79,30 +81,41 @@ def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
         print(json.dumps(result), file=stdout, flush=True)
 
 
-def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> None:
-    """Errors end in one line that says what to do; SGPO_TRACEBACK=1 shows the whole of an unexpected one."""
+def _leave(status: int) -> NoReturn:
+    """Ends the process, whose threads may still be at work for Prefect: for a server that has died they would try for
+    minutes to deliver each event."""
+    late = Timer(_DELIVERED_WITHIN_S, os._exit, (status,))
+    late.daemon = True
+    late.start()
+    sys.exit(status)
+
+
+def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> int:
+    """The exit status. Errors end in one line that says what to do; SGPO_TRACEBACK=1 shows the whole of an unexpected
+    one."""
     again = "; the same command goes on from the last checkpoint" if command.is_flow else ""
     try:
         _run(command, given)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return 2
     except PartlyFailed as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print(f"stopped{again}", file=sys.stderr)
-        sys.exit(130)
+        return 130
     except BaseException as error:
         if was_terminated(error):
             print(f"terminated{again}", file=sys.stderr)
-            sys.exit(143)
+            return 143
         if not isinstance(error, Exception):
             raise
         if os.environ.get("SGPO_TRACEBACK"):
             raise
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def _keep_stdout_clean() -> TextIO:
@@ -113,6 +126,10 @@ def _keep_stdout_clean() -> TextIO:
 
 
 def _advice(error: Exception) -> str:
+    from httpx import TransportError  # Prefect's way to its server
+
+    if isinstance(error, TransportError):
+        return f"Prefect's server does not answer ({error}): what was done is saved, and the same command goes on"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error that crossed a process boundary brings its traceback as text: what happened is the last line.
     message = lines[-1] if "Traceback" in str(error) or type(error).__name__.startswith("RayTaskError") else lines[0]

@@ -12,6 +12,7 @@ from pkgutil import resolve_name
 from typing import Any
 
 import pytest
+from httpx import ConnectError
 
 from flows import cli
 from flows.commands import COMMANDS, about, page, parser_of
@@ -220,3 +221,22 @@ def test_make_setup_writes_the_command(tmp_path: Path) -> None:
     subprocess.run([*make, f"{venv}/bin/sgpo"], check=True)
     done = subprocess.run([f"{venv}/bin/sgpo", "--help"], cwd=elsewhere, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("usage: sgpo COMMAND")
+
+
+AT_WORK = """
+import threading, time
+from flows import cli
+cli._DELIVERED_WITHIN_S = 0.5
+threading.Thread(target=time.sleep, args=(600,)).start()
+cli._leave(3)
+"""
+
+
+def test_the_end_does_not_wait_for_threads_without_end() -> None:
+    """As Prefect's are that deliver events, one every few seconds, to a server that has died."""
+    done = subprocess.run([sys.executable, "-c", AT_WORK], cwd=REPOSITORY, timeout=60, check=False)
+    assert done.returncode == 3
+
+
+def test_a_server_of_prefect_that_has_died_is_named() -> None:
+    assert "Prefect's server does not answer (refused)" in cli._advice(ConnectError("refused"))
