@@ -11,11 +11,12 @@ import math
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
@@ -184,10 +185,10 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
     ranks: tuple[Any, ...] = ()
     try:
         rollouts = _start_rollouts(policy, model, cluster, seats.rollouts)  # the actors start while the trainers do
-        ranks = start_trainers(cluster, seats.ranks) if trainers else ()
+        asked = {rollout.kv_sequences.remote(): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
+        ranks = start_trainers(cluster, seats.ranks, beside=asked) if trainers else ()
         folder = sync_folder(cluster.sync_dir)
         broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
-        asked = {rollout.kv_sequences.remote(): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
         held = answers(asked, _start_deadline(cluster))  # all have started
     except BaseException as error:
         for actor in (*rollouts, *ranks):
@@ -228,10 +229,14 @@ def _start_rollouts(
     )
 
 
-def start_trainers(cluster: ClusterSettings, seats: Sequence[Seat] = ()) -> tuple[Any, ...]:
-    """DeepSpeed ranks, connected to each other, by default without GPUs; Ray must be up."""
+def start_trainers(
+    cluster: ClusterSettings, seats: Sequence[Seat] = (), beside: Mapping[Any, str] = MappingProxyType({})
+) -> tuple[Any, ...]:
+    """DeepSpeed ranks, connected to each other, by default without GPUs; Ray must be up. `beside`: calls of others that
+    start meanwhile (reference -> who was asked): one that fails is not waited for."""
     seats = seats or (Seat(),) * cluster.trainer_ranks
-    variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0)
+    share = 1 - cluster.gpu_memory_utilization if cluster.colocated else 1.0
+    variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0, share)
     ranks = tuple(
         remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))
         for rank, seat in enumerate(seats)
@@ -239,8 +244,8 @@ def start_trainers(cluster: ClusterSettings, seats: Sequence[Seat] = ()) -> tupl
     first, deadline = "trainer rank 0", _start_deadline(cluster)
     [(host, port)] = answers({ranks[0].address.remote(one_node()): first}, deadline)
     meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
-    meeting_calls = [rank.connect.remote(host, port, meeting) for rank in ranks]
-    answers({call: f"trainer rank {i}" for i, call in enumerate(meeting_calls)}, deadline)
+    meeting_calls = {rank.connect.remote(host, port, meeting): f"trainer rank {i}" for i, rank in enumerate(ranks)}
+    answers({**meeting_calls, **beside}, deadline)
     return ranks
 
 

@@ -111,7 +111,8 @@ class RolloutWorker:
         with losses_named(self.llm):
             digests = tuple(self.llm.collective_rpc("receive_weights", args=(transfer, first_rank)))
             # A cached prefix was computed with the old weights and would silently be used on.
-            self.llm.reset_prefix_cache()
+            if not self.llm.reset_prefix_cache():
+                raise RuntimeError("the prefix cache of the old weights is in use: nothing may be generated meanwhile")
             self.version = version
             return Proof(version, digests, self._probe(probe_ids))
 

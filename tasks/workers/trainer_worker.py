@@ -258,6 +258,8 @@ class TrainerWorker:
         """Rank 0 sends the weights, and returns the digests that the parameters of engines of these layouts have to
         have."""
         weights, expected = self._whole(exported(self.engine.module.lm)), ExpectedDigests(layouts)
+        if not transfer.together:  # once for both, the file and the digests
+            weights = ((name, tensor.cpu()) for name, tensor in weights)
         if self.rank == 0:
             transfer.send(expected.noting(weights))
             return expected.result()
@@ -305,11 +307,15 @@ class TrainerWorker:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def trainer_environment(threads: int, on_gpu: bool) -> dict[str, str]:
-    """Variables of the actor's process; OpenMP reads its own when it is loaded.
+def trainer_environment(threads: int, on_gpu: bool, share: float = 1.0) -> dict[str, str]:
+    """Variables of the actor's process; OpenMP reads its own when it is loaded. `share`: of its GPU's memory, where an
+    engine has the rest.
 
     Threads wait asleep: where they spin and anything else wants a core, a step takes 5 times as long (measured).
     cuBLAS computes the same twice only with a workspace of a fixed size; without it torch warns at every product.
     """
     variables = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    return variables | ({"CUBLAS_WORKSPACE_CONFIG": ":4096:8"} if on_gpu else {"DS_ACCELERATOR": "cpu"})
+    if not on_gpu:
+        return variables | {"DS_ACCELERATOR": "cpu"}
+    limit = f"per_process_memory_fraction:{share:g}"  # at which torch gives back what it has cached
+    return variables | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTORCH_CUDA_ALLOC_CONF": limit}

@@ -50,6 +50,8 @@ def vllm_environment(threads: int, one_node: bool) -> dict[str, str]:
         # The engine is in this process, and only those of its GPUs are others where it has several: to a process of its
         # own it would send what our methods take and return as JSON does, without its types.
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # It would be compiled by nvcc at the start, and be used for no request of ours: they have seeds, or are greedy.
+        "VLLM_USE_FLASHINFER_SAMPLER": "0",
         **(loopback if one_node else {}),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",

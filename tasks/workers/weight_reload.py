@@ -4,7 +4,7 @@ what they then hold."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from typing import Any
 
@@ -43,13 +43,17 @@ class WeightReload:
         engine's first process in the transfer."""
         model = self.model_runner.get_model()
         weights = with_tied_head(transfer.receive(first_rank + self.rank, self.device), model)
-        with observed_before_packing(model) as packed:
+        packs = self.device.type == "cpu"  # on a GPU all parameters stay as they are loaded
+        with observed_before_packing(model) if packs else nullcontext(Digests()) as packed:
             try:
                 self.reload_weights(weights_iterator=weights)
             finally:  # what is left, also by an error: the sender and other processes would wait for this one
                 for _ in weights:
                     pass
-        return packed | resident_digests(model)
+        found = packed | resident_digests(model)
+        if self.device.type == "cuda":  # a layer's second copy, while it was loaded: a rank may want that memory
+            torch.cuda.empty_cache()
+        return found
 
 
 def with_tied_head(weights: Iterator[Named], model: Any) -> Iterator[Named]:
