@@ -24,7 +24,10 @@ def load_policy(folder: str, dtype: Literal["float32", "bfloat16"], gradient_che
         folder, dtype=_DTYPES[dtype], trust_remote_code=False, use_safetensors=True
     )
     if gradient_checkpointing:
-        lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        # There is no dropout whose random numbers the second forward pass would have to repeat.
+        lm.gradient_checkpointing_enable(
+            gradient_checkpointing_kwargs={"use_reentrant": False, "preserve_rng_state": False}
+        )
     return lm
 
 

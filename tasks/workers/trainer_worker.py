@@ -56,6 +56,8 @@ class TrainerWorker:
         self.reference: PolicyModel | None = None
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # twice the writing
+        # It plans anew for every shape, which takes longer than a micro-batch, and hardly two have the same lengths.
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
     def address(self, one_node: bool) -> tuple[str, int]:
         """Host and a free port for the ranks to meet at (asked of rank 0)."""
@@ -167,6 +169,7 @@ class TrainerWorker:
             "zero_optimization": zero,
             "zero_allow_untested_optimizer": True,
             "steps_per_print": 10**9,
+            "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU before every forward pass
         }
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
@@ -180,7 +183,7 @@ class TrainerWorker:
         return [self._policy_step([collate(samples) for samples in step], loss, temperature) for step in steps]
 
     def _policy_step(self, batches: Sequence[MicroBatch], settings: LossSettings, temperature: float) -> RankStats:
-        sums = torch.zeros(6, dtype=torch.float64)
+        sums = torch.zeros(6, dtype=torch.float64, device=self.device)  # read once: each reading waits for the GPU
         for host_batch in batches:
             batch = host_batch.to(self.device)
             logprobs, entropy = self.engine(batch, temperature)
@@ -199,9 +202,9 @@ class TrainerWorker:
             )
             self.engine.backward(terms.loss * self.world_size)
             counted = batch.weights > 0
-            difference = (logprobs.detach() - batch.old_logprobs).abs()[counted].sum()
-            parts = (terms.loss.detach(), terms.token_count, terms.clipped_tokens, terms.kl_sum, entropy[counted].sum())
-            sums += torch.stack([p.double().cpu() for p in (*parts, difference)])
+            difference = torch.where(counted, (logprobs.detach() - batch.old_logprobs).abs(), 0.0).sum()
+            parts = (terms.loss.detach(), terms.token_count, terms.clipped_tokens, terms.kl_sum)
+            sums += torch.stack([p.double() for p in (*parts, torch.where(counted, entropy, 0.0).sum(), difference)])
         norm = self._step(self.train.lr * min(1.0, (self.steps_done + 1) / max(1, self.train.warmup_steps)))
         value = sums.tolist()
         return RankStats(value[0], int(value[1]), int(value[2]), value[3], value[4], value[5], norm)
@@ -210,10 +213,10 @@ class TrainerWorker:
         self, micro_batches: Sequence[Sequence[TrainingSample]], temperature: float
     ) -> list[TokenLogprobs]:
         """Of this rank's samples, in their order: log-probabilities and entropies of their response tokens."""
+        with torch.no_grad():
+            computed = [self.engine(collate(samples).to(self.device), temperature) for samples in micro_batches]
         found: list[TokenLogprobs] = []
-        for samples in micro_batches:
-            with torch.no_grad():
-                both = self.engine(collate(samples).to(self.device), temperature)
+        for samples, both in zip(micro_batches, computed, strict=True):  # read when all are on their way
             ends = np.cumsum([len(s.weights) for s in samples])[:-1]
             logprobs, entropies = (np.split(values.cpu().numpy(), ends) for values in both)
             found += [TokenLogprobs(*parts) for parts in zip(logprobs, entropies, strict=True)][: len(samples)]
