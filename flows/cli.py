@@ -21,7 +21,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
-from tasks.failures import PartlyFailed, end_as_terminated, was_terminated
+from tasks.failures import PartlyFailed, end_as_terminated, is_prefects_silence, was_terminated
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
@@ -126,9 +126,7 @@ def _keep_stdout_clean() -> TextIO:
 
 
 def _advice(error: Exception) -> str:
-    from httpx import TransportError  # Prefect's way to its server
-
-    if isinstance(error, TransportError):
+    if is_prefects_silence(error):
         return f"Prefect's server does not answer ({error}): what was done is saved, and the same command goes on"
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error that crossed a process boundary brings its traceback as text: what happened is the last line.

@@ -1,4 +1,4 @@
-"""Ends that are not the good one: what has failed in part, and what was terminated."""
+"""Ends that are not the good one: what has failed in part, what was terminated, and a Prefect that does not answer."""
 
 from __future__ import annotations
 
@@ -36,3 +36,10 @@ def was_terminated(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def is_prefects_silence(error: BaseException) -> bool:
+    """Whether Prefect's server could not be reached, after all of Prefect's own tries."""
+    from httpx import TransportError  # what Prefect talks to its server with; nothing else of ours lets it through
+
+    return isinstance(error, TransportError)
