@@ -320,5 +320,9 @@ def trainer_environment(threads: int, on_gpu: bool, share: float = 1.0) -> dict[
     variables = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     if not on_gpu:
         return variables | {"DS_ACCELERATOR": "cpu"}
-    limit = f"per_process_memory_fraction:{share:g}"  # at which torch gives back what it has cached
-    return variables | {"CUBLAS_WORKSPACE_CONFIG": ":4096:8", "PYTORCH_CUDA_ALLOC_CONF": limit}
+    variables["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    if share < 1:  # at its limit torch gives back what it has cached
+        given = os.environ.get("PYTORCH_CUDA_ALLOC_CONF")
+        limit = f"per_process_memory_fraction:{share:g}"
+        variables["PYTORCH_CUDA_ALLOC_CONF"] = f"{given},{limit}" if given else limit
+    return variables

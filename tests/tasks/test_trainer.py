@@ -27,6 +27,7 @@ from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
 from tasks.workers import optimizer_state
 from tasks.workers.policy_model import PolicyModel, load_policy
+from tasks.workers.trainer_worker import trainer_environment
 from tasks.workers.weight_sync import Part, digest
 from tasks.workers.weight_transfer import BroadcastTransfer
 from tests.small_models import save_small_model
@@ -98,6 +99,13 @@ def one_by_one(lm: Any, samples: Sequence[TrainingSample], temperature: float) -
         logits = lm(ids[None], use_cache=False).logits[0, sample.prompt_length - 1 : -1] / temperature
         found.append(torch.log_softmax(logits, -1).gather(-1, ids[sample.prompt_length :, None])[:, 0])
     return torch.cat(found)
+
+
+def test_a_rank_that_shares_its_gpu_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
+    shared = trainer_environment(8, on_gpu=True, share=0.6)["PYTORCH_CUDA_ALLOC_CONF"]
+    assert shared == "expandable_segments:True,per_process_memory_fraction:0.6"
+    assert "PYTORCH_CUDA_ALLOC_CONF" not in trainer_environment(8, on_gpu=True)  # the user's own stands
 
 
 def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: str, tmp_path: Path) -> None:
