@@ -185,6 +185,9 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
             outcomes.append(Outcome(kill, iteration, after, seconds, ended))
             print(f"kill {number} of {len(kills)}: {', '.join(_row(outcomes[-1]))}", file=sys.stderr, flush=True)
             seen = len(attempt.lines)
+        if kills and kills[-1].victim == "Prefect":  # nobody is there to take the flow's state: it ends as failed
+            attempt.process.wait(10 * _PATIENCE_S)
+            attempt = Attempt(command, home)
         return attempt.end(), outcomes
     finally:
         attempt.process.kill()
