@@ -33,7 +33,7 @@ from tasks.engines.generation import group_requests, stream_groups
 from tasks.engines.sync import sync_engines
 from tasks.gpus import devices
 from tasks.paths import home
-from tasks.sizing import this_machine
+from tasks.sizing import shape_of, this_machine
 from tasks.training import token_logprobs, train_on
 from tasks.workers.rollout_worker import Completion, Sampling
 
@@ -59,10 +59,10 @@ def measure(preset: str, overrides: list[str]) -> Iterator[Figure]:
     yield from _memory(config, peak, in_use.most)
 
 
-def shape_of(config: RunConfig) -> ModelShape:
-    """Raises SystemExit for a policy whose shape is not known by its name."""
-    if (known := KNOWN.get(str(config.model.path).partition("@")[0])) is None:
-        raise SystemExit(f"model.path={config.model.path}: choose one of {', '.join(KNOWN)}")
+def policy_shape(config: RunConfig) -> ModelShape:
+    """Raises SystemExit for a policy whose shape is not known here."""
+    if (known := shape_of(str(config.model.path))) is None:
+        raise SystemExit(f"model.path={config.model.path}: give a folder, or one of {', '.join(KNOWN)}")
     return known
 
 
@@ -70,7 +70,7 @@ def iteration(config: RunConfig, engines: Engines, version: int) -> Seconds:
     """Seconds of each phase; what they compute goes to standard error."""
     rng, sampling, count = np.random.default_rng(version), config.sampling, config.train.mini_batches
     budget, temperature = config.train.micro_batch_tokens, sampling.temperature
-    prompts = rng.integers(0, shape_of(config).vocabulary, (sampling.problems, PROMPT)).tolist()
+    prompts = rng.integers(0, policy_shape(config).vocabulary, (sampling.problems, PROMPT)).tolist()
     requests = group_requests(prompts, sampling.group_size, lambda g, s: g * sampling.group_size + s)
     marks = [time.perf_counter()]
     probe = sync_engines(engines, version, prompts[0], config.cluster.probe_tolerance(config.model.dtype))
@@ -105,7 +105,7 @@ def _speed(config: RunConfig, seconds: Seconds) -> Iterator[Figure]:
     sampling, machine = config.sampling, this_machine(config)
     estimate: Seconds = {}
     if machine and machine.gpu.tflops:
-        found = phases(config, shape_of(config), None, machine.gpu, sampling.max_tokens)
+        found = phases(config, policy_shape(config), None, machine.gpu, sampling.max_tokens)
         estimate = {phase.name: phase.seconds for phase in found}
     trained = seconds["update"] + seconds["logprobs"] * (config.algorithm.loss.old_logprobs == "trainer")
     measured = {"sync": seconds["sync"], "generate": seconds["generate"], "update": trained}
@@ -117,7 +117,7 @@ def _speed(config: RunConfig, seconds: Seconds) -> Iterator[Figure]:
 
 def _memory(config: RunConfig, peak: float, used: float) -> Iterator[Figure]:
     ranks = config.cluster.trainer_ranks
-    parts = trainer_memory(shape_of(config), config.model, config.train, config.deepspeed, ranks)
+    parts = trainer_memory(policy_shape(config), config.model, config.train, config.deepspeed, ranks)
     computed = sum(parts.values()) + CONTEXT  # whose larger part is the allocator's
     how = f"peer: computed ({', '.join(f'{part} {size:.1f}' for part, size in parts.items())}, CUDA {CONTEXT})"
     yield Figure("rehearsal_trainer_memory", peak, "GiB", (">=", 0.85), how, computed, computed / peak)
@@ -149,7 +149,7 @@ class MemoryInUse:
 def make(preset: str, overrides: list[str], folder: str) -> None:
     """Writes a policy with random weights."""
     config = load_run(preset, overrides)
-    described = Qwen2Config(**shape_of(config).config(), max_position_embeddings=config.model.max_length)
+    described = Qwen2Config(**policy_shape(config).config(), max_position_embeddings=config.model.max_length)
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(described, dtype=getattr(torch, config.model.dtype))

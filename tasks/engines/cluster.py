@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 import ray
@@ -230,7 +229,7 @@ def _start_rollouts(
 
 
 def start_trainers(
-    cluster: ClusterSettings, seats: Sequence[Seat] = (), beside: Mapping[Any, str] = MappingProxyType({})
+    cluster: ClusterSettings, seats: Sequence[Seat] = (), beside: Mapping[Any, str] | None = None
 ) -> tuple[Any, ...]:
     """DeepSpeed ranks, connected to each other, by default without GPUs; Ray must be up. `beside`: calls of others that
     start meanwhile (reference -> who was asked): one that fails is not waited for."""
@@ -245,7 +244,7 @@ def start_trainers(
     [(host, port)] = answers({ranks[0].address.remote(one_node()): first}, deadline)
     meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
     meeting_calls = {rank.connect.remote(host, port, meeting): f"trainer rank {i}" for i, rank in enumerate(ranks)}
-    answers({**meeting_calls, **beside}, deadline)
+    answers({**meeting_calls, **(beside or {})}, deadline)
     return ranks
 
 

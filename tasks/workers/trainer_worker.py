@@ -56,7 +56,7 @@ class TrainerWorker:
         self.reference: PolicyModel | None = None
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # twice the writing
-        # It plans anew for every shape, which takes longer than a micro-batch, and hardly two have the same lengths.
+        # It plans anew for every shape, and hardly two micro-batches have the same.
         torch.backends.cuda.enable_cudnn_sdp(False)
 
     def address(self, one_node: bool) -> tuple[str, int]:
