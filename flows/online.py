@@ -33,6 +33,7 @@ from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines, outlived
 from tasks.evaluation import evaluate
 from tasks.judging import check_judge, judge, warn_of_blind_judge
+from tasks.models.folders import model_folder
 from tasks.offline.training_set import tokens_spent, trained_policy
 from tasks.preflight import check_resources
 from tasks.progress import finish
@@ -83,7 +84,7 @@ def initial_policy_of(config: RunConfig) -> tuple[str, dict[str, float]]:
     if first is None:
         return initial_policy(config), {}
     folder = run_offline(first)["run_dir"]
-    return trained_policy(folder), tokens_spent(folder)
+    return str(model_folder("the offline run's policy", trained_policy(folder))), tokens_spent(folder)
 
 
 def train(run: Run, spent: dict[str, float]) -> None:

@@ -35,14 +35,20 @@ def last_checkpoint(run: Run) -> int:
     """Iteration of the newest checkpoint that is as it was written; 0 where there is none. Newer ones that are not are
     put aside and named: what was done since is done again, from the responses that were saved."""
     for iteration in reversed(iterations_saved(run.paths.checkpoints)):
-        folder = run.paths.checkpoint(iteration)
-        if not (what := damage(folder)):
+        if _is_whole(run, iteration):
             return iteration
+    return 0
+
+
+def _is_whole(run: Run, iteration: int) -> bool:
+    """Whether a checkpoint is as it was written; else it is put aside."""
+    folder = run.paths.checkpoint(iteration)
+    if what := damage(folder):
         aside = folder.with_name(f".{folder.name}.damaged")
-        get_run_logger().warning(f"checkpoint {folder}: {what}; it is now {aside.name}, and the one before counts")
+        get_run_logger().warning(f"checkpoint {folder}: {what}; it is now {aside.name}, and does not count")
         remove_atomically(aside)
         folder.rename(aside)
-    return 0
+    return not what
 
 
 def load_checkpoint(run: Run, iteration: int) -> None:
@@ -68,7 +74,9 @@ def publish_policy(run: Run, card: str) -> Path:
 def register_best(run: Run) -> None:
     """The best checkpoint becomes a version of the registered model that the settings name, and its candidate if it is
     better than the one before. Runs of a comparison do not register."""
-    best, config = best_checkpoint(run.paths), run.config
+    while (best := best_checkpoint(run.paths)) is not None and not _is_whole(run, best):
+        pass  # the best of those that are left
+    config = run.config
     model = config.checkpoint.model.replace("{preset}", config.preset)
     if model and not config.tags.sweep and best is not None:
         # What decides an evaluation besides the policy.
@@ -81,7 +89,8 @@ def register_best(run: Run) -> None:
 
 def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
     """The trainer's weights in Hugging Face layout; configuration and tokenizer are those of the initial policy. Where
-    adapters are trained, they are merged into the weights, and alone in the folder `adapter`."""
+    adapters are trained, they are merged into the weights, and alone in the folder `adapter`. The folder has digests of
+    its own, which go along with it wherever it is copied."""
     from safetensors import safe_open
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -94,3 +103,4 @@ def export_policy(engines: Engines, initial_policy: str, folder: Path) -> None:
     load_tokenizer(initial_policy).save_pretrained(folder)
     if (generation := Path(initial_policy) / "generation_config.json").is_file():
         shutil.copy(generation, folder)  # which tokens end a response
+    seal(folder)

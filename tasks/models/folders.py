@@ -8,6 +8,8 @@ from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.data import hub
+from sgpo_core.storage.digests import NAME as DIGESTS
+from sgpo_core.storage.digests import damage
 from tasks.paths import home
 
 _PATTERNS = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "*.txt")  # no pickles
@@ -22,7 +24,7 @@ def model_folder(setting: str, model: str) -> Path:
     """The folder of a model: a path, a name in `models_home()`, or ORG/NAME[@REVISION] of the hub, which is downloaded
     once (huggingface_hub's cache, HF_TOKEN, HF_HUB_OFFLINE). Raises ConfigError, which names `setting` and the fix."""
     if (found := local_folder(model)) is not None:
-        return found
+        return undamaged(f"{setting}={model}", found)
     if not hub.is_id(model):
         raise ConfigError("; ".join(missing_model(setting, model)))
     name, _, revision = model.partition("@")
@@ -36,6 +38,17 @@ def model_folder(setting: str, model: str) -> Path:
             f"{hub.sentence(error, 'model', name, revision)}. Without internet, put the model's folder (config.json, "
             f"*.safetensors, tokenizer files) at {_copy(model)}"
         ) from None
+    return folder
+
+
+def undamaged(named: str, folder: Path) -> Path:
+    """The folder. Raises ConfigError, which begins with `named`, where a file is not what this project has written.
+    (Models of others have no digests.)"""
+    if what := damage(folder):
+        raise ConfigError(
+            f"{named}: {what} in {folder}: restore the file from a copy, or make the model anew; if it is you who has "
+            f"changed it, remove {DIGESTS} there"
+        )
     return folder
 
 

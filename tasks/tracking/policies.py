@@ -9,7 +9,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.data import hub
 from sgpo_core.storage.run_dir import RunPaths, best_checkpoint
 from sgpo_core.storage.weights import is_policy, weights_hash
-from tasks.models.folders import local_folder, model_folder, models_home
+from tasks.models.folders import local_folder, model_folder, models_home, undamaged
 from tasks.paths import home
 from tasks.tracking import registry
 from tasks.tracking.registry import Version
@@ -31,7 +31,7 @@ def resolve(name: str) -> Policy:
         return registered(registry.find(name))
     for folder in _places(name):
         if is_policy(folder):
-            return Policy(name, str(folder), weights_hash(folder))
+            return Policy(name, str(undamaged(f"POLICY={name}", folder)), weights_hash(folder))
     if hub.is_id(name) or local_folder(name) is not None:
         folder = model_folder("POLICY", name)
         return Policy(name, str(folder), weights_hash(folder))
@@ -42,8 +42,9 @@ def resolve(name: str) -> Policy:
 
 
 def registered(version: Version) -> Policy:
-    folder = version.folder()
-    return Policy(version.label, str(folder), weights_hash(folder), version)
+    """Raises ConfigError where its files are not those that were registered."""
+    folder, named = version.folder(), f"version {version.version} of {version.model}"
+    return Policy(version.label, str(undamaged(named, folder)), weights_hash(folder), version)
 
 
 def _places(name: str) -> list[Path]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +12,22 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import load_offline
+from sgpo_core.config.run import load_run
 from sgpo_core.config.warm_start import load_warm_start
 from sgpo_core.offline.store import shard_path, write_shard
+from sgpo_core.storage.atomic import write_json
+from sgpo_core.storage.digests import seal
+from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.types import Problem
+from tasks import checkpointing
 from tasks.benchmarks import evaluate
+from tasks.models.folders import model_folder
 from tasks.offline import prepare
 from tasks.supervised.loop import SavedState
 from tasks.supervised.warm_start import kept
+from tasks.tracking.policies import resolve
 from tasks.workers.rollout_worker import Completion
 from tests.small_models import save_small_model
 
@@ -121,6 +131,40 @@ def test_generations_of_an_evaluation(tmp_path: Path, caplog: pytest.LogCaptureF
     ]
     evaluate.write_part(job, [(1, [response])], [[0]] * 3, tokenizer)
     assert job.is_generated()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_policy_of_ours_wherever_it_was_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path))
+    policy = save_small_model(tmp_path / "sgpo/a-run/checkpoints/000002/policy")
+    seal(policy)
+    copy = shutil.copytree(policy, tmp_path / "copy")
+    (copy / "README.md").write_text("A card is written later.")
+    assert model_folder("model.path", str(copy)) == copy and resolve("a-run").folder == str(policy)
+    turn_a_bit(copy / name)
+    turn_a_bit(policy / name)
+    with pytest.raises(ConfigError, match=rf"model\.path=.*{name} is not what was written .* remove digests\.json"):
+        model_folder("model.path", str(copy))
+    for policy_name in ("a-run", str(copy)):
+        with pytest.raises(ConfigError, match=rf"POLICY={policy_name}: {name} is not what was written"):
+            resolve(policy_name)
+
+
+def test_a_damaged_checkpoint_is_not_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    paths, registered = RunPaths(tmp_path), list[Path]()
+    for iteration, accuracy in ((2, 0.9), (4, 0.5)):
+        save_small_model(paths.checkpoint(iteration) / "policy")
+        seal(paths.checkpoint(iteration))
+        write_json(paths.metrics(iteration), {"metrics": {"eval/chains/avg_at_k": accuracy}})
+    config = load_run("tiny", [])
+    run: Any = SimpleNamespace(paths=paths, config=config, tracker=SimpleNamespace(run_id="1"))
+    monkeypatch.setattr(checkpointing, "get_run_logger", lambda: logging.getLogger("sgpo.test"))
+    monkeypatch.setattr(checkpointing, "register", lambda model, folder, *_, **__: registered.append(folder))
+    checkpointing.register_best(run)
+    turn_a_bit(paths.checkpoint(2) / "policy/model.safetensors")
+    checkpointing.register_best(run)
+    assert registered == [paths.checkpoint(2) / "policy", paths.checkpoint(4) / "policy"]
+    assert "000002: policy/model.safetensors is not what was written" in caplog.text
 
 
 def test_what_an_earlier_version_has_written_counts(tmp_path: Path) -> None:
