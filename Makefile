@@ -137,8 +137,9 @@ $(PEERS_STAMP): $(STAMP)
 	@rm -rf $(PEERS)/tests $(PEERS)/scripts
 	@touch $@
 
-faults: setup ## End a run 40 times (SIGKILL, SIGTERM) and compare its end with an unharmed one (ARGS="--kills 10 --seed 1 async_level=1")
-	@$(VENV)/bin/python -m tests.faults.kills $(ARGS)
+faults: setup ## Kill runs, fill their disk, turn bits of their files; compare with unharmed ones (two hours, as root; ARGS="kills --kills 10")
+	@status=0; for what in $(if $(ARGS),'$(ARGS)',kills 'journeys --harm kill stop lock disk' flips); do \
+		echo "tests.faults.$$what"; $(VENV)/bin/python -m tests.faults.$$what || status=1; done; exit $$status
 
 lint: setup ## Check style, formatting and types
 	@$(VENV)/bin/ruff check .

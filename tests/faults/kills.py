@@ -7,34 +7,25 @@ SIGKILL, of the flow or of one of its processes.
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from tasks.engines.guard import alive, family
 from tasks.reports.text_table import text_table
-from tests.helpers import REPOSITORY, differences, shell_environment, token_of
+from tests.faults.attempt import FLOW, PATIENCE_S, STAGE_BEGINS, TERMINATED, Attempt, end_by_sigterm
+from tests.helpers import differences
 
 START = "start"  # of a process, before its first stage
 STAGES = (
     *(START, "generate", "grade", "judge", "recompute_logprobs", "credit"),
     *("update", "sync", "evaluate", "record", "checkpoint"),
 )
-# Titles of processes below the flow's own.
-VICTIMS = {"rollout engine": "ray::RolloutWorker", "trainer rank": "ray::TrainerWorker", "Prefect": "prefect.server"}
-FLOW, TERMINATED = "flow", "flow (SIGTERM)"
-_BEGINS = "Executing task '"
-_PATIENCE_S = 300.0
+OTHERS = ["rollout engine", "trainer rank", "Prefect", TERMINATED]
 # Stages that are not part of every iteration come soon: where a kill waits for one, the run gets on by few iterations.
 SMALL = [
     *("sampling.problems=4", "sampling.group_size=4", "eval.every=3", "eval.sets.chains.data.count=8"),
@@ -67,94 +58,14 @@ class Outcome:
 
 def plan(count: int, seed: int) -> list[Kill]:
     """Every stage in turn, in each mostly the flow itself."""
-    others, kills = [*VICTIMS, TERMINATED], []
+    kills = []
     for number in range(count):
         rng, stage = random.Random(f"{seed}/{number}"), STAGES[number % len(STAGES)]
-        victim = others[number // 4 % len(others)] if number % 4 == 3 and stage != START else FLOW
+        victim = OTHERS[number // 4 % len(OTHERS)] if number % 4 == 3 and stage != START else FLOW
         rare = stage in ("evaluate", "checkpoint", START)
         delay = rng.uniform(0, 30 if stage == START else 0.25)
         kills.append(Kill(victim, stage, 1 if rare else rng.randint(1, 2), delay))
     return kills
-
-
-class Attempt:
-    """One start of the command, and what it has logged."""
-
-    def __init__(self, command: Sequence[str], home: Path) -> None:
-        more = {"PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "DEBUG"}  # a line for each stage that begins
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *command],
-            cwd=REPOSITORY,
-            env=shell_environment(home, **more),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        self.lines: list[str] = []
-        self._more = threading.Condition()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._more:
-                self.lines.append(line.rstrip())
-                self._more.notify_all()
-        with self._more:
-            self._more.notify_all()
-
-    def wait_for(self, text: str, occurrence: int = 1, start: int = 0) -> bool:
-        """Until `text` stands in so many lines, from the line `start` on. False where the process ends before."""
-        deadline = time.monotonic() + _PATIENCE_S
-        with self._more:
-            while sum(text in line for line in self.lines[start:]) < occurrence:
-                if not self._reader.is_alive():
-                    return False
-                assert time.monotonic() < deadline, f"{text!r} did not come: {self.lines[-3:]}"
-                self._more.wait(1)
-        return True
-
-    def kill(self, victim: str) -> None:
-        """Raises LookupError where there is no such process (yet)."""
-        if victim in (FLOW, TERMINATED):
-            self._end_flow(self.process.kill if victim == FLOW else self.process.terminate)
-            if victim == TERMINATED:
-                assert self.process.returncode == 143 and not self.wait_for("*** SIGTERM")
-                assert self.wait_for("terminated; the same command goes on")
-            return
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            try:
-                if VICTIMS[victim] in " ".join(child.cmdline()):
-                    child.kill()
-                    return
-            except psutil.NoSuchProcess:
-                continue
-        raise LookupError(victim)
-
-    def _end_flow(self, end: Callable[[], None]) -> None:
-        """The flow is ended, its guard ends the rest: within half a minute nothing is left."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        tokens = {token for child in children if (token := token_of(child))}
-        end()
-        self.process.wait(_PATIENCE_S)
-        gone_by = time.monotonic() + 30
-        while left := alive({*children, *(p for token in tokens for p in family(token))}):
-            assert time.monotonic() < gone_by, f"30 s after the kill processes of the run remain: {left}"
-            time.sleep(0.2)
-        assert not [folder for token in tokens for folder in Path("/dev/shm").glob(f"*{token}*")]
-
-    def end(self) -> dict[str, Any]:
-        """What the flow prints when it is complete."""
-        try:
-            self.process.wait(10 * _PATIENCE_S)
-        finally:
-            self.process.kill()
-        self._reader.join()
-        assert self.process.returncode == 0, "\n".join(self.lines[-30:])
-        return dict(json.loads(next(line for line in reversed(self.lines) if line.startswith("{"))))
 
 
 def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[dict[str, Any], list[Outcome]]:
@@ -166,7 +77,7 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
                 attempt.kill(FLOW)
                 attempt = Attempt(command, home)
             else:
-                there = attempt.wait_for(f"{_BEGINS}{kill.stage}'", kill.occurrence, seen)
+                there = attempt.wait_for(f"{STAGE_BEGINS}{kill.stage}'", kill.occurrence, seen)
                 assert there, f"the run ended before kill {number}: {attempt.lines[-5:]}"
             time.sleep(kill.delay_s)
             iteration = 1 + _last_recorded(home)
@@ -174,11 +85,11 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
             attempt.kill(kill.victim)
             ended = ""
             whole = kill.victim in (FLOW, TERMINATED)
-            if not whole and not attempt.wait_for(_BEGINS, 1, before):
+            if not whole and not attempt.wait_for(STAGE_BEGINS, 1, before):
                 ended = attempt.lines[-1]
             if whole or ended:
                 attempt, before = Attempt(command, home), 0
-            attempt.wait_for(_BEGINS, 1, before)
+            attempt.wait_for(STAGE_BEGINS, 1, before)
             seconds = time.monotonic() - at
             resumed = [line for line in attempt.lines[before:] if "resuming after iteration" in line]
             after = int(resumed[-1].rsplit(" ", 1)[1]) if resumed else 0
@@ -186,7 +97,7 @@ def killed(command: Sequence[str], home: Path, kills: Sequence[Kill]) -> tuple[d
             print(f"kill {number} of {len(kills)}: {', '.join(_row(outcomes[-1]))}", file=sys.stderr, flush=True)
             seen = len(attempt.lines)
         if kills and kills[-1].victim == "Prefect":  # nobody is there to take the flow's state: it ends as failed
-            attempt.process.wait(10 * _PATIENCE_S)
+            attempt.process.wait(10 * PATIENCE_S)
             attempt = Attempt(command, home)
         return attempt.end(), outcomes
     finally:
@@ -211,6 +122,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments and the victims")
     parser.add_argument("overrides", nargs="*", help="settings of the run: async_level=1")
     arguments = parser.parse_args()
+    end_by_sigterm()
     kills = plan(arguments.kills, arguments.seed)
     # As many iterations as the kills can let pass.
     command = ["flows.online", "tiny", *SMALL, f"iterations={3 * len(kills) + 3}", *arguments.overrides]

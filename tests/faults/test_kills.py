@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.faults.kills import FLOW, SMALL, STAGES, TERMINATED, Attempt, Kill, killed, plan
+from tests.faults.attempt import FLOW, TERMINATED, Attempt
+from tests.faults.kills import SMALL, STAGES, Kill, killed, plan
 from tests.helpers import differences, meanwhile, start_from
 
 
