@@ -43,7 +43,7 @@ def journeys(policy: str, judge: str) -> dict[str, Command]:
     return {
         "warm start": ["flows.warm_start", "tiny", *quick_start(1)],
         "judge training": ["flows.judge_training", "tiny", *quick_judge(policy, 1)],
-        "judge on solutions": ["flows.judge_eval", *trained, "data.count=40"],
+        "judge on solutions": ["flows.judge_eval", *trained, "data.limit=40"],
         "online, trained judge": [
             *("flows.online", "tiny", *SMALL, *start, *trained, "iterations=3"),
             "algorithm.credit.scope=all_incorrect",
