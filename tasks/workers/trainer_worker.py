@@ -24,6 +24,7 @@ from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
+from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.optimizer_state import load_state, save_state
 from tasks.workers.policy_model import PolicyModel, load_policy
@@ -108,7 +109,7 @@ class TrainerWorker:
 
         self._let_go()
         self.policy, self.model, self.train, self.steps_done = policy, model, train, 0
-        config = self._deepspeed_config(model, train, sharding)
+        config = deepspeed_config(model, train, sharding)
         # Under ZeRO-3 every rank holds its share from the beginning: nowhere is there a whole model.
         sharded = HfDeepSpeedConfig(config) if sharding.zero_stage == 3 else None
         lm = load_policy(policy, model.dtype, train.gradient_checkpointing)
@@ -138,39 +139,6 @@ class TrainerWorker:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-
-    def _deepspeed_config(
-        self, model: ModelSettings, train: TrainSettings, sharding: DeepSpeedSettings
-    ) -> dict[str, Any]:
-        stage = sharding.stage(model.dtype)
-        zero: dict[str, Any] = {"stage": stage}
-        if sharding.offload_optimizer:
-            zero["offload_optimizer"] = {"device": "cpu"}
-        in_float32: dict[str, Any] = {}
-        if model.dtype == "bfloat16":  # gradients are added up, over micro-batches and over ranks, in float32
-            in_float32 = {"data_types": {"grad_accum_dtype": "fp32"}, "communication_data_type": "fp32"}
-        return {
-            "train_micro_batch_size_per_gpu": 1,
-            "gradient_accumulation_steps": 1,
-            # Every call of step() ends an accumulation, after as many backward passes as the plan has micro-batches.
-            "managed_gradient_accumulation": False,
-            "gradient_clipping": 0.0 if stage == 0 else train.grad_clip,
-            "optimizer": {
-                "type": "AdamW",
-                "params": {
-                    "lr": train.lr,
-                    "betas": list(train.betas),
-                    "weight_decay": train.weight_decay,
-                    "torch_adam": not sharding.offload_optimizer,
-                },
-            },
-            "bf16": {"enabled": model.dtype == "bfloat16"},
-            **in_float32,
-            "zero_optimization": zero,
-            "zero_allow_untested_optimizer": True,
-            "steps_per_print": 10**9,
-            "timers": {"throughput": {"enabled": False}},  # it would wait for the GPU before every forward pass
-        }
 
     def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         limit = self.train.grad_clip or float("inf")

@@ -35,10 +35,10 @@ def end_by_sigterm() -> None:
 
 
 class Attempt:
-    """One start of the command, and what it has logged."""
+    """One start of the command, with `more` in its environment, and what it has logged."""
 
-    def __init__(self, command: Sequence[str], home: Path) -> None:
-        more = {"PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL": "DEBUG"}  # a line for each stage that begins
+    def __init__(self, command: Sequence[str], home: Path, **more: str) -> None:
+        more["PREFECT_LOGGING_LOGGERS_PREFECT_TASK_RUNS_LEVEL"] = "DEBUG"  # a line for each stage that begins
         self.process = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=REPOSITORY,

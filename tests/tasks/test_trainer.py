@@ -26,6 +26,7 @@ from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
 from tasks.workers import optimizer_state
+from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.policy_model import PolicyModel, load_policy
 from tasks.workers.trainer_worker import trainer_environment
 from tasks.workers.weight_sync import Part, digest
@@ -154,12 +155,12 @@ def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], st
             assert (ours.tokens, ours.clipped) == (theirs.tokens, theirs.clipped), name
 
 
-def loaded_whole(worker: Any, folder: str, model: ModelSettings) -> dict[str, bool]:
+def loaded_whole(_: Any, folder: str, model: ModelSettings) -> dict[str, bool]:
     """Runs in a rank: whether each parameter is held whole, right after loading."""
     from transformers.integrations import HfDeepSpeedConfig
 
     settings, sharding = TrainSettings(), DeepSpeedSettings(zero_stage=3)
-    config = HfDeepSpeedConfig(worker._deepspeed_config(model, settings, sharding))
+    config = HfDeepSpeedConfig(deepspeed_config(model, settings, sharding))
     lm = load_policy(folder, model.dtype, False)
     del config
     return {name: p.numel() > 0 for name, p in lm.named_parameters()}
