@@ -28,7 +28,7 @@ from sgpo_core.config.training import ClusterSettings
 from tasks.engines.actors import one_node, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
-from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved
+from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, wait_for_nodes
 from tasks.workers import rollout_worker, trainer_worker
 from tasks.workers.vllm_process import vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
@@ -170,6 +170,8 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
             if not restarts:
                 raise
             restarts -= 1
+            if not one_node():
+                wait_for_nodes()
             get_run_logger().warning(
                 f"{lost}: the engines start anew, and the run goes on from its last checkpoint ({restarts} more times)"
             )

@@ -146,6 +146,20 @@ def check_nodes(policy: Path) -> None:
         raise ConfigError(f"nodes have other versions: {'; '.join(differing)}. Run make setup on each of them")
 
 
+def wait_for_nodes() -> None:
+    """After a loss: until every node that Ray takes for alive answers. Until Ray sees that one has died, which may take
+    it half a minute, engines would be put there. Raises ConfigError where one does not answer for minutes."""
+    until = time.monotonic() + _ANSWER_WITHIN_S
+    while True:
+        try:
+            _on_every_node(_sees, "/")
+            return
+        except ConfigError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(1)
+
+
 def nodes_without(path: Path) -> list[str]:
     """The nodes on which a file or a folder is not there."""
     return [node for node, seen in _on_every_node(_sees, str(path)).items() if not seen]

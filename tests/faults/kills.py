@@ -18,7 +18,7 @@ from typing import Any
 
 from tasks.reports.text_table import text_table
 from tests.faults.attempt import FLOW, PATIENCE_S, STAGE_BEGINS, TERMINATED, Attempt, end_by_sigterm
-from tests.helpers import differences
+from tests.helpers import differences, start_from
 
 START = "start"  # of a process, before its first stage
 STAGES = (
@@ -124,9 +124,11 @@ def main() -> None:
     arguments = parser.parse_args()
     end_by_sigterm()
     kills = plan(arguments.kills, arguments.seed)
-    # As many iterations as the kills can let pass.
-    command = ["flows.online", "tiny", *SMALL, f"iterations={3 * len(kills) + 3}", *arguments.overrides]
     with tempfile.TemporaryDirectory(prefix="sgpo-faults-") as folder:
+        policy = Attempt(["flows.warm_start", "tiny"], Path(folder) / "start").end()["run_dir"]
+        # As many iterations as the kills can let pass.
+        settings = [*SMALL, *start_from(policy), f"iterations={3 * len(kills) + 3}", *arguments.overrides]
+        command = ["flows.online", "tiny", *settings]
         whole = Attempt(command, Path(folder) / "whole").end()
         result, outcomes = killed(command, Path(folder) / "killed", kills)
         found = differences(whole, result)

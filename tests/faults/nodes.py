@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.faults.attempt import STAGE_BEGINS, Attempt, end_by_sigterm
 from tests.faults.kills import SMALL
-from tests.helpers import differences
+from tests.helpers import differences, start_from
 
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 STAGES = ("generate", "judge", "update", "sync", "evaluate", "checkpoint")
@@ -56,8 +56,10 @@ def main() -> None:
     os.environ |= _TOKEN
     from ray.cluster_utils import Cluster  # reads the token
 
-    command = ["flows.online", "tiny", *SMALL, f"iterations={3 * given.losses + 3}", *given.overrides]
     with tempfile.TemporaryDirectory(prefix="sgpo-faults-") as folder:
+        policy = Attempt(["flows.warm_start", "tiny"], Path(folder) / "start").end()["run_dir"]
+        settings = [*SMALL, *start_from(policy), f"iterations={3 * given.losses + 3}", *given.overrides]
+        command = ["flows.online", "tiny", *settings]
         whole = Attempt(command, Path(folder) / "whole").end()
         # Ray takes 127.0.0.1 for another address.
         head = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False}
