@@ -182,13 +182,15 @@ def _publish(api: str) -> None:
     prefect.toml of the user's is left alone.
     """
     profiles = _file("profiles.toml")
-    values = {"PREFECT_API_URL": api} | ({CLIENT: login} if (login := _prefect_login(api)) else {})
+    login = _prefect_login(api)
+    values = {"PREFECT_API_URL": api} | ({CLIENT: login} if login else {})
     lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
     write_private(profiles, "".join(['active = "sgpo"\n[profiles.sgpo]\n', *lines]))
     if not POINTER.exists() or POINTER.read_text().startswith(POINTER_TEXT.splitlines()[0]):
         POINTER.write_text(POINTER_TEXT.format(profiles=json.dumps(str(profiles))))
     else:
-        print(f"{POINTER} is not ours and stays as it is: set PREFECT_API_URL={api} for the prefect command")
+        also = f" and {CLIENT}=$(cat {login_file()})" if login else ""
+        print(f"{POINTER} is not ours and stays as it is: set PREFECT_API_URL={api}{also} for the prefect command")
 
 
 def _prefect_login(api: str) -> str | None:
@@ -196,8 +198,8 @@ def _prefect_login(api: str) -> str | None:
     return kept_login() if api == own_api() and not {SERVER, CLIENT} & os.environ.keys() else None
 
 
-def _show_addresses(api: str) -> None:
-    """Where the pages are and how to log in. A password is for a terminal, and not for a log."""
+def _show_what_is_up(api: str) -> None:
+    """Where the pages are, how to log in, and what to do next. A password is for a terminal, and not for a log."""
     mlflow, login = addresses().get("mlflow"), kept_login() or ""
     if sys.stdout.isatty():
         user, _, password = login.partition(":")
@@ -208,6 +210,8 @@ def _show_addresses(api: str) -> None:
     mlflows = f"   {mlflows}" if mlflow and MLFLOW_PASSWORD not in os.environ else ""
     mlflow = mlflow or f"{os.environ['MLFLOW_TRACKING_URI']} (MLFLOW_TRACKING_URI)"
     print(f"\n  Prefect  {api.removesuffix('/api')}{prefects}\n  MLflow   {mlflow}{mlflows}\n")
+    run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
+    print(f"next:  {run}\n       {run} -p overrides='[\"algorithm=grpo\"]'\n       make down")
 
 
 def up(ports: dict[str, int]) -> None:
@@ -251,9 +255,7 @@ def up(ports: dict[str, int]) -> None:
         deployed.write_text(wanted)
     else:
         print("already up, nothing to do (to change a port: `make down` first)")
-    _show_addresses(api)
-    run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
-    print(f"next:  {run}\n       {run} -p overrides='[\"algorithm=grpo\"]'\n       make down")
+    _show_what_is_up(api)
 
 
 def down() -> None:
