@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.error import HTTPError
@@ -164,6 +164,10 @@ def greeting(api: str, login: str | None) -> str:
 
 def places_of(secret: str, folder: Path) -> list[str]:
     """Files below the folder, and command lines of processes, that hold it. The caller is a process like any other."""
-    found = [str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and secret.encode() in p.read_bytes()]
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a database's journal comes and goes
+            if path.is_file() and secret.encode() in path.read_bytes():
+                found.append(str(path.relative_to(folder)))
     lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
     return sorted(found) + [" ".join(line) for line in lines if any(secret in part for part in line)]

@@ -28,10 +28,11 @@ def prepare_process() -> None:
 
     refresh_global_settings_context()
     api = PREFECT_API_URL.value()  # a profile of the user's may name a server, too
-    # Another server than ours gets no password of ours, and that which Prefect starts for this process gets a new one.
-    if login := new_login() if api is None else kept_login() if api == own_api() else None:
+    if not api:  # Prefect will start a server for this process
+        set_login(os.environ, new_login())
+    elif api == own_api() and (login := kept_login()):  # any other server is sent none of ours
         set_login(os.environ, login)
-        refresh_global_settings_context()
+    refresh_global_settings_context()
     setup_logging()
 
 

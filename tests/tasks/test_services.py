@@ -246,6 +246,8 @@ def test_a_server_that_a_profile_names_gets_no_login_of_ours(home: Path) -> None
     profile.write_text('active = "own"\n[profiles.own]\nPREFECT_API_URL = "http://orchestration:4200/api"\n')
     variables = prepared(home, PREFECT_PROFILES_PATH=str(profile))
     assert CLIENT not in variables and SERVER not in variables
+    anew = [prepared(home, PREFECT_API_URL="") for _ in range(2)]  # an empty address is none
+    assert anew[0][CLIENT] == anew[0][SERVER] != anew[1][CLIENT]
 
 
 def prepared(home: Path, **more: str) -> dict[str, str]:
