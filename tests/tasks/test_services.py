@@ -71,6 +71,21 @@ def test_a_busy_port_is_named_with_its_setting_and_nothing_starts(
     assert {path.name for path in (home / "services").iterdir()} == {"lock"}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_runs_goes_on_only_while_its_login_is_there(
+    home: Path, sleeper: subprocess.Popen[bytes], kept: bool
+) -> None:
+    if kept:
+        make_login()
+    write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]  # nothing starts
+        assert services.main(["up", f"--prefect-port={port}", f"--mlflow-port={port}"]) == 2
+    assert (sleeper.poll() is None) is kept
+
+
 def test_a_port_of_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SGPO_MLFLOW_PORT", "often")
     with pytest.raises(SystemExit, match="2"):
