@@ -37,6 +37,7 @@ from tests.helpers import (
     status,
 )
 
+ARTIFACTS = "mlflow-artifacts/artifacts"
 PREFECT = Path(sys.executable).parent / "prefect"
 
 
@@ -267,11 +268,12 @@ def worker_log(up: dict[str, str]) -> str:
 def test_nobody_uses_the_servers_without_the_login(up: dict[str, str]) -> None:
     """The last test: the worker's flow runs have left their logs."""
     login, api = up["_login"], f"{up['_prefect']}/api"
-    experiment = f"{up['_mlflow']}/api/2.0/mlflow/experiments/get?experiment_id=0"
+    mlflows = [f"{up['_mlflow']}/api/2.0/{path}" for path in ("mlflow/experiments/get?experiment_id=0", ARTIFACTS)]
+    pages = [f"{api}/admin/settings", up["_mlflow"], *mlflows]
     for wrong in (None, f"{login}x", login.partition(":")[2]):
-        assert [status(url, wrong) for url in (f"{api}/admin/settings", up["_mlflow"], experiment)] == [401, 401, 401]
+        assert [status(url, wrong) for url in pages] == [401] * 4
         assert greeting(api, wrong) != "auth_success"
-    assert [status(url, login) for url in (f"{api}/admin/settings", up["_mlflow"], experiment)] == [200, 200, 200]
+    assert [status(url, login) for url in pages] == [200] * 4
     assert greeting(api, login) == "auth_success"
     assert status(f"{api}/health") == 200 == status(f"{up['_mlflow']}/health")
     home = Path(up["SGPO_HOME"])
