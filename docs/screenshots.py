@@ -10,23 +10,25 @@ sweep's run in Prefect.
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import HttpCredentials, Page, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
 from tasks.paths import home  # noqa: E402
 from tasks.reports.traces import write_traces  # noqa: E402
+from tasks.services.environment import addresses  # noqa: E402
+from tasks.services.login import kept_login  # noqa: E402
 from tasks.tracking import tracker as tracking  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
@@ -37,22 +39,23 @@ def main() -> None:
     parser.add_argument("--sweep", default="demo-hard", help="tag of the sweep [demo-hard]")
     parser.add_argument("--experiment", default="demo", help="its MLflow experiment [demo]")
     parser.add_argument("--iteration", type=int, default=12, help="of the trace [12]")
-    parser.add_argument("--mlflow", default="http://127.0.0.1:5000")
-    parser.add_argument("--prefect", default="http://127.0.0.1:4200")
     options = parser.parse_args()
     folder = home() / options.experiment
     run = run_of(options.sweep)
+    servers, login = addresses(), kept_login() or ""
+    user, _, password = login.partition(":")
+    mlflows: HttpCredentials = {"username": user, "password": password, "origin": servers["mlflow"]}
     trace = write_traces(run, [options.iteration], run / "traces")
     pages: dict[str, Callable[[Page], None]] = {
         "report": lambda page: opened(page, (folder / f"report-{options.sweep}" / "report.html").as_uri(), 1),
         "traces": lambda page: opened(page, first_page(trace), 1),
-        "mlflow": lambda page: grouped(page, options.mlflow, options.experiment, options.sweep),
-        "prefect": lambda page: opened(page, newest_run(options.prefect), 8),
+        "mlflow": lambda page: grouped(page, servers["mlflow"], options.experiment, options.sweep),
+        "prefect": lambda page: logged_in(page, login, newest_run(servers["prefect"])),
     }
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, show in pages.items():
-            page = browser.new_page(viewport={"width": 1300, "height": 1000})
+            page = browser.new_page(viewport={"width": 1300, "height": 1000}, http_credentials=mlflows)
             show(page)
             page.screenshot(path=IMAGES / f"{name}.png")
             print(IMAGES / f"{name}.png")
@@ -68,8 +71,9 @@ def run_of(sweep: str) -> Path:
 
 
 def opened(page: Page, url: str, wait_s: float) -> None:
+    """Waits in a way in which the browser can still be given a login."""
     page.goto(url)
-    time.sleep(wait_s)
+    page.wait_for_timeout(1000 * wait_s)
 
 
 def first_page(index: Path) -> str:
@@ -84,24 +88,33 @@ def grouped(page: Page, mlflow: str, experiment: str, sweep: str) -> None:
     address = f"{mlflow}/#/experiments/{number['experiment']['experiment_id']}/runs?compareRunsMode=CHART"
     opened(page, f"{address}&searchFilter={search}", 8)
     page.get_by_role("button", name="Group by").click()
-    time.sleep(1.5)
+    page.wait_for_timeout(1500)
     page.get_by_text("algorithm", exact=True).first.click()
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Close", exact=True).click()  # of the assistant, which takes a third of the width
-    time.sleep(8)
+    page.wait_for_timeout(8000)
+
+
+def logged_in(page: Page, login: str, address: str) -> None:
+    """A page of Prefect, which asks for the login first."""
+    opened(page, address, 4)
+    page.get_by_placeholder("admin:pass").fill(login)
+    page.keyboard.press("Enter")
+    opened(page, address, 8)
 
 
 def newest_run(prefect: str) -> str:
     """The page of the flow run that ended last."""
     ended = {"state": {"type": {"any_": ["COMPLETED"]}}}  # the nightly's runs wait for their hour
     query = json.dumps({"flow_runs": ended, "sort": "END_TIME_DESC", "limit": 1}).encode()
-    headers = {"Content-Type": "application/json"}
-    [run] = ask(Request(f"{prefect}/api/flow_runs/filter", data=query, headers=headers))
+    [run] = ask(f"{prefect}/api/flow_runs/filter", query)
     return f"{prefect}/runs/flow-run/{run['id']}"
 
 
-def ask(request: str | Request) -> Any:
-    with urlopen(request, timeout=30) as answer:
+def ask(url: str, query: bytes | None = None) -> Any:
+    login = base64.b64encode((kept_login() or "").encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {login}"}
+    with urlopen(Request(url, query, headers), timeout=30) as answer:
         return json.load(answer)
 
 

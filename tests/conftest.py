@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, settings
 
 _HOME = Path(tempfile.mkdtemp(prefix="sgpo-tests-"))
 os.environ["SGPO_HOME"] = str(_HOME)  # before tasks and flows are imported
-for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+_PREFECT = ("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING")
+for name in ("MLFLOW_TRACKING_URI", *_PREFECT):
     os.environ.pop(name, None)
 # Fuzzing (tests/fuzz): the same cases every time, or more of them, and others, by --hypothesis-profile=long.
 os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = str(_HOME / "hypothesis")  # not in the repository

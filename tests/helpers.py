@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import mlflow
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from sgpo_core.storage.rollout_table import SCHEMA
 from tasks.engines.guard import TOKEN
@@ -131,3 +136,38 @@ def token_of(process: psutil.Process) -> str | None:
         return process.environ().get(TOKEN)
     except (psutil.NoSuchProcess, psutil.AccessDenied):
         return None
+
+
+def authorization(login: str) -> dict[str, str]:
+    """The header by which USER:PASSWORD is sent."""
+    return {"Authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+
+def status(url: str, login: str | None = None) -> int:
+    """How a server answers, with this login or without any."""
+    try:
+        with urlopen(Request(url, headers=authorization(login) if login else {}), timeout=30) as answer:
+            return int(answer.status)
+    except HTTPError as refused:
+        return refused.code
+
+
+def greeting(api: str, login: str | None) -> str:
+    """How Prefect's server answers one that wants to hear its events."""
+    with connect(f"ws{api.removeprefix('http')}/events/out", subprotocols=["prefect"]) as socket:  # type: ignore[list-item]
+        socket.send(json.dumps({"type": "auth", "token": login}))
+        try:
+            return str(json.loads(socket.recv(timeout=30))["type"])
+        except ConnectionClosed as closed:
+            return closed.rcvd.reason if closed.rcvd else ""
+
+
+def places_of(secret: str, folder: Path) -> list[str]:
+    """Files below the folder, and command lines of processes, that hold it. The caller is a process like any other."""
+    found = []
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # a database's journal comes and goes
+            if path.is_file() and secret.encode() in path.read_bytes():
+                found.append(str(path.relative_to(folder)))
+    lines = [process.info["cmdline"] or [] for process in psutil.process_iter(["cmdline"])]
+    return sorted(found) + [" ".join(line) for line in lines if any(secret in part for part in line)]

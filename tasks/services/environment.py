@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tasks.paths import REPOSITORY, home
+from tasks.services.login import kept_login, new_login, set_login
 from tasks.services.processes import Record
 
 NAMES = ("prefect", "mlflow", "worker")
@@ -23,7 +24,14 @@ def prepare_process() -> None:
     # After that: what imports Prefect without DO_NOT_TRACK is told that it reports how it is used.
     from prefect.context import refresh_global_settings_context
     from prefect.logging.configuration import setup_logging
+    from prefect.settings import PREFECT_API_URL
 
+    refresh_global_settings_context()
+    api = PREFECT_API_URL.value()  # a profile of the user's may name a server, too
+    if not api:  # Prefect will start a server for this process
+        set_login(os.environ, new_login())
+    elif api == own_api() and (login := kept_login()):  # any other server is sent none of ours
+        set_login(os.environ, login)
     refresh_global_settings_context()
     setup_logging()
 
@@ -43,6 +51,12 @@ def addresses() -> dict[str, str]:
     """Where the services that are alive are found, by name."""
     records = {name: Record.read(pid_file(name)) for name in NAMES}
     return {name: record.url for name, record in records.items() if record and record.process()}
+
+
+def own_api() -> str | None:
+    """Where Prefect's server of `make up` is asked, while it is alive."""
+    server = addresses().get("prefect")
+    return f"{server}/api" if server else None
 
 
 def service_environment() -> dict[str, str]:
@@ -66,8 +80,8 @@ def service_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions",
     }
-    if server := addresses().get("prefect"):
-        wanted["PREFECT_API_URL"] = f"{server}/api"
+    if api := own_api():
+        wanted["PREFECT_API_URL"] = api
     variables = {name: os.environ.get(name) or value for name, value in wanted.items()}
     return variables | {
         "PATH": _prepend(f"{sys.prefix}/bin", os.environ.get("PATH") or os.defpath),

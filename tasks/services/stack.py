@@ -5,7 +5,7 @@
     up ─┬─▶ prefect ──▶ worker ──▶ deploy prefect.yaml
         └─▶ mlflow (unless MLFLOW_TRACKING_URI names a server)
 
-All state lies below `home()`: pid files, logs and the lock in services/, the rest where each service keeps it.
+All state lies below `home()`: pid files, logs, lock and login in services/, the rest where each service keeps it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tasks.paths import REPOSITORY, home
-from tasks.services.environment import NAMES, PAGES, addresses, pid_file, service_environment
+from tasks.services.environment import NAMES, PAGES, addresses, own_api, pid_file, service_environment
+from tasks.services.login import (
+    CLIENT,
+    MLFLOW_PASSWORD,
+    SERVER,
+    kept_login,
+    login_file,
+    make_login,
+    mlflow_login,
+    set_login,
+    write_private,
+)
 from tasks.services.processes import MARK, Record, launch, stop
 
 HOST = "127.0.0.1"
@@ -64,6 +75,8 @@ def _plan(ports: dict[str, int]) -> list[Service]:
         plan.append(Service("prefect", command, server, f"{server}/api/health"))
     if service_environment()["MLFLOW_TRACKING_URI"].startswith(("sqlite", "postgresql", "mysql", "mssql")):
         command = f"mlflow server --host {HOST} --port {ports['mlflow']} --workers 1"
+        if os.environ.get(MLFLOW_PASSWORD) != "":
+            command += " --app-name basic-auth"
         plan.append(Service("mlflow", command, mlflow, f"{mlflow}/health"))
     # One flow run at a time: engines are sized for the whole machine. Others wait in the queue.
     return [*plan, Service("worker", "prefect worker start --type process --pool sgpo --name sgpo --limit 1", api)]
@@ -104,11 +117,22 @@ def _start(service: Service, api: str) -> Callable[[], None]:
 
 def _variables(service: Service, api: str) -> dict[str, str]:
     """The environment of a service."""
-    variables = os.environ | service_environment() | {"PREFECT_API_URL": api, "PYTHONUNBUFFERED": "1"}
-    variables[MARK] = _mark(service.name)
+    variables = _client_variables(api) | {"PYTHONUNBUFFERED": "1", MARK: _mark(service.name)}
     variables["MLFLOW_BACKEND_STORE_URI"] = variables["MLFLOW_TRACKING_URI"]  # no argument: it may hold a password
-    if service.name == "prefect" and not os.environ.get(PAGES):
-        variables[PAGES] = f"{service.url},{service.url.replace(HOST, 'localhost')}"  # its own, under both names
+    if service.name == "prefect":
+        set_login(variables, make_login())
+        if not os.environ.get(PAGES):
+            variables[PAGES] = f"{service.url},{service.url.replace(HOST, 'localhost')}"  # its own, under both names
+    if service.name == "mlflow":
+        variables = mlflow_login(make_login()) | variables
+    return variables
+
+
+def _client_variables(api: str) -> dict[str, str]:
+    """The environment of what asks Prefect's server."""
+    variables = os.environ | service_environment() | {"PREFECT_API_URL": api}
+    if api == own_api():
+        set_login(variables, make_login())
     return variables
 
 
@@ -137,7 +161,7 @@ def _stop(name: str) -> bool:
 
 def _deploy(api: str) -> None:
     log = _file("deploy.log")
-    variables = os.environ | service_environment() | {"PREFECT_API_URL": api}
+    variables = _client_variables(api)
     with log.open("wb") as out:
         for module in ("prefect --no-prompt deploy --all", "tasks.services.alarm"):
             command = (sys.executable, "-m", *module.split())
@@ -151,22 +175,50 @@ def _deploy(api: str) -> None:
 
 
 def _publish(api: str) -> None:
-    """Lets a `prefect` typed in the repository find the server with no variable set: it reads prefect.toml there.
+    """Lets a `prefect` typed in the repository use the server with no variable set: it reads prefect.toml there.
 
-    The address is not in that file but in a profile it names, so that `service_environment` can replace it: the file
-    outlives a server that dies, and no variable takes an address in prefect.toml back. A prefect.toml of the user's is
-    left alone.
+    The address, with the login, is not in that file but in a profile it names, so that `service_environment` can
+    replace it: the file outlives a server that dies, and no variable takes an address in prefect.toml back. A
+    prefect.toml of the user's is left alone.
     """
     profiles = _file("profiles.toml")
-    profiles.write_text(f'active = "sgpo"\n[profiles.sgpo]\nPREFECT_API_URL = {json.dumps(api)}\n')
+    login = _prefect_login(api)
+    values = {"PREFECT_API_URL": api} | ({CLIENT: login} if login else {})
+    lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
+    write_private(profiles, "".join(['active = "sgpo"\n[profiles.sgpo]\n', *lines]))
     if not POINTER.exists() or POINTER.read_text().startswith(POINTER_TEXT.splitlines()[0]):
         POINTER.write_text(POINTER_TEXT.format(profiles=json.dumps(str(profiles))))
     else:
-        print(f"{POINTER} is not ours and stays as it is: set PREFECT_API_URL={api} for the prefect command")
+        also = f" and {CLIENT}=$(cat {login_file()})" if login else ""
+        print(f"{POINTER} is not ours and stays as it is: set PREFECT_API_URL={api}{also} for the prefect command")
+
+
+def _prefect_login(api: str) -> str | None:
+    """The login of ours with which the server at this address is used, if it is: the user may have chosen another."""
+    return kept_login() if api == own_api() and not {SERVER, CLIENT} & os.environ.keys() else None
+
+
+def _show_what_is_up(api: str) -> None:
+    """Where the pages are, how to log in, and what to do next. A password is for a terminal, and not for a log."""
+    mlflow, login = addresses().get("mlflow"), kept_login() or ""
+    if sys.stdout.isatty():
+        user, _, password = login.partition(":")
+        prefects, mlflows = f"password {login}", f"user {user}, password {password}"
+    else:
+        prefects = mlflows = f"the login is in {login_file()}"
+    prefects = f"   {prefects}" if _prefect_login(api) else ""
+    mlflows = f"   {mlflows}" if mlflow and MLFLOW_PASSWORD not in os.environ else ""
+    mlflow = mlflow or f"{os.environ['MLFLOW_TRACKING_URI']} (MLFLOW_TRACKING_URI)"
+    print(f"\n  Prefect  {api.removesuffix('/api')}{prefects}\n  MLflow   {mlflow}{mlflows}\n")
+    run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
+    print(f"next:  {run}\n       {run} -p overrides='[\"algorithm=grpo\"]'\n       make down")
 
 
 def up(ports: dict[str, int]) -> None:
     """Starts what does not run, deploys what is not deployed, and says where everything is."""
+    if addresses() and kept_login() is None:  # the file was removed, or these run without a password
+        print("what runs is started anew: its login is not there", flush=True)
+        down()
     plan, running = _plan(ports), addresses()
     api = plan[-1].url
     missing = [service for service in plan if running.get(service.name) != service.url]
@@ -175,6 +227,7 @@ def up(ports: dict[str, int]) -> None:
             _stop(service.name)  # what a server that died has left behind, or a worker for another address
         if service.health:
             _require_free(service)
+    make_login()
     waits: dict[str, Callable[[], None]] = {}
     started = []
     try:
@@ -202,10 +255,7 @@ def up(ports: dict[str, int]) -> None:
         deployed.write_text(wanted)
     else:
         print("already up, nothing to do (to change a port: `make down` first)")
-    mlflow = addresses().get("mlflow") or f"{os.environ['MLFLOW_TRACKING_URI']} (MLFLOW_TRACKING_URI)"
-    run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
-    print(f"\n  Prefect  {api.removesuffix('/api')}\n  MLflow   {mlflow}\n")
-    print(f"next:  {run}\n       {run} -p overrides='[\"algorithm=grpo\"]'\n       make down")
+    _show_what_is_up(api)
 
 
 def down() -> None:

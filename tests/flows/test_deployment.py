@@ -25,8 +25,19 @@ from safetensors.torch import load_file, save_file
 from tasks.services import stack as services
 from tasks.tracking import registry
 from tasks.tracking.tracker import Tracker, new_attempt
-from tests.helpers import REPOSITORY, SMALL, run_module, shell_environment, start_from
+from tests.helpers import (
+    REPOSITORY,
+    SMALL,
+    authorization,
+    greeting,
+    places_of,
+    run_module,
+    shell_environment,
+    start_from,
+    status,
+)
 
+ARTIFACTS = "mlflow-artifacts/artifacts"
 PREFECT = Path(sys.executable).parent / "prefect"
 
 
@@ -69,7 +80,16 @@ def up(tmp_path_factory: pytest.TempPathFactory, webhook: tuple[str, list[str]])
     try:
         assert started.returncode == 0, started.stdout + started.stderr
         assert all(f"http://127.0.0.1:{port}" in started.stdout for port in ports)
-        yield shell | {"_prefect": f"http://127.0.0.1:{ports[0]}", "_mlflow": f"http://127.0.0.1:{ports[1]}"}
+        login = (home / "services" / "login").read_text().strip()
+        assert login not in started.stdout and f"the login is in {home}/services/login" in started.stdout
+        if "PREFECT_API_URL" in shell:
+            shell["PREFECT_API_AUTH_STRING"] = login
+        user, _, password = login.partition(":")
+        with pytest.MonkeyPatch.context() as here:  # MLflow's client
+            here.setenv("MLFLOW_TRACKING_USERNAME", user)
+            here.setenv("MLFLOW_TRACKING_PASSWORD", password)
+            servers = {"_prefect": f"http://127.0.0.1:{ports[0]}", "_mlflow": f"http://127.0.0.1:{ports[1]}"}
+            yield shell | servers | {"_login": login}
     finally:
         down = subprocess.run(
             [*command, "down"], cwd=REPOSITORY, env=shell, capture_output=True, text=True, timeout=120
@@ -111,8 +131,7 @@ def test_deployment_runs_on_the_worker_and_lands_in_mlflow(up: dict[str, str], p
     [run] = client.search_runs([experiment.experiment_id])
     assert run.info.status == "FINISHED" and run.data.tags["algorithm"] == "grpo"
     assert len(client.get_metric_history(run.info.run_id, "group/all_negative_frac")) == 4
-    with urlopen(up["_mlflow"], timeout=10) as page:
-        assert page.status == 200
+    assert status(up["_mlflow"], up["_login"]) == 200
     keys = [run.info.run_name, f"{run.info.run_name}-progress"]
     shown = {
         artifact["key"]: artifact["data"]
@@ -224,7 +243,8 @@ def tags_after_a_night(up: dict[str, str], settings: list[str]) -> set[str]:
 
 
 def asked(up: dict[str, str], path: str, query: dict[str, Any]) -> Any:
-    request = Request(f"{up['_prefect']}/api/{path}", json.dumps(query).encode(), {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | authorization(up["_login"])
+    request = Request(f"{up['_prefect']}/api/{path}", json.dumps(query).encode(), headers)
     with urlopen(request, timeout=30) as answer:
         return json.load(answer)
 
@@ -243,3 +263,19 @@ def test_preset_without_its_gpus_fails_within_seconds(up: dict[str, str]) -> Non
 
 def worker_log(up: dict[str, str]) -> str:
     return (Path(up["SGPO_HOME"]) / "services" / "worker.log").read_text()
+
+
+def test_nobody_uses_the_servers_without_the_login(up: dict[str, str]) -> None:
+    """The last test: the worker's flow runs have left their logs."""
+    login, api = up["_login"], f"{up['_prefect']}/api"
+    mlflows = [f"{up['_mlflow']}/api/2.0/{path}" for path in ("mlflow/experiments/get?experiment_id=0", ARTIFACTS)]
+    pages = [f"{api}/admin/settings", up["_mlflow"], *mlflows]
+    for wrong in (None, f"{login}x", login.partition(":")[2]):
+        assert [status(url, wrong) for url in pages] == [401] * 4
+        assert greeting(api, wrong) != "auth_success"
+    assert [status(url, login) for url in pages] == [200] * 4
+    assert greeting(api, login) == "auth_success"
+    assert status(f"{api}/health") == 200 == status(f"{up['_mlflow']}/health")
+    home = Path(up["SGPO_HOME"])
+    assert places_of(login.partition(":")[2], home) == ["services/login", "services/profiles.toml"]
+    assert {(home / name).stat().st_mode & 0o777 for name in ("services/login", "services/profiles.toml")} == {0o600}

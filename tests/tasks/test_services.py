@@ -18,6 +18,8 @@ from tasks.paths import REPOSITORY
 from tasks.services import processes
 from tasks.services import stack as services
 from tasks.services.environment import PAGES, addresses, option, service_environment
+from tasks.services.login import CLIENT, MLFLOW_PASSWORD, SERVER, kept_login, make_login, mlflow_login, set_login
+from tests.helpers import greeting, places_of, shell_environment, status
 
 USER_VARIABLES = (
     *("PREFECT_API_URL", "PREFECT_HOME", "PREFECT_PROFILES_PATH", "MLFLOW_TRACKING_URI", "DO_NOT_TRACK"),
@@ -29,7 +31,7 @@ USER_VARIABLES = (
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home of its own, a user who has set nothing, and no file in the repository."""
     monkeypatch.setenv("SGPO_HOME", str(tmp_path))
-    for name in USER_VARIABLES:
+    for name in (*USER_VARIABLES, CLIENT, SERVER, MLFLOW_PASSWORD):
         monkeypatch.setenv(name, "")  # so that what the tests set goes away again
         monkeypatch.delenv(name)
     monkeypatch.setattr(services, "POINTER", tmp_path / "prefect.toml")
@@ -67,6 +69,21 @@ def test_a_busy_port_is_named_with_its_setting_and_nothing_starts(
     assert error.count("\n") == 1
     assert f"port {ports[busy]} " in error and f"SGPO_{busy.upper()}_PORT" in error
     assert {path.name for path in (home / "services").iterdir()} == {"lock"}
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_runs_goes_on_only_while_its_login_is_there(
+    home: Path, sleeper: subprocess.Popen[bytes], kept: bool
+) -> None:
+    if kept:
+        make_login()
+    write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]  # nothing starts
+        assert services.main(["up", f"--prefect-port={port}", f"--mlflow-port={port}"]) == 2
+    assert (sleeper.poll() is None) is kept
 
 
 def test_a_port_of_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +187,141 @@ def test_folders_with_secrets_are_the_users_alone(home: Path) -> None:
     (home / "services").rmdir()
     services.main(["down"])
     assert [(home / name).stat().st_mode & 0o77 for name in ("services", "prefect")] == [0, 0]
+
+
+def test_the_login_is_made_once_and_is_the_users_alone(home: Path) -> None:
+    before = os.umask(0)
+    try:
+        login = make_login()
+    finally:
+        os.umask(before)
+    user, _, password = login.partition(":")
+    assert user == "sgpo" and len(password) > 40 and make_login() == kept_login() == login
+    assert (home / "services" / "login").stat().st_mode & 0o777 == 0o600
+    (home / "services" / "login").unlink()
+    assert kept_login() is None and make_login() != login
+
+
+@pytest.mark.parametrize(
+    ("chosen", "wanted"),
+    [
+        ({}, {SERVER: "ours", CLIENT: "ours"}),
+        ({SERVER: "a:b"}, {SERVER: "a:b", CLIENT: "a:b"}),
+        ({CLIENT: "a:b"}, {SERVER: "a:b", CLIENT: "a:b"}),
+        ({CLIENT: "a:b", SERVER: "c:d"}, {SERVER: "c:d", CLIENT: "a:b"}),
+        ({SERVER: ""}, {CLIENT: ""}),
+        ({CLIENT: ""}, {CLIENT: ""}),
+    ],
+)
+def test_a_login_that_the_user_has_set_holds_and_an_empty_one_is_none(
+    chosen: dict[str, str], wanted: dict[str, str]
+) -> None:
+    variables = dict(chosen)
+    set_login(variables, "ours")
+    assert variables == wanted
+
+
+def test_what_the_user_has_set_for_mlflow_s_page_holds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def page() -> tuple[bool, str]:
+        [_, mlflow, _] = services._plan(services.PORTS)
+        api = "http://127.0.0.1:4200/api"
+        return "basic-auth" in mlflow.command, services._variables(mlflow, api)[MLFLOW_PASSWORD]
+
+    assert page() == (True, make_login().partition(":")[2])
+    monkeypatch.setenv(MLFLOW_PASSWORD, "the user's own")
+    assert page() == (True, "the user's own")
+    monkeypatch.setenv(MLFLOW_PASSWORD, "")
+    assert page() == (False, "")
+
+
+def test_mlflow_wants_the_login_of_today(home: Path) -> None:
+    users = home / "services" / "mlflow-users.db"
+    users.write_text("of another password")
+    assert mlflow_login("sgpo:new")[MLFLOW_PASSWORD] == "new"
+    assert not users.exists()
+
+
+def test_a_server_of_the_users_own_gets_no_login_of_ours(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_login()
+    write_record(home, "prefect", os.getpid(), psutil.Process().create_time())
+    ours, other = "http://127.0.0.1:4299/api", "http://orchestration:4200/api"
+    for api in (ours, other):
+        monkeypatch.setenv("PREFECT_API_URL", api)
+        worker = services._plan(services.PORTS)[-1]
+        for variables in (services._variables(worker, api), prepared(home, PREFECT_API_URL=api)):
+            assert {name: variables.get(name) for name in (CLIENT, SERVER)} == dict.fromkeys(
+                (CLIENT, SERVER), kept_login() if api == ours else None
+            )
+        services._publish(api)
+        assert (str(kept_login()) in (home / "services" / "profiles.toml").read_text()) is (api == ours)
+
+
+def test_a_server_that_a_profile_names_gets_no_login_of_ours(home: Path) -> None:
+    profile = home / "profiles.toml"
+    profile.write_text('active = "own"\n[profiles.own]\nPREFECT_API_URL = "http://orchestration:4200/api"\n')
+    variables = prepared(home, PREFECT_PROFILES_PATH=str(profile))
+    assert CLIENT not in variables and SERVER not in variables
+    anew = [prepared(home, PREFECT_API_URL="") for _ in range(2)]  # an empty address is none
+    assert anew[0][CLIENT] == anew[0][SERVER] != anew[1][CLIENT]
+
+
+def prepared(home: Path, **more: str) -> dict[str, str]:
+    """The environment of a process of these variables after `prepare_process`."""
+    code = (
+        "import json, os\nfrom tasks.services.environment import prepare_process\nprepare_process()\n"
+        "print(json.dumps(dict(os.environ)))"
+    )
+    shell, command = shell_environment(home, **more), [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, env=shell, capture_output=True, text=True, check=True)
+    variables: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return variables
+
+
+ASK_IN_A_FLOW = """
+import json, os, subprocess, sys
+from tasks.services.environment import prepare_process
+prepare_process()
+from prefect import flow, get_client
+
+@flow
+def asking():
+    with get_client(sync_client=True) as client:
+        found, api = len(client.read_flows()), str(client.api_url).rstrip("/")
+    if "PREFECT_API_URL" in os.environ:  # a child's
+        return print(found)
+    child = subprocess.run([sys.executable, *sys.orig_argv[1:]], env=os.environ | {"PREFECT_API_URL": api},
+                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    print(json.dumps([api, os.environ["PREFECT_API_AUTH_STRING"], child.stdout.decode()]), flush=True)
+    sys.stdin.readline()
+
+asking()
+"""
+
+
+@pytest.mark.parametrize("chosen", [None, ""])
+def test_a_flow_s_own_server_answers_that_flow_and_its_children_alone(home: Path, chosen: str | None) -> None:
+    """The server that Prefect starts for a flow from the shell, where there is none of `make up`."""
+    shell, log = shell_environment(home) | ({} if chosen is None else {CLIENT: chosen}), home / "log"
+    with log.open("w") as said:
+        running = subprocess.Popen(
+            [sys.executable, "-c", ASK_IN_A_FLOW],
+            cwd=REPOSITORY, env=shell, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True,
+        )  # fmt: skip
+    try:
+        assert running.stdout
+        line = running.stdout.readline()
+        assert line, log.read_text()
+        api, login, child = json.loads(line)
+        assert child.strip() == "1", "the flow that the child finds there"
+        assert login == chosen if chosen == "" else login.startswith("sgpo:")
+        assert status(f"{api}/health") == 200
+        asked = [status(f"{api}/admin/settings", one) for one in (None, f"{login}x", login or None)]
+        heard = [greeting(api, one) == "auth_success" for one in (None, f"{login}x", login)]
+        assert (asked, heard) == (([200] * 3, [True] * 3) if chosen == "" else ([401, 401, 200], [False, False, True]))
+        assert chosen == "" or places_of(login.partition(":")[2], home) == []
+    finally:
+        running.communicate("\n", timeout=120)
+    assert running.returncode == 0, log.read_text()
 
 
 def test_a_prefect_toml_of_the_user_stays(home: Path) -> None:
