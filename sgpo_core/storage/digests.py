@@ -29,6 +29,20 @@ def damage(folder: Path) -> str:
         noted = dict(read_json(folder / NAME))
     except (ValueError, TypeError):
         return f"{NAME} can't be read"
+    return _difference(noted, folder)
+
+
+def damage_of_copy(copy: Path, folder: Path, part: str) -> str:
+    """The same of a copy of a folder `part` inside the sealed one. Further files in the copy do not matter."""
+    try:
+        noted = dict(read_json(folder / NAME))
+    except (OSError, ValueError, TypeError):
+        return ""  # then nothing is known of it
+    inside = {name.removeprefix(f"{part}/"): digest for name, digest in noted.items() if name.startswith(f"{part}/")}
+    return _difference(inside, copy)
+
+
+def _difference(noted: dict[str, str], folder: Path) -> str:
     found = {str(file.relative_to(folder)): file for file in _files(folder)}
     for name, digest in noted.items():
         if name not in found:
