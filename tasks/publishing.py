@@ -27,7 +27,7 @@ from sgpo_core.data import hub
 from sgpo_core.storage.atomic import read_json, write_text
 from sgpo_core.storage.digests import damage_of_copy, is_as_written
 from sgpo_core.storage.rollout_table import SCHEMA
-from sgpo_core.storage.run_dir import RunPaths, iterations_saved
+from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.storage.weights import is_policy
 from tasks.models import stand_in
 from tasks.paths import REPOSITORY, home, run_folders
@@ -73,11 +73,9 @@ def _complete(run: str) -> RunPaths:
     paths = there[0]
     if not (paths.result.is_file() and is_policy(paths.policy)):
         raise ConfigError(f"{paths.root} is not complete: the command that began the run goes on with it")
-    saved = iterations_saved(paths.checkpoints)
-    if saved and (what := damage_of_copy(paths.policy, paths.checkpoint(saved[-1]), "policy")):
-        raise ConfigError(
-            f"{paths.policy}: {what}: copy {paths.checkpoint(saved[-1]) / 'policy'} over it (README.md stays)"
-        )
+    original = paths.checkpoint(read_json(paths.result)["iterations"])  # newer ones are of a run that goes on
+    if what := damage_of_copy(paths.policy, original, "policy"):
+        raise ConfigError(f"{paths.policy}: {what}: copy {original / 'policy'} over it (README.md stays)")
     return paths
 
 

@@ -217,6 +217,14 @@ def test_what_is_not_sent(hub: Hub, run: RunPaths, harm: Callable[[RunPaths], No
     assert hub.requests == []
 
 
+def test_a_run_that_goes_on_is_published_as_it_was_when_it_was_complete(hub: Hub, run: RunPaths) -> None:
+    (run.checkpoint(3) / "policy").mkdir(parents=True)
+    (run.checkpoint(3) / "policy" / "model.safetensors").write_bytes(b"newer")
+    seal(run.checkpoint(3))
+    publish(str(run.root), MODEL, None, False)
+    assert hub.files("models", MODEL)["model.safetensors"] == (run.policy / "model.safetensors").read_bytes()
+
+
 def test_a_stand_in_is_called_one(hub: Hub, run: RunPaths) -> None:
     config = load_run("smol", ["model=smol-q4_1", "iterations=2"])
     write_text(run.config, to_yaml(config))
