@@ -128,6 +128,12 @@ def _traces(parser: Parser) -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="where the pages go [RUN_DIR/traces]")
 
 
+def _publish(parser: Parser) -> None:
+    parser.add_argument("--to", metavar="ORG/NAME", help="the policy becomes this model of the hub")
+    parser.add_argument("--dataset", metavar="ORG/NAME", help="the run's responses become this data set of the hub")
+    parser.add_argument("--private", action="store_true", help="only you and your organization may see what is made")
+
+
 def _evaluation(parser: Parser) -> None:
     parser.add_argument("--force", action="store_true", help="generate again, even if it was evaluated before")
     parser.add_argument("--rescore", action="store_true", help="grade and score what was generated; start no engine")
@@ -157,6 +163,7 @@ def _theory(parser: Parser) -> None:
 
 
 _RUN_DIR = Word("run_dir", "the folder of a run, such as runs/demo/tiny-sgpo-s0-0c05667270")
+_RUN = Word("run", "the folder or the id of a run that is complete")
 _POLICY = Word("policy", "folder, run id, hub id, models:/NAME@ALIAS, or registered")
 
 # A command has the name of its file in this folder; the shell takes a dash for its underscore.
@@ -188,6 +195,7 @@ COMMANDS = {
     ),
     "report": Command("flows.report:report", None, _report, is_flow=False),
     "traces": Command("flows.traces:colored", _RUN_DIR, _traces, is_flow=False),
+    "publish": Command("flows.publish:publish", _RUN, _publish, is_flow=False),
     "evaluation": Command(
         "flows.evaluation:benchmark_eval",
         _POLICY,

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from prefect import get_run_logger
 
-from sgpo_core.config.base import ConfigError, fingerprint
-from sgpo_core.grading.grader import GRADER
+from sgpo_core.config.base import ConfigError
+from sgpo_core.evaluation.protocol import protocol_in_training
 from sgpo_core.storage.atomic import atomic_directory, remove_atomically, write_text
 from sgpo_core.storage.digests import damage, seal
-from sgpo_core.storage.run_dir import best_checkpoint, iterations_saved, mean_accuracy, prune
+from sgpo_core.storage.run_dir import RunPaths, best_checkpoint, iterations_saved, mean_accuracy, prune
 from tasks.data import load_config, load_tokenizer
 from tasks.engines.cluster import Engines
 from tasks.run import Run
@@ -62,11 +62,15 @@ def load_checkpoint(run: Run, iteration: int) -> None:
     run.engines.on_all_ranks("load", str(state))
 
 
-def publish_policy(run: Run, card: str) -> Path:
+def newest_policy(paths: RunPaths) -> Path:
+    """That of the last checkpoint."""
+    return paths.checkpoint(iterations_saved(paths.checkpoints)[-1]) / "policy"
+
+
+def keep_policy(run: Run, card: str) -> Path:
     """Copies the last checkpoint's policy to where a finished run keeps it; `card` becomes its README.md."""
-    newest = iterations_saved(run.paths.checkpoints)[-1]
     with atomic_directory(run.paths.policy) as folder:
-        shutil.copytree(run.paths.checkpoint(newest) / "policy", folder, dirs_exist_ok=True)
+        shutil.copytree(newest_policy(run.paths), folder, dirs_exist_ok=True)
         write_text(folder / "README.md", card)
     return run.paths.policy
 
@@ -79,11 +83,7 @@ def register_best(run: Run) -> None:
     config = run.config
     model = config.checkpoint.model.replace("{preset}", config.preset)
     if model and not config.tags.sweep and best is not None:
-        # What decides an evaluation besides the policy.
-        sets = {name: benchmark.model_dump(mode="json") for name, benchmark in config.eval.sets.items()}
-        how = [GRADER, sets, config.sampling.max_tokens, config.model.dtype]
-        asked = [config.model.preamble, config.model.instruction, config.model.chat_template]
-        score = Score(mean_accuracy(run.paths, best), fingerprint([*how, *asked]))
+        score = Score(mean_accuracy(run.paths, best), protocol_in_training(config))
         register(model, run.paths.checkpoint(best) / "policy", run.tracker.run_id, score=score)
 
 

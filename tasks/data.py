@@ -125,6 +125,18 @@ def load_tokenizer(policy: str) -> Any:
     return PreTrainedTokenizerFast.from_pretrained(policy)
 
 
+def needs_own_tokenizer(policy: str | Path, text: str) -> bool:
+    """Whether AutoTokenizer, which `pipeline` uses, can't read the tokenizer that lies there, or spells a text in
+    another way than this one does."""
+    from transformers import AutoTokenizer
+
+    try:
+        read = AutoTokenizer.from_pretrained(policy, trust_remote_code=False)
+    except Exception:  # of transformers: a finished run does not fail for it
+        return True
+    return bool(read(text)["input_ids"] != load_tokenizer(str(policy))(text)["input_ids"])
+
+
 def load_config(policy: str | Path) -> Any:
     """The configuration of a policy, with the defaults of its architecture. Code that comes with a model is not run."""
     from transformers import AutoConfig

@@ -17,3 +17,8 @@ def home() -> Path:
     if found := set("?#%\n") & set(str(folder)):
         raise ConfigError(f"SGPO_HOME={str(folder)!r}: it holds {''.join(sorted(found))!r}; choose another folder")
     return folder
+
+
+def run_folders(run: str) -> list[Path]:
+    """Where a run may lie that the command line names by its folder or by its id; none has to be there."""
+    return [Path(run).expanduser(), *(home().glob(f"*/{run}") if "/" not in run else ())]

@@ -9,11 +9,13 @@ from typing import Any
 from prefect import get_run_logger
 
 from sgpo_core.analysis.metrics import rollout_metrics
+from sgpo_core.evaluation.protocol import protocol_in_training
 from sgpo_core.sizing.utilization import idle_shares
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json, write_json
 from sgpo_core.storage.run_dir import RunPaths
-from tasks.checkpointing import publish_policy, register_best
+from tasks.checkpointing import keep_policy, newest_policy, register_best
+from tasks.data import needs_own_tokenizer
 from tasks.flow_page import FlowPage
 from tasks.reports.model_card import model_card
 from tasks.reports.run_page import run_page
@@ -87,11 +89,10 @@ def progress_line(run: Run, iteration: int, metrics: Metrics, left: str) -> str:
 
 
 def finish(run: Run) -> dict[str, Any]:
-    """Publishes the policy with its model card and a sample of rollouts, and writes the result, after which the run
+    """Keeps the policy with its model card and a sample of rollouts, and writes the result, after which the run
     counts as complete."""
     latest = latest_metrics(run.paths, run.iterations)
-    start, groups = (read_json(run.paths.metrics(iteration))["metrics"] for iteration in (0, 1))
-    publish_policy(run, model_card(run.config, run.iterations, groups | start, latest, run.tracker.run_id))
+    keep_policy(run, _card(run, latest))
     run.tracker.deliver_waiting()
     register_best(run)
     sample = rollout_table.to_table(rollout_table.read(run.paths.rollouts(run.iterations)), _SAMPLE_COLUMNS)
@@ -106,6 +107,21 @@ def finish(run: Run) -> dict[str, Any]:
     run.tracker.finish()
     write_json(run.paths.result, result)  # last: from here on the run counts as complete
     return result
+
+
+def _card(run: Run, latest: Metrics) -> str:
+    evaluated = [i for i in range(run.iterations + 1) if i == 0 or run.evaluates(i)]
+    metrics = {i: read_json(run.paths.metrics(i))["metrics"] for i in {1, *evaluated}}
+    return model_card(
+        run.config,
+        run.iterations,
+        metrics[1] | metrics[0],
+        latest,
+        run.tracker.run_id,
+        protocol_in_training(run.config),
+        {i: metrics[i] for i in evaluated},
+        needs_own_tokenizer(newest_policy(run.paths), run.problems["prompt"][0]),
+    )
 
 
 def latest_metrics(paths: RunPaths, iterations: int) -> Metrics:

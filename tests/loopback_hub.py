@@ -2,10 +2,13 @@
 
 Large files lie on another host, as on the hub: a redirect leads there, and it must never see a token. The status of a
 missing repository is 401 without a token and 404 with one, of a gated one 401 or 403, and 401 for every wrong token.
+
+A token may write to the repositories that it opens. Files come in commits; large ones go to the other host before.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -15,12 +18,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
 
 LARGE = (".safetensors", ".bin", ".parquet")
 API = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+)(?:/(.*))?)?")
 FILE = re.compile(r"/(datasets/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)")
+WRITE = re.compile(r"/api/(models|datasets)/([^/]+/[^/]+)/(preupload|commit)/main")
+BATCH = re.compile(r"/(datasets/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch")
 CONTENT = re.compile(r"/content/([0-9a-f]{64})")
 
 Files = dict[str, bytes]
@@ -58,6 +67,10 @@ class Hub:
     mute: bool = False
     broken: int = 0
     stopped: threading.Event = field(default_factory=threading.Event)
+
+    def files(self, kind: str, name: str) -> Files:
+        """Those of the newest commit."""
+        return list(self.repositories[kind, name].commits.values())[-1]
 
     def add(self, kind: str, name: str, *commits: Files, **access: Any) -> list[str]:
         """A repository of `models` or `datasets`; the shas of its commits."""
@@ -102,6 +115,82 @@ class Handler(BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
+    def do_POST(self) -> None:
+        path, body = urlsplit(self.path).path, self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if path == "/api/validate-yaml":
+            self.reply(200, {"errors": [], "warnings": []})
+        elif path == "/api/repos/create":
+            self.note(path)
+            self.create(json.loads(body))
+        elif write := WRITE.fullmatch(path):
+            kind, name, what = write.groups()
+            self.note(path)
+            if self.may_write(name) and what == "preupload":
+                self.preupload(kind, name, json.loads(body))
+            elif what == "commit" and self.may_write(name):
+                self.receive(kind, name, [json.loads(line) for line in body.splitlines()])
+        elif batch := BATCH.fullmatch(path):
+            self.note(path)
+            if self.may_write(batch[2]):
+                self.reply(200, {"objects": [self.wanted(one) for one in json.loads(body)["objects"]]})
+        else:
+            self.reply(404, {"error": "not found"})
+
+    def do_PUT(self) -> None:
+        """A large file, on its own host."""
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.note(urlsplit(self.path).path)
+        self.hub.contents[hashlib.sha256(data).hexdigest()] = "", data
+        self.reply(200, b"")
+
+    def may_write(self, name: str) -> bool:
+        """Sends the error where not."""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if token not in self.hub.tokens:
+            self.error(401, "", "Invalid credentials in Authorization header")
+        elif name not in self.hub.tokens[token]:
+            self.error(403, "", "Forbidden: you don't have the right to write there")
+        return name in self.hub.tokens.get(token, ())
+
+    def create(self, asked: dict[str, Any]) -> None:
+        kind, name = f"{asked.get('type', 'model')}s", f"{asked['organization']}/{asked['name']}"
+        if not self.may_write(name):
+            return
+        url = f"{self.hub.url}/{'datasets/' if kind == 'datasets' else ''}{name}"
+        if (kind, name) in self.hub.repositories:
+            return self.reply(409, {"error": "You already created this repo", "url": url})
+        self.hub.add(kind, name, {}, private=asked.get("visibility") == "private")
+        self.reply(200, {"url": url})
+
+    def preupload(self, kind: str, name: str, asked: dict[str, Any]) -> None:
+        """How each file is to come, and the hash of the one that is there."""
+        there, answer = self.hub.files(kind, name), []
+        for path in [file["path"] for file in asked["files"]]:
+            facts = entry(path, there[path]) if path in there else {}
+            mode = "lfs" if path.endswith(LARGE) else "regular"
+            oid = facts["lfs"]["oid"] if "lfs" in facts else facts.get("oid")
+            answer.append({"path": path, "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        self.reply(200, {"files": answer})
+
+    def wanted(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Where a large file is to be sent; nowhere, if it is there."""
+        if asked["oid"] in self.hub.contents:
+            return asked
+        return {**asked, "actions": {"upload": {"href": f"{self.hub.large_url}/{asked['oid']}"}}}
+
+    def receive(self, kind: str, name: str, lines: list[dict[str, Any]]) -> None:
+        """A commit: the files of the one before, and what comes."""
+        files = dict(self.hub.files(kind, name))
+        for key, value in [(line["key"], line["value"]) for line in lines]:
+            if key == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "lfsFile":
+                files[value["path"]] = self.hub.contents[value["oid"]][1]
+                self.hub.contents[value["oid"]] = value["path"], files[value["path"]]
+        sha = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.hub.repositories[kind, name].commits[sha] = files
+        self.reply(200, {"commitUrl": f"{self.hub.url}/{name}/commit/{sha}", "commitOid": sha})
+
     def note(self, path: str) -> None:
         self.hub.requests.append(Request(self.command, unquote(path), self.headers))
 
@@ -130,7 +219,8 @@ class Handler(BaseHTTPRequestHandler):
         sha, files = found
         if what == "revision":
             siblings = [{"rfilename": path} for path in files]
-            return self.reply(200, {"id": name, "sha": sha, "private": False, "gated": False, "siblings": siblings})
+            private = self.hub.repositories[kind, name].private
+            return self.reply(200, {"id": name, "sha": sha, "private": private, "gated": False, "siblings": siblings})
         inside = [path for path in files if path.startswith(f"{below}/" if below else "")]
         if not inside:
             return self.error(404, "EntryNotFound", f"{below} does not exist", sha)
@@ -183,6 +273,25 @@ def entry(path: str, data: bytes) -> dict[str, Any]:
     facts["oid"] = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
     digest = hashlib.sha256(data).hexdigest()
     return facts | ({"lfs": {"oid": digest, "size": len(data), "pointerSize": 134}} if path.endswith(LARGE) else {})
+
+
+def point_to(hub: Hub, folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Has huggingface_hub, which has read its environment when it was imported, use this hub, without a token and with
+    an empty cache in the folder."""
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        patch.delenv(name, raising=False)
+    patch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    values = {
+        "ENDPOINT": hub.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(folder / "hub"),
+        "HF_TOKEN_PATH": str(folder / "token"),
+        "AGENT_HARNESSES_PATH": str(folder / "agents.json"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,  # large files come as plain ones
+    }
+    for name, value in values.items():
+        patch.setattr(constants, name, value)
 
 
 @contextmanager

@@ -130,7 +130,8 @@ ROOMS = {
     "tasks.training": {"engines", "run", "sizing", "stage", "workers"},
     "tasks.evaluation": {"data", "engines", "run", "stage", "workers"},
     "tasks.checkpointing": {"data", "engines", "run", "services", "stage", "tracking", "workers"},
-    "tasks.progress": {"checkpointing", "flow_page", "reports", "run", "services", "stage"},
+    "tasks.publishing": {"models", "paths", "reports"},
+    "tasks.progress": {"checkpointing", "data", "flow_page", "reports", "run", "services", "stage"},
     "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
     "tasks.benchmarks": {
         *("data", "engines", "failures", "models", "paths", "run", "services", "tracking", "workers"),

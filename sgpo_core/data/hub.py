@@ -1,4 +1,5 @@
-"""The Hugging Face hub: which commit a revision is, a split of a data set, and in a sentence what went wrong."""
+"""The Hugging Face hub: which commit a revision is, a split of a data set, a folder's way there, and in a sentence what
+went wrong."""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
     RevisionResolutionError,
 )
+
+from sgpo_core.config.base import ConfigError
 
 Kind = Literal["model", "dataset"]
 _WORDS = {"model": "model", "dataset": "data set"}
@@ -64,6 +67,50 @@ def load_split(name: str, subset: str | None, split: str, revision: str | None, 
             raise
         from_the_cache(error, "dataset", name, revision)
         return kept
+
+
+def upload(kind: Kind, name: str, folder: Path, private: bool) -> str:
+    """Makes the repository where there is none, and commits what of the folder it does not have yet. Returns the
+    address of its page. Raises ConfigError that says what to do; no token is in it."""
+    if not _token():
+        raise ConfigError(f"{name}: no token of the hub is set: {_a_token_for(name)}")
+    api = HfApi()
+    try:
+        api.create_repo(name, repo_type=kind, private=private or None, exist_ok=True)
+        # Of a repository that is there, `create_repo` changes nothing.
+        if private and not api.repo_info(name, repo_type=kind).private:
+            raise ConfigError(f"{name} is there already, and public: choose another name, or leave out --private")
+        api.upload_folder(repo_id=name, repo_type=kind, folder_path=folder, commit_message=f"Publish {name}")
+    except ConfigError:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{name}: {_refusal(error, kind, name)}") from None
+    return _page(kind, name)
+
+
+def _refusal(error: Exception, kind: Kind, name: str) -> str:
+    """Why an upload has failed, and what helps."""
+    if isinstance(error, RuntimeError) and isinstance(
+        error.__cause__, Exception
+    ):  # of a thread that sends a large file
+        error = error.__cause__
+    match _innermost(error):
+        case HfHubHTTPError() as answer if answer.response.status_code == 401:
+            return f"the hub does not accept {_token()}: {_a_token_for(name)}"
+        case HfHubHTTPError() as answer if answer.response.status_code in (403, 404):
+            return f"{_token()} may not write there: {_a_token_for(name)}"
+        case OfflineModeIsEnabled():
+            return "HF_HUB_OFFLINE forbids to ask the hub: unset it"
+    return sentence(error, kind, name, None)
+
+
+def _a_token_for(name: str) -> str:
+    owner = name.partition("/")[0]
+    return f"set HF_TOKEN to one that may write to {owner} ({constants.ENDPOINT}/settings/tokens)"
+
+
+def _page(kind: Kind, name: str) -> str:
+    return f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
 
 
 def from_the_cache(error: Exception, kind: Kind, name: str, revision: str | None) -> None:
@@ -120,7 +167,7 @@ def _noted(name: str, revision: str | None) -> str | None:
 def sentence(error: Exception, kind: Kind, name: str, revision: str | None) -> str:
     """What went wrong with a repository and what helps. No token is in it."""
     error = _innermost(error)
-    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{name}"
+    page = _page(kind, name)
     token = _token()
     match error:
         case GatedRepoError() if token:

@@ -14,6 +14,7 @@ from typing import Any
 from sgpo_core.config.base import fingerprint
 from sgpo_core.config.data import BenchmarkSettings
 from sgpo_core.config.evaluation import ChatTemplate, Dtype, EvaluationConfig
+from sgpo_core.config.run import TrainingConfig
 from sgpo_core.evaluation.scores import Scores
 from sgpo_core.grading.grader import GRADER
 from sgpo_core.types import Problem
@@ -64,6 +65,14 @@ def protocol(
         dtype=config.dtype,
         grader=GRADER if form == "boxed" else f"{GRADER}, answers in {form}",
     )
+
+
+def protocol_in_training(config: TrainingConfig) -> str:
+    """The same of a run's own evaluations, all benchmarks together: ten hexadecimal digits of what decides them besides
+    the policy."""
+    sets = {name: benchmark.model_dump(mode="json") for name, benchmark in config.eval.sets.items()}
+    how = [GRADER, sets, config.sampling.max_tokens, config.model.dtype]
+    return fingerprint([*how, config.model.preamble, config.model.instruction, config.model.chat_template])
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,20 @@ GREEN, RED, YELLOW = "#0b6e4f", "#c1440e", "#e9c46a"
 LIGHT_GREEN, BLUE, GRAY = "#52b788", "#577590", "#8d99ae"
 # The algorithms that most pictures are about look the same everywhere.
 ALGORITHMS = {"sgpo": GREEN, "grpo": RED, "sgpo-masked": LIGHT_GREEN}
+# Others: color-blind readers, too, can tell these and the ones above apart (tests/tasks/test_sweep_report.py).
+OTHERS = ("#6a3d9a", "#e69f00", "#000000", "#1e90ff", "#cc79a7")
+_STYLES = ("-", "--", "-.", ":")
 OUTCOMES = {"all-negative": RED, "mixed": YELLOW, "all-positive": GREEN}  # groups
 
 
-def color_of(name: str, number: int = 0) -> Any:
+def color_of(name: str, number: int = 0) -> str:
     """The color of an algorithm, or of the `number`-th thing that is compared."""
-    return ALGORITHMS.get(name) or plt.get_cmap("tab10")(number % 10)
+    return ALGORITHMS.get(name) or OTHERS[number % len(OTHERS)]
+
+
+def style_of(number: int) -> str:
+    """The line of the `number`-th thing: another one when the colors begin again."""
+    return _STYLES[number // len(OTHERS) % len(_STYLES)]
 
 
 def tidy(axes: Iterable[Any], grid: bool = True) -> None:

@@ -1,6 +1,6 @@
 """The report of a sweep, from what the tracking server has: one HTML file that needs nothing else, pictures, tables.
 
-report.html    everything          accuracy.png shares.png rewards.png    its pictures
+report.html    everything          accuracy.png shares.png rewards.png    its pictures (NAME-narrow.png: for a phone)
 summary.csv    a row an arm        points.csv                             every point of every curve
 """
 
@@ -44,8 +44,14 @@ COLUMNS = [
     *("arm", "runs", *(f"final {name}" for name in _STANDING), *(f"equal tokens: {name}" for name in _STANDING)),
     *("mean over run", "reach target", "iterations to it", "tokens to it", "tokens", "seconds", "judge calls"),
 ]
+# The page has two tables in place of a wide one: what is reached, and what it takes. Columns by number.
+_TABLES = (
+    ("Accuracy", range(10)),
+    ("Price", (0, *range(10, len(COLUMNS)))),
+)
 _IN_TERMINAL = [name for name in COLUMNS[:12] if not name.endswith(" p")]
 _FINDINGS = {1: "significantly better than the baseline", 0: "not significantly different", -1: "significantly worse"}
+_SHOWN = 0.0005  # accuracies that differ by less are shown as the same
 _WIDTH = 120  # of what is said below the table
 
 
@@ -89,8 +95,9 @@ def write_report(sweep: str, comparison: Comparison, records: Sequence[RunRecord
         verdict=verdict(comparison),
         explanation=explanation(comparison),
         columns=COLUMNS,
-        rows=[table_row(row, comparison) for row in comparison.arms],
-        pictures=[(title, text, base64.b64encode(path.read_bytes()).decode()) for title, text, path in pictures],
+        tables=_TABLES,
+        rows=[[_breakable(cell) for cell in table_row(row, comparison)] for row in comparison.arms],
+        pictures=[(picture.title, picture.text, _data(picture.file), _data(picture.narrow)) for picture in pictures],
         arms=[row.arm for row in comparison.arms],
         settings=differing_settings(finished),
     )
@@ -122,8 +129,10 @@ def _after_last(comparison: Comparison) -> str:
     return f"at equal iterations ({most})" if fewest == most else f"after the last iteration ({fewest} to {most})"
 
 
-def _leader(standings: Mapping[str, Standing]) -> str:
-    return max(standings, key=lambda arm: _mean(standings[arm]))
+def _leaders(standings: Mapping[str, Standing]) -> list[str]:
+    """The arm with the highest accuracy, and those whose accuracy is shown as the same."""
+    most = max(_mean(standing) for standing in standings.values())
+    return [arm for arm, standing in standings.items() if most - _mean(standing) < _SHOWN]
 
 
 def _mean(standing: Standing) -> float:
@@ -132,7 +141,11 @@ def _mean(standing: Standing) -> float:
 
 
 def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) -> str:
-    arm = _leader(standings)
+    arm, *tied = _leaders(standings)
+    if tied:
+        others = " Every other arm is below." if len(standings) > 1 + len(tied) else ""
+        names = f"{', '.join([arm, *tied[:-1]])} and {tied[-1]}"
+        return f"there is no difference between {names}: accuracy {_mean(standings[arm]):.3f}.{others}"
     text = f"{arm} has the highest accuracy, {_mean(standings[arm]):.3f}"
     if arm == comparison.baseline:
         return f"{text}. It is the baseline."
@@ -141,10 +154,9 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
         return f"{text}. It has no finished seed in common with the baseline, {comparison.baseline}."
     least = min(1.0, versus.smallest_p * sum(standing.versus is not None for standing in standings.values()))
     seeds = f"{versus.n} seed{'s' * (versus.n != 1)} in common"
-    return (
-        f"{text}: {_difference(standings[arm], comparison.baseline)}. "
-        f"With {seeds} and {len(standings)} arms no corrected p below {least:.3g} is possible."
-    )
+    limit = f"With {seeds} and {len(standings)} arms no corrected p below {least:.3g} is possible"
+    few = ": too few runs to call a difference significant" if least > LEVEL else ""
+    return f"{text}: {_difference(standings[arm], comparison.baseline)}. {limit}{few}."
 
 
 def _difference(standing: Standing, baseline: str) -> str:
@@ -158,12 +170,12 @@ def _difference(standing: Standing, baseline: str) -> str:
 
 def _disagreements(comparison: Comparison, ends: Mapping[str, Standing], equal: Mapping[str, Standing]) -> list[str]:
     """Sentences: where another arm is highest, and where a difference from the baseline is significant once only."""
-    then, found, leader = _after_last(comparison), [], _leader(ends)
-    # A tie at equal tokens is none, whichever of the two comes first.
-    if leader not in equal or _mean(equal[leader]) < _mean(equal[_leader(equal)]):
+    then, found, leader = _after_last(comparison), [], _leaders(ends)[0]
+    # An arm that is highest in both, be it together with others, is no disagreement.
+    if not set(_leaders(ends)) & set(_leaders(equal)):
         has = leader in equal and equal[leader].versus is not None
         own = f", where {leader} is at {_difference(equal[leader], comparison.baseline)}" if has else ""
-        found.append(f"Highest is {leader} {then}, and {_leader(equal)} at equal tokens{own}.")
+        found.append(f"Highest is {leader} {then}, and {_leaders(equal)[0]} at equal tokens{own}.")
     for arm in [arm for arm in ends if arm in equal]:
         if ends[arm].finding != equal[arm].finding:
             found.append(
@@ -221,6 +233,17 @@ def as_text(comparison: Comparison) -> str:
     rows = [COLUMNS, *(table_row(row, comparison) for row in comparison.arms)]
     table = text_table([[row[i] for i in shown] for row in rows])
     return f"{table}\n\n{textwrap.fill(verdict(comparison), _WIDTH)}"
+
+
+def _breakable(cell: str) -> str:
+    """With spaces such that a line breaks only before an interval, or between its name and its numbers."""
+    number, bracket, interval = cell.partition(" [")
+    name, colon, limits = interval.partition(": ")
+    return number + bracket + name.replace(" ", "\u00a0") + colon + limits.replace(" ", "\u00a0")
+
+
+def _data(png: Path) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png.read_bytes()).decode()}"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -10,7 +10,7 @@ from sgpo_core.data import hub
 from sgpo_core.storage.run_dir import RunPaths, best_checkpoint
 from sgpo_core.storage.weights import is_policy, weights_hash
 from tasks.models.folders import local_folder, model_folder, models_home, undamaged
-from tasks.paths import home
+from tasks.paths import home, run_folders
 from tasks.tracking import registry
 from tasks.tracking.registry import Version
 
@@ -49,7 +49,8 @@ def registered(version: Version) -> Policy:
 
 def _places(name: str) -> list[Path]:
     """A folder itself, or a run's best checkpoint, by its folder or its id."""
-    folder = Path(name).expanduser()
-    runs = [folder, *(home().glob(f"*/{name}") if "/" not in name else ())]
-    best = [(paths, best_checkpoint(paths)) for paths in map(RunPaths, runs) if paths.root.is_dir()]
-    return [folder, *(paths.checkpoint(iteration) / "policy" for paths, iteration in best if iteration)]
+    best = [(paths, best_checkpoint(paths)) for paths in map(RunPaths, run_folders(name)) if paths.root.is_dir()]
+    return [
+        Path(name).expanduser(),
+        *(paths.checkpoint(iteration) / "policy" for paths, iteration in best if iteration),
+    ]

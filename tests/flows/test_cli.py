@@ -26,6 +26,7 @@ EXAMPLES = {
     "evaluation": ["POLICY"],
     "judge_eval": [],
     "preflight": ["7b"],
+    "publish": ["RUN"],
     "report": ["--sweep", "x"],
     "sweep": ["grpo-vs-sgpo-tiny"],
     "traces": ["FOLDER"],

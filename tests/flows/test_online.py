@@ -65,6 +65,7 @@ def test_the_policy_has_a_card(result: dict[str, Any]) -> None:
     card = ModelCard.load(Path(result["run_dir"]) / "policy" / "README.md")
     score, error = (result["final_metrics"][f"eval/chains/{name}"] for name in ("avg_at_k", "avg_stderr"))
     assert f"| {score:.3f} ± {error:.3f} |" in card.text and result["mlflow_run_id"] in card.text
+    assert f"| 4 | {score:.3f} ± {error:.3f} |" in card.text and "tokenizer=tokenizer" in card.text
 
 
 def test_metrics_are_those_of_the_dictionary(result: dict[str, Any]) -> None:

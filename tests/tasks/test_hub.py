@@ -25,7 +25,7 @@ from sgpo_core.judges import processbench
 from tasks.models.folders import model_folder
 from tests.helpers import REPOSITORY, shell_environment
 from tests.hub_sources import GSM8K, MODEL, SOURCES, UNWANTED, Source, lines, load_questions, model, questions
-from tests.loopback_hub import Hub, loopback_hub
+from tests.loopback_hub import Hub, loopback_hub, point_to
 
 RIGHT, STRANGER, WRONG = "hf_right", "hf_stranger", "hf_wrong"  # tokens; a stranger's is valid and opens nothing
 ABSENT = "0" * 40
@@ -40,22 +40,10 @@ model_and_problems = pytest.mark.parametrize("source", [MODEL, GSM8K], ids=["mod
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A hub without repositories, and empty caches. The libraries read their environment when they are imported, so
     that what they read is set here; `test_the_environment` has it from the environment."""
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("SGPO_HOME", str(tmp_path))
     with loopback_hub() as server:
         server.tokens = {RIGHT: {source.name for source in SOURCES.values()}, STRANGER: set()}
-        values = {
-            "ENDPOINT": server.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
-            "HF_HUB_CACHE": str(tmp_path / "hub"),
-            "HF_TOKEN_PATH": str(tmp_path / "token"),
-            "AGENT_HARNESSES_PATH": str(tmp_path / "agents.json"),
-            "HF_HUB_OFFLINE": False,
-        }
-        for name, value in values.items():
-            monkeypatch.setattr(constants, name, value)
+        point_to(server, tmp_path, monkeypatch)
         monkeypatch.setattr(datasets.config, "HF_ENDPOINT", server.url)
         monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
         monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")

@@ -1,0 +1,166 @@
+"""A finished run on the Hugging Face hub: its policy as a model, its responses as a data set.
+
+Everything is checked before anything is sent: that the run is complete, that its policy is what was written, and that
+no file tells where it was made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+from pydantic import ValidationError
+
+from sgpo_core.config.base import ConfigError
+from sgpo_core.config.offline import SAMPLED, OfflineConfig
+from sgpo_core.config.run import RunConfig, TrainingConfig
+from sgpo_core.data import hub
+from sgpo_core.storage.atomic import read_json, write_text
+from sgpo_core.storage.digests import NAME as DIGESTS
+from sgpo_core.storage.digests import is_as_written
+from sgpo_core.storage.rollout_table import SCHEMA
+from sgpo_core.storage.run_dir import RunPaths
+from sgpo_core.storage.weights import is_policy
+from tasks.models import stand_in
+from tasks.models.folders import undamaged
+from tasks.paths import REPOSITORY, home, run_folders
+from tasks.reports.data_card import data_card
+from tasks.reports.model_card import USED_AS, data_name, public, start_model, start_of
+
+_SENT = (
+    *("README.md", "LICENSE*", "*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt"),
+    *("adapter/*.json", "adapter/*.safetensors"),
+)
+_VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")  # which hold any word there is
+_SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
+_PLACE = re.compile(
+    r"(?<![\w./:-])(~|/(home|Users|root|tmp|mnt|media|data|scratch|work|workspace|opt|srv|var))/[^\s\"'`|]+"
+)
+_ADDRESS = r"\w+://\S+"
+
+
+def publish(run: str, to: str | None, dataset: str | None, private: bool) -> list[str]:
+    """Sends what a run's folder or id stands for: its policy as the model `to`, its responses as the data set
+    `dataset`. Returns the addresses of their pages. Raises ConfigError that says what to do."""
+    if to is None and dataset is None:
+        raise ConfigError("where to? --to ORG/NAME publishes the policy, --dataset ORG/NAME the responses")
+    for option, name in (("--to", to), ("--dataset", dataset)):
+        if name is not None and (not hub.is_id(name) or "@" in name):
+            raise ConfigError(f"{option} {name}: ORG/NAME is wanted, your own name or that of an organization first")
+    paths = _complete(run)
+    config = _settings(paths)
+    with TemporaryDirectory() as scratch:
+        model, data = Path(scratch, "model"), Path(scratch, "data")
+        if to is not None:
+            _lay_out_policy(paths, config, to, model)
+        if dataset is not None:
+            _lay_out_responses(paths, config, dataset, data)
+        pages = [hub.upload("model", to, model, private)] if to is not None else []
+        return pages + ([hub.upload("dataset", dataset, data, private)] if dataset is not None else [])
+
+
+def _complete(run: str) -> RunPaths:
+    there = [RunPaths(folder) for folder in run_folders(run) if RunPaths(folder).config.is_file()]
+    if not there:
+        raise ConfigError(f"{run}: no folder of a run, and no run below {home()} has this id")
+    paths = there[0]
+    if not (paths.result.is_file() and is_policy(paths.policy)):
+        raise ConfigError(f"{paths.root} is not complete: the command that began the run goes on with it")
+    undamaged(run, paths.policy)
+    return paths
+
+
+def _settings(paths: RunPaths) -> TrainingConfig:
+    values = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
+    try:
+        return (OfflineConfig if "responses" in values else RunConfig).model_validate(values)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ConfigError(
+            f"{paths.config} can't be read, an earlier version may have written it: look at {key}"
+        ) from None
+
+
+def _lay_out_policy(paths: RunPaths, config: TrainingConfig, name: str, folder: Path) -> None:
+    """The files that belong to a policy, and its card with the name that it will have."""
+    (folder / "adapter").mkdir(parents=True)
+    for file in sorted({found for pattern in _SENT for found in paths.policy.glob(pattern)} - {paths.policy / DIGESTS}):
+        (folder / file.relative_to(paths.policy)).symlink_to(file.absolute())
+    adapter = folder / "adapter" / "adapter_config.json"
+    if adapter.is_file():  # it may say in which folder its model lay
+        facts = json.loads(adapter.read_text(encoding="utf-8"))
+        facts["base_model_name_or_path"] = public(facts["base_model_name_or_path"])
+        adapter.unlink()
+        write_text(adapter, json.dumps(facts, indent=2, sort_keys=True) + "\n")
+    card = paths.policy / "README.md"
+    if not card.is_file():
+        raise ConfigError(f"{card} is missing: a policy is published with its card; write it, or start the run anew")
+    text = card.read_text(encoding="utf-8")
+    _refuse_what_tells(paths.policy, folder)
+    if start_model(config).endswith(stand_in.NAME) and stand_in.NAME not in text:
+        raise ConfigError(
+            f"{card} does not say that the training began with {stand_in.NAME}, whose weights were quantized once: "
+            "name it there, so that nobody takes it for the model of the hub"
+        )
+    (folder / card.name).unlink()
+    write_text(folder / card.name, text.replace(USED_AS, f'"{name}"'))
+
+
+def _lay_out_responses(paths: RunPaths, config: TrainingConfig, name: str, folder: Path) -> None:
+    """A file for each iteration, and the card."""
+    (folder / "data").mkdir(parents=True)
+    iterations, responses = read_json(paths.result)["iterations"], 0
+    for iteration in range(1, iterations + 1):
+        source = paths.rollouts(iteration)
+        if not source.is_file() or not is_as_written(source):
+            raise ConfigError(f"{source} is missing or damaged: put it back, or publish without --dataset")
+        table = pq.read_table(source, columns=SCHEMA.names)
+        reasons = pc.replace_substring_regex(table["verdict_reason"], _ADDRESS, "...")
+        table = table.set_column(table.column_names.index("verdict_reason"), "verdict_reason", reasons)
+        table = table.add_column(0, "iteration", pa.array([iteration] * table.num_rows, pa.int64()))
+        pq.write_table(table, folder / f"data/iteration-{iteration:06d}.parquet", compression="zstd")
+        responses += table.num_rows
+    recorded = isinstance(config, OfflineConfig) and config.responses.source != SAMPLED
+    source_name = config.responses.source if isinstance(config, OfflineConfig) and recorded else config.data.source
+    card = data_card(
+        name,
+        config.run_id,
+        config.algorithm.name,
+        iterations,
+        responses,
+        start_of(config),
+        data_name(source_name),
+        recorded,
+    )
+    write_text(folder / "README.md", card)
+
+
+def _refuse_what_tells(policy: Path, sent: Path) -> None:
+    """Raises ConfigError for the first line that holds a path or the name of this machine, or a secret. (Secrets are
+    not shown.) Vocabularies hold all kinds of words: there only this machine's own folders are looked for."""
+    secrets = {value for name, value in os.environ.items() if name.endswith(("TOKEN", "_KEY")) and len(value) > 7}
+    ours = {str(place) for place in (home(), REPOSITORY, policy.absolute().parent)}
+    host = re.compile(rf"(?<![\w.-]){re.escape(socket.gethostname())}(?![\w-])")
+    for file in _texts(sent):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            where = f"{policy / file.relative_to(sent)}, line {number}"
+            if _SECRET.search(line) or any(secret in line for secret in secrets):
+                raise ConfigError(f"{where} holds a secret: take it out, and make a new one in its place")
+            found = next((place for place in ours if place in line), "")
+            if file.name not in _VOCABULARY and not found and (match := _PLACE.search(line) or host.search(line)):
+                found = match[0]
+            if found:
+                raise ConfigError(f"{where} holds {found}, which tells of a machine: take it out, then publish again")
+
+
+def _texts(folder: Path) -> Iterable[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and file.suffix != ".safetensors")
