@@ -19,6 +19,18 @@ def home() -> Path:
     return folder
 
 
+def writable_home() -> Path:
+    """`home()`, made where it is missing. Raises ConfigError where nothing can be written there."""
+    folder = home()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(0, "you may not write there")
+    except OSError as error:
+        raise ConfigError(f"SGPO_HOME={folder} can't be used ({error.strerror}): choose another folder") from None
+    return folder
+
+
 def run_folders(run: str) -> list[Path]:
     """Where a run may lie that the command line names by its folder or by its id; none has to be there."""
     return [Path(run).expanduser(), *(home().glob(f"*/{run}") if "/" not in run else ())]

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from tasks.paths import REPOSITORY, home
+from tasks.paths import REPOSITORY, home, writable_home
 from tasks.services.login import kept_login, new_login, set_login
 from tasks.services.processes import Record
 
@@ -18,7 +18,9 @@ PAGES = "PREFECT_SERVER_CORS_ALLOWED_ORIGINS"
 
 def prepare_process() -> None:
     """Makes this process, which runs flows, keep all state below `home()` and find the services that are up. Called
-    once, before the first flow; a Prefect that was imported before has read its settings then, and reads them again."""
+    once, before the first flow; a Prefect that was imported before has read its settings then, and reads them again.
+    Raises ConfigError for a home that can't be used."""
+    writable_home()
     os.environ.update(service_environment())
     Path(os.environ["PREFECT_HOME"]).mkdir(mode=0o700, parents=True, exist_ok=True)  # its database holds secrets
     # After that: what imports Prefect without DO_NOT_TRACK is told that it reports how it is used.

@@ -24,7 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tasks.paths import REPOSITORY, home
+from sgpo_core.config.base import ConfigError
+from tasks.paths import REPOSITORY, home, writable_home
 from tasks.services.environment import NAMES, PAGES, addresses, own_api, pid_file, service_environment
 from tasks.services.login import (
     CLIENT,
@@ -290,6 +291,11 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.command == "status":
         return 0 if status() else 1
+    try:
+        writable_home()
+    except ConfigError as error:
+        print(f"services: {error}", file=sys.stderr)
+        return 2
     for folder in (_file(""), Path(service_environment()["PREFECT_HOME"])):  # logs, and a database with secrets
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _file("lock").open("w") as lock:

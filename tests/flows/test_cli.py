@@ -18,7 +18,7 @@ from flows import cli
 from flows.commands import COMMANDS, about, page, parser_of
 from flows.overview import bash_completion, overview
 from tasks.reports.summary import summary
-from tests.helpers import REPOSITORY
+from tests.helpers import REPOSITORY, run_module
 
 SLOW = {"prefect", "torch", "ray", "vllm", "transformers", "mlflow", "datasets", "deepspeed"}
 # What has to be there beside the options, of each command.
@@ -241,3 +241,12 @@ def test_the_end_does_not_wait_for_threads_without_end() -> None:
 
 def test_a_server_of_prefect_that_has_died_is_named() -> None:
     assert "Prefect's server does not answer (refused)" in cli._advice(ConnectError("refused"))
+
+
+@pytest.mark.parametrize("command", [["flows.online", "tiny"], ["tasks.services.stack", "up"]])
+def test_a_home_that_can_not_be_written_is_named(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = run_module(*command, home=tmp_path / "file/home")
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert f"SGPO_HOME={tmp_path}/file/home can't be used (Not a directory): choose another folder" in last
