@@ -102,7 +102,12 @@ def _start(service: Service, api: str) -> Callable[[], None]:
     """Starts a service; returns the function that waits until it works."""
     log = _file(f"{service.name}.log")
     old = log.stat().st_size if log.exists() else 0
-    child = launch(service.command, service.url, pid_file(service.name), log, _variables(service, api))
+    variables = _variables(service, api)
+    if service.name == "mlflow":  # which would make its database in place
+        command = (sys.executable, "-m", "tasks.tracking.database")
+        with log.open("ab") as out:
+            subprocess.run(command, cwd=REPOSITORY, env=variables, stdout=out, stderr=out, check=True)
+    child = launch(service.command, service.url, pid_file(service.name), log, variables)
 
     def wait() -> None:
         deadline = time.monotonic() + HEALTH_DEADLINE_S

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.entities import Param
 from mlflow.exceptions import MlflowException
 from prefect.exceptions import TerminationSignal
@@ -16,9 +19,11 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
 from tasks.paths import home
 from tasks.tracking import tracker as tracking
+from tasks.tracking.database import make_database
 from tasks.tracking.parameters import as_parameters
 from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker
+from tests.helpers import REPOSITORY
 
 
 @pytest.fixture
@@ -43,6 +48,21 @@ def record(tracker: Tracker, step: int, value: float) -> dict[str, float]:
 def points(tracker: Tracker) -> dict[str, list[tuple[int, float]]]:
     history = {key: tracker.client.get_metric_history(tracker.run_id, key) for key in ("a", "b")}
     return {key: sorted((p.step, p.value) for p in found) for key, found in history.items()}
+
+
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path: Path) -> None:
+    """MLflow itself would say "already exists" from then on."""
+    database, partial = tmp_path / "mlflow.db", tmp_path / ".mlflow.db.partial"
+    code = f"from tasks.tracking.database import make_database; make_database('sqlite:///{database}')"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=subprocess.DEVNULL) as making:
+        while not partial.exists() or partial.stat().st_size < 50_000:
+            assert making.poll() is None
+            time.sleep(0.001)
+        making.kill()
+    assert partial.stat().st_size < 900_000 and not database.exists()
+    make_database(f"sqlite:///{database}")
+    assert database.exists() and not partial.exists()
+    assert MlflowClient(f"sqlite:///{database}").create_experiment("one") == "1"
 
 
 def test_resume_uses_the_same_run_and_doubles_nothing(tracker: Tracker, tmp_path: Path) -> None:
