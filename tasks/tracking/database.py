@@ -27,7 +27,7 @@ def _make(path: Path) -> None:
     from mlflow.db import upgrade  # `mlflow db upgrade`
 
     path.unlink(missing_ok=True)  # of an attempt that was cut short
-    upgrade.callback(f"{_SQLITE}{path}")
+    upgrade.main([f"{_SQLITE}{path}"], standalone_mode=False)
 
 
 if __name__ == "__main__":  # before a server starts
