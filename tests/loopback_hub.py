@@ -184,6 +184,8 @@ class Handler(BaseHTTPRequestHandler):
         for key, value in [(line["key"], line["value"]) for line in lines]:
             if key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
+            elif key == "deletedFile":
+                del files[value["path"]]
             elif key == "lfsFile":
                 files[value["path"]] = self.hub.contents[value["oid"]][1]
                 self.hub.contents[value["oid"]] = value["path"], files[value["path"]]
@@ -222,7 +224,7 @@ class Handler(BaseHTTPRequestHandler):
             private = self.hub.repositories[kind, name].private
             return self.reply(200, {"id": name, "sha": sha, "private": private, "gated": False, "siblings": siblings})
         inside = [path for path in files if path.startswith(f"{below}/" if below else "")]
-        if not inside:
+        if below and not inside:
             return self.error(404, "EntryNotFound", f"{below} does not exist", sha)
         folders = sorted({path.rpartition("/")[0] for path in inside} - {"", below})
         entries = [{"type": "directory", "path": path, "oid": sha, "size": 0} for path in folders]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -69,20 +70,33 @@ def load_split(name: str, subset: str | None, split: str, revision: str | None, 
         return kept
 
 
-def upload(kind: Kind, name: str, folder: Path, private: bool) -> str:
-    """Makes the repository where there is none, and commits what of the folder it does not have yet. Returns the
-    address of its page. Raises ConfigError that says what to do; no token is in it."""
+def make_repository(kind: Kind, name: str, private: bool) -> None:
+    """Makes a repository where there is none. Raises ConfigError that says what to do; no token is in it."""
     if not _token():
         raise ConfigError(f"{name}: no token of the hub is set: {_a_token_for(name)}")
     api = HfApi()
     try:
         api.create_repo(name, repo_type=kind, private=private or None, exist_ok=True)
         # Of a repository that is there, `create_repo` changes nothing.
-        if private and not api.repo_info(name, repo_type=kind).private:
-            raise ConfigError(f"{name} is there already, and public: choose another name, or leave out --private")
-        api.upload_folder(repo_id=name, repo_type=kind, folder_path=folder, commit_message=f"Publish {name}")
-    except ConfigError:
-        raise
+        public = private and not api.repo_info(name, repo_type=kind).private
+    except Exception as error:
+        raise ConfigError(f"{name}: {_refusal(error, kind, name)}") from None
+    if public:
+        raise ConfigError(f"{name} is there already, and public: choose another name, or leave out --private")
+
+
+def upload(kind: Kind, name: str, folder: Path, ours: Sequence[str]) -> str:
+    """Commits what of the folder the repository does not have yet. Files there that have the pattern of `ours` and are
+    not in the folder go: an earlier publication left them. Returns the address of its page. Raises ConfigError like
+    `make_repository`."""
+    try:
+        HfApi().upload_folder(
+            repo_id=name,
+            repo_type=kind,
+            folder_path=folder,
+            delete_patterns=list(ours),
+            commit_message=f"Publish {name}",
+        )
     except Exception as error:
         raise ConfigError(f"{name}: {_refusal(error, kind, name)}") from None
     return _page(kind, name)
@@ -90,9 +104,8 @@ def upload(kind: Kind, name: str, folder: Path, private: bool) -> str:
 
 def _refusal(error: Exception, kind: Kind, name: str) -> str:
     """Why an upload has failed, and what helps."""
-    if isinstance(error, RuntimeError) and isinstance(
-        error.__cause__, Exception
-    ):  # of a thread that sends a large file
+    # Of a thread that sends a large file.
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     match _innermost(error):
         case HfHubHTTPError() as answer if answer.response.status_code == 401:

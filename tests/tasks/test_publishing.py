@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +29,7 @@ from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.types import Judgment, Verdict
 from tasks.data import needs_own_tokenizer
 from tasks.models import stand_in
-from tasks.publishing import publish
+from tasks.publishing import _public_reason, publish
 from tasks.reports.data_card import COLUMNS
 from tasks.reports.model_card import model_card
 from tests.helpers import run_module
@@ -101,7 +100,7 @@ def test_nothing_tells_of_the_machine(hub: Hub, run: RunPaths, tmp_path: Path) -
     publish(str(run.root), MODEL, DATA, False)
     sent = {**hub.files("models", MODEL), **{f"data/{p}": d for p, d in hub.files("datasets", DATA).items()}}
     assert len(sent) > 7
-    telling = [str(tmp_path), socket.gethostname(), str(Path.home()) + "/", "box-7", RIGHT]
+    telling = [str(tmp_path), str(Path.home()) + "/", "box-7", RIGHT]
     assert [(path, word) for path, data in sent.items() for word in telling if word.encode() in data] == []
 
 
@@ -122,6 +121,24 @@ def test_what_has_changed_is_sent(hub: Hub, run: RunPaths) -> None:
     publish(str(run.root), MODEL, None, False)
     assert hub.files("models", MODEL)["README.md"].endswith(b"Once more.\n")
     assert [r.path for r in hub.requests if r.method == "PUT"] == []
+
+
+def test_what_an_earlier_publication_left_goes(hub: Hub, run: RunPaths) -> None:
+    (run.policy / "adapter").mkdir()
+    write_text(run.policy / "adapter/adapter_config.json", '{"base_model_name_or_path": "x"}')
+    publish(str(run.root), MODEL, DATA, False)
+    assert {"adapter/adapter_config.json", "config.json"} <= hub.files("models", MODEL).keys()
+    (run.policy / "adapter/adapter_config.json").unlink()
+    write_json(run.result, {"run_id": "x", "iterations": 1})
+    publish(str(run.root), MODEL, DATA, False)
+    assert "config.json" in (sent := hub.files("models", MODEL)) and "adapter/adapter_config.json" not in sent
+    assert set(hub.files("datasets", DATA)) == {"README.md", "data/iteration-000001.parquet"}
+
+
+def test_nothing_is_sent_before_both_places_are_there(hub: Hub, run: RunPaths) -> None:
+    hub.add("datasets", DATA, {})
+    assert "org/responses is there already, and public" in refusal(run, MODEL, DATA, private=True)
+    assert hub.files("models", MODEL) == {}
 
 
 def test_private(hub: Hub, run: RunPaths) -> None:
@@ -182,6 +199,13 @@ def a_path(run: RunPaths) -> None:
     (run.policy / "README.md").write_text("From /home/jane/models/mine.")
 
 
+def an_old_card(run: RunPaths) -> None:
+    """Whose settings have addresses and folders, wherever they are."""
+    settings = ["judge.endpoint.url=http://10.0.0.3:8000/v1", "cluster.sync_dir=/here/jane/sync"]
+    run.config.write_text(to_yaml(load_run("tiny", settings)))
+    (run.policy / "README.md").write_text("sync_dir: /here/jane/sync\n")
+
+
 def a_secret(run: RunPaths) -> None:
     (run.policy / "README.md").write_text(f"Use {os.environ['HF_TOKEN']}.")
 
@@ -204,6 +228,7 @@ def its_own_folder_in_the_vocabulary(run: RunPaths) -> None:
     [
         (damaged_weights, "model.safetensors is not what was written"),
         (a_path, "README.md, line 1 holds /home/jane/models/mine"),
+        (an_old_card, "README.md, line 1 holds /here/jane/sync"),
         (a_secret, "README.md, line 1 holds a secret"),
         (no_card, "README.md is missing"),
         (another_version, "can't be read, an earlier version may have written it: look at no_such_setting"),
@@ -283,12 +308,30 @@ def test_a_data_set_of_all_responses(hub: Hub, run: RunPaths, tmp_path: Path) ->
     assert loaded.column_names == list(COLUMNS) == ["iteration", *rollout_table.SCHEMA.names]
     assert loaded["iteration"][:] == [1] * 4 + [2] * 4 and loaded["response"][:] == ["7", "no"] * 4
     assert loaded["token_ids"][0] == [5, 6] and np.allclose(loaded["rollout_logprobs"][0], [-0.5, -0.25])
-    assert loaded["verdict_reason"][:2] == [None, "... answered 500"]
+    assert loaded["verdict_reason"][:2] == [None, "the judge's server answered 500"]
     assert loaded.features["token_ids"].feature.dtype == "int32" and loaded.features["advantage"].dtype == "float64"
     card = (folder / "README.md").read_text()
     assert "those of `chains`, which a program generates" in card
     assert "8 responses of 2 iterations of sgpo" in card and f'load_dataset("{DATA}", split="train")' in card
     assert "from the policy, which began as `mine`" in card and "## License" in card
+
+
+@pytest.mark.parametrize(
+    ("reason", "published"),
+    [
+        (None, None),
+        ("the judge gave no verdict", "the judge gave no verdict"),
+        ("3 of 5 votes: the judge's verdict is not clear", "3 of 5 votes: the judge's verdict is not clear"),
+        (
+            "http://box:1/v1 answered 400 Bad Request: no /home/a/judge on box",
+            "the judge's server answered 400 Bad Request",
+        ),
+        ("http://box:1/v1 did not answer", "the judge's server failed"),
+        ("no model /lustre/a/judge", "the judge's server failed"),
+    ],
+)
+def test_what_a_judge_s_server_said_is_not_published(reason: str | None, published: str | None) -> None:
+    assert _public_reason(reason) == published
 
 
 def test_recorded_responses_name_their_source(hub: Hub, run: RunPaths) -> None:
