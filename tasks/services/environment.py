@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from tasks.paths import REPOSITORY, home, writable_home
 from tasks.services.login import kept_login, new_login, set_login
@@ -32,7 +33,7 @@ def prepare_process() -> None:
     api = PREFECT_API_URL.value()  # a profile of the user's may name a server, too
     if not api:  # Prefect will start a server for this process
         set_login(os.environ, new_login())
-    elif api == own_api() and (login := kept_login()):  # any other server is sent none of ours
+    elif is_own(api) and (login := kept_login()):  # any other server is sent none of ours
         set_login(os.environ, login)
     refresh_global_settings_context()
     setup_logging()
@@ -55,10 +56,17 @@ def addresses() -> dict[str, str]:
     return {name: record.url for name, record in records.items() if record and record.process()}
 
 
-def own_api() -> str | None:
-    """Where Prefect's server of `make up` is asked, while it is alive."""
+def is_own(api: str) -> bool:
+    """Whether Prefect's server of `make up` is asked at this address, while it is alive."""
     server = addresses().get("prefect")
-    return f"{server}/api" if server else None
+    return server is not None and _place(api) == _place(f"{server}/api")
+
+
+def _place(url: str) -> tuple[object, ...]:
+    """An address however it is written."""
+    parts = urlsplit(url)
+    host = "127.0.0.1" if parts.hostname == "localhost" else parts.hostname
+    return parts.scheme, host, parts.port, parts.path.rstrip("/")
 
 
 def service_environment() -> dict[str, str]:
@@ -82,8 +90,8 @@ def service_environment() -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "TORCH_EXTENSIONS_DIR": f"{sys.prefix}/torch_extensions",
     }
-    if api := own_api():
-        wanted["PREFECT_API_URL"] = api
+    if server := addresses().get("prefect"):
+        wanted["PREFECT_API_URL"] = f"{server}/api"
     variables = {name: os.environ.get(name) or value for name, value in wanted.items()}
     return variables | {
         "PATH": _prepend(f"{sys.prefix}/bin", os.environ.get("PATH") or os.defpath),

@@ -69,7 +69,7 @@ def mlflow_login(login: str) -> dict[str, str]:
     parser = ConfigParser(interpolation=None)
     parser["mlflow"] = {
         "default_permission": "NO_PERMISSIONS",
-        "database_uri": f"sqlite:///{users}".replace("%", "%%"),
+        "database_uri": f"sqlite:///{users}",
         "auth_cache_ttl_seconds": "3600",  # without it every request takes half a second, to check the password
     }
     with settings.open("w", encoding="utf-8") as file:

@@ -29,11 +29,13 @@ REPORT_S = 3.0  # in which a process may act on the end of its children
 
 @dataclass(frozen=True)
 class Record:
-    """A pid file. `started`: seconds since the epoch; `url`: what the process serves, or serves for."""
+    """A pid file. `started`: seconds since the epoch; `url`: what the process serves, or serves for; `login`: whether
+    it wants the one that we have made."""
 
     pid: int
     started: float
     url: str
+    login: bool = False
 
     @staticmethod
     def read(pid_file: Path) -> Record | None:
@@ -52,7 +54,9 @@ class Record:
         return process if same and _alive([process]) else None
 
 
-def launch(command: str, url: str, pid_file: Path, log: Path, variables: dict[str, str]) -> subprocess.Popen[bytes]:
+def launch(
+    command: str, url: str, pid_file: Path, log: Path, variables: dict[str, str], login: bool = False
+) -> subprocess.Popen[bytes]:
     """Starts `python -m COMMAND` as the leader of its own session, with its output at the end of the log."""
     with log.open("ab") as output:
         child = subprocess.Popen(
@@ -64,7 +68,7 @@ def launch(command: str, url: str, pid_file: Path, log: Path, variables: dict[st
             stderr=output,
             start_new_session=True,
         )
-    record = Record(child.pid, psutil.Process(child.pid).create_time(), url)
+    record = Record(child.pid, psutil.Process(child.pid).create_time(), url, login)
     pid_file.write_text(json.dumps(asdict(record)))
     return child
 

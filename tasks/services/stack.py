@@ -26,7 +26,7 @@ from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
 from tasks.paths import REPOSITORY, home, writable_home
-from tasks.services.environment import NAMES, PAGES, addresses, own_api, pid_file, service_environment
+from tasks.services.environment import NAMES, PAGES, addresses, is_own, pid_file, service_environment
 from tasks.services.login import (
     CLIENT,
     MLFLOW_PASSWORD,
@@ -107,7 +107,8 @@ def _start(service: Service, api: str) -> Callable[[], None]:
         command = (sys.executable, "-m", "tasks.tracking.database")
         with log.open("ab") as out:
             subprocess.run(command, cwd=REPOSITORY, env=variables, stdout=out, stderr=out, check=True)
-    child = launch(service.command, service.url, pid_file(service.name), log, variables)
+    login = _is_to_want_login(service.name)
+    child = launch(service.command, service.url, pid_file(service.name), log, variables, login)
 
     def wait() -> None:
         deadline = time.monotonic() + HEALTH_DEADLINE_S
@@ -137,7 +138,7 @@ def _variables(service: Service, api: str) -> dict[str, str]:
 def _client_variables(api: str) -> dict[str, str]:
     """The environment of what asks Prefect's server."""
     variables = os.environ | service_environment() | {"PREFECT_API_URL": api}
-    if api == own_api():
+    if is_own(api):
         set_login(variables, make_login())
     return variables
 
@@ -200,8 +201,20 @@ def _publish(api: str) -> None:
 
 
 def _prefect_login(api: str) -> str | None:
-    """The login of ours with which the server at this address is used, if it is: the user may have chosen another."""
-    return kept_login() if api == own_api() and not {SERVER, CLIENT} & os.environ.keys() else None
+    """The login of ours that the server at this address wants, if it does: the user may have chosen another."""
+    return kept_login() if is_own(api) and _wants_login("prefect") else None
+
+
+def _wants_login(name: str) -> bool:
+    """Whether a service that runs was started with the login that we make."""
+    record = Record.read(pid_file(name))
+    return record is not None and record.login
+
+
+def _is_to_want_login(name: str) -> bool:
+    """Whether it would be now: of these variables the user may have set some."""
+    chosen = {"prefect": {SERVER, CLIENT}, "mlflow": {MLFLOW_PASSWORD}}
+    return name in chosen and not chosen[name] & os.environ.keys()
 
 
 def _show_what_is_up(api: str) -> None:
@@ -213,7 +226,7 @@ def _show_what_is_up(api: str) -> None:
     else:
         prefects = mlflows = f"the login is in {login_file()}"
     prefects = f"   {prefects}" if _prefect_login(api) else ""
-    mlflows = f"   {mlflows}" if mlflow and MLFLOW_PASSWORD not in os.environ else ""
+    mlflows = f"   {mlflows}" if mlflow and _wants_login("mlflow") else ""
     mlflow = mlflow or f"{os.environ['MLFLOW_TRACKING_URI']} (MLFLOW_TRACKING_URI)"
     print(f"\n  Prefect  {api.removesuffix('/api')}{prefects}\n  MLflow   {mlflow}{mlflows}\n")
     run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
@@ -222,10 +235,13 @@ def _show_what_is_up(api: str) -> None:
 
 def up(ports: dict[str, int]) -> None:
     """Starts what does not run, deploys what is not deployed, and says where everything is."""
-    if addresses() and kept_login() is None:  # the file was removed, or these run without a password
+    if kept_login() is None and any(_wants_login(name) for name in addresses()):  # the user has removed it
         print("what runs is started anew: its login is not there", flush=True)
         down()
     plan, running = _plan(ports), addresses()
+    for name in running:
+        if _wants_login(name) != _is_to_want_login(name):
+            print(f"{name} keeps the login, or none, with which it was started: `make down` first to change that")
     api = plan[-1].url
     missing = [service for service in plan if running.get(service.name) != service.url]
     for service in missing:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -47,9 +48,9 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     child.wait()
 
 
-def write_record(home: Path, name: str, pid: int, started: float, url: str = "http://127.0.0.1:4299") -> Path:
+def write_record(home: Path, name: str, pid: int, started: float, login: bool = False) -> Path:
     pid_file = home / "services" / f"{name}.json"
-    pid_file.write_text(json.dumps({"pid": pid, "started": started, "url": url}))
+    pid_file.write_text(json.dumps(asdict(processes.Record(pid, started, "http://127.0.0.1:4299", login))))
     return pid_file
 
 
@@ -71,19 +72,26 @@ def test_a_busy_port_is_named_with_its_setting_and_nothing_starts(
     assert {path.name for path in (home / "services").iterdir()} == {"lock"}
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_what_runs_goes_on_only_while_its_login_is_there(
-    home: Path, sleeper: subprocess.Popen[bytes], kept: bool
+@pytest.mark.parametrize(("wants", "kept", "goes_on"), [(True, True, True), (True, False, False), (False, False, True)])
+def test_what_runs_goes_on_unless_its_login_was_removed(
+    home: Path,
+    sleeper: subprocess.Popen[bytes],
+    capsys: pytest.CaptureFixture[str],
+    wants: bool,
+    kept: bool,
+    goes_on: bool,
 ) -> None:
+    """What an earlier version started wants none, and may be in the middle of a run."""
     if kept:
         make_login()
-    write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time())
+    write_record(home, "mlflow", sleeper.pid, psutil.Process(sleeper.pid).create_time(), wants)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]  # nothing starts
         assert services.main(["up", f"--prefect-port={port}", f"--mlflow-port={port}"]) == 2
-    assert (sleeper.poll() is None) is kept
+    assert (sleeper.poll() is None) is goes_on
+    assert ("mlflow keeps the login, or none" in capsys.readouterr().out) is not wants
 
 
 def test_a_port_of_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,17 +251,17 @@ def test_mlflow_wants_the_login_of_today(home: Path) -> None:
 
 def test_a_server_of_the_users_own_gets_no_login_of_ours(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_login()
-    write_record(home, "prefect", os.getpid(), psutil.Process().create_time())
+    write_record(home, "prefect", os.getpid(), psutil.Process().create_time(), login=True)
     ours, other = "http://127.0.0.1:4299/api", "http://orchestration:4200/api"
-    for api in (ours, other):
+    for api in (ours, f"{ours}/", ours.replace("127.0.0.1", "localhost"), other):
         monkeypatch.setenv("PREFECT_API_URL", api)
         worker = services._plan(services.PORTS)[-1]
         for variables in (services._variables(worker, api), prepared(home, PREFECT_API_URL=api)):
             assert {name: variables.get(name) for name in (CLIENT, SERVER)} == dict.fromkeys(
-                (CLIENT, SERVER), kept_login() if api == ours else None
+                (CLIENT, SERVER), kept_login() if api != other else None
             )
         services._publish(api)
-        assert (str(kept_login()) in (home / "services" / "profiles.toml").read_text()) is (api == ours)
+        assert (str(kept_login()) in (home / "services" / "profiles.toml").read_text()) is (api != other)
 
 
 def test_a_server_that_a_profile_names_gets_no_login_of_ours(home: Path) -> None:
