@@ -40,10 +40,10 @@ def last_checkpoint(run: Run) -> int:
     return 0
 
 
-def _is_whole(run: Run, iteration: int) -> bool:
-    """Whether a checkpoint is as it was written; else it is put aside."""
+def _is_whole(run: Run, iteration: int, part: str = ".") -> bool:
+    """Whether this part of a checkpoint is as it was written; else the checkpoint is put aside."""
     folder = run.paths.checkpoint(iteration)
-    if what := damage(folder):
+    if what := damage(folder / part):
         aside = folder.with_name(f".{folder.name}.damaged")
         get_run_logger().warning(f"checkpoint {folder}: {what}; it is now {aside.name}, and does not count")
         remove_atomically(aside)
@@ -78,11 +78,13 @@ def keep_policy(run: Run, card: str) -> Path:
 def register_best(run: Run) -> None:
     """The best checkpoint becomes a version of the registered model that the settings name, and its candidate if it is
     better than the one before. Runs of a comparison do not register."""
-    while (best := best_checkpoint(run.paths)) is not None and not _is_whole(run, best):
-        pass  # the best of those that are left
     config = run.config
     model = config.checkpoint.model.replace("{preset}", config.preset)
-    if model and not config.tags.sweep and best is not None:
+    if not model or config.tags.sweep:
+        return
+    while (best := best_checkpoint(run.paths)) is not None and not _is_whole(run, best, "policy"):
+        pass  # the best of those that are left
+    if best is not None:
         score = Score(mean_accuracy(run.paths, best), protocol_in_training(config))
         register(model, run.paths.checkpoint(best) / "policy", run.tracker.run_id, score=score)
 

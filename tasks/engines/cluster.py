@@ -170,11 +170,11 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
             if not restarts:
                 raise
             restarts -= 1
-            if not one_node():
-                wait_for_nodes()
             get_run_logger().warning(
                 f"{lost}: the engines start anew, and the run goes on from its last checkpoint ({restarts} more times)"
             )
+            if not one_node():
+                wait_for_nodes()
 
 
 def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:

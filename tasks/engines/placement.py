@@ -147,16 +147,14 @@ def check_nodes(policy: Path) -> None:
 
 
 def wait_for_nodes() -> None:
-    """After a loss: until every node that Ray takes for alive answers. Until Ray sees that one has died, which may take
-    it half a minute, engines would be put there. Raises ConfigError where one does not answer for minutes."""
+    """After a loss: until every node that Ray takes for alive answers, or for two minutes. Until Ray sees that one has
+    died, which may take it half a minute, engines would be put there."""
     until = time.monotonic() + _ANSWER_WITHIN_S
-    while True:
+    while time.monotonic() < until:
         try:
             _on_every_node(_sees, "/")
             return
         except ConfigError:
-            if time.monotonic() > until:
-                raise
             time.sleep(1)
 
 

@@ -51,7 +51,6 @@ _TABLES = (
 )
 _IN_TERMINAL = [name for name in COLUMNS[:12] if not name.endswith(" p")]
 _FINDINGS = {1: "significantly better than the baseline", 0: "not significantly different", -1: "significantly worse"}
-_SHOWN = 0.0005  # accuracies that differ by less are shown as the same
 _WIDTH = 120  # of what is said below the table
 
 
@@ -132,7 +131,7 @@ def _after_last(comparison: Comparison) -> str:
 def _leaders(standings: Mapping[str, Standing]) -> list[str]:
     """The arm with the highest accuracy, and those whose accuracy is shown as the same."""
     most = max(_mean(standing) for standing in standings.values())
-    return [arm for arm, standing in standings.items() if most - _mean(standing) < _SHOWN]
+    return [arm for arm, standing in standings.items() if f"{_mean(standing):.3f}" == f"{most:.3f}"]
 
 
 def _mean(standing: Standing) -> float:
@@ -145,7 +144,12 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
     if tied:
         others = " Every other arm is below." if len(standings) > 1 + len(tied) else ""
         names = f"{', '.join([arm, *tied[:-1]])} and {tied[-1]}"
-        return f"there is no difference between {names}: accuracy {_mean(standings[arm]):.3f}.{others}"
+        versus = "".join(
+            f" {name} is at {_difference(standings[name], comparison.baseline)}."
+            for name in (arm, *tied)
+            if comparison.baseline not in (arm, *tied) and standings[name].versus is not None
+        )
+        return f"there is no difference between {names}: accuracy {_mean(standings[arm]):.3f}.{others}{versus}"
     text = f"{arm} has the highest accuracy, {_mean(standings[arm]):.3f}"
     if arm == comparison.baseline:
         return f"{text}. It is the baseline."

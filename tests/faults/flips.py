@@ -34,15 +34,17 @@ Reader = Callable[[Path], Any]
 def whole_folder(above: int) -> Reader:
     """Of the folder so many levels above a file, whose digests are checked before anything of it is used."""
 
-    def read(file: Path) -> None:
+    def read(file: Path) -> bytes:
         if what := digests.damage(file.parents[above]):
             raise Damaged(Path(what))
+        return file.read_bytes()
 
     return read
 
 
-def policy(file: Path) -> None:
+def policy(file: Path) -> bytes:
     undamaged("model.path", file.parent)
+    return file.read_bytes()
 
 
 def rollouts(file: Path) -> bytes:

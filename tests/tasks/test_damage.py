@@ -153,8 +153,7 @@ def test_a_policy_of_ours_wherever_it_was_copied(tmp_path: Path, monkeypatch: py
 def test_a_damaged_checkpoint_is_not_registered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     paths, registered = RunPaths(tmp_path), list[Path]()
     for iteration, accuracy in ((2, 0.9), (4, 0.5)):
-        save_small_model(paths.checkpoint(iteration) / "policy")
-        seal(paths.checkpoint(iteration))
+        seal(save_small_model(paths.checkpoint(iteration) / "policy"))
         write_json(paths.metrics(iteration), {"metrics": {"eval/chains/avg_at_k": accuracy}})
     config = load_run("tiny", [])
     run: Any = SimpleNamespace(paths=paths, config=config, tracker=SimpleNamespace(run_id="1"))
@@ -164,7 +163,7 @@ def test_a_damaged_checkpoint_is_not_registered(tmp_path: Path, monkeypatch: pyt
     turn_a_bit(paths.checkpoint(2) / "policy/model.safetensors")
     checkpointing.register_best(run)
     assert registered == [paths.checkpoint(2) / "policy", paths.checkpoint(4) / "policy"]
-    assert "000002: policy/model.safetensors is not what was written" in caplog.text
+    assert "000002: model.safetensors is not what was written" in caplog.text
 
 
 def test_what_an_earlier_version_has_written_counts(tmp_path: Path) -> None:

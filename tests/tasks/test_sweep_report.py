@@ -91,6 +91,15 @@ def test_a_tie_is_no_difference(order: list[str]) -> None:
     assert f"{tie} Every other arm is below." in text
 
 
+def test_a_tie_above_the_baseline_says_by_how_much() -> None:
+    accuracy = {"grpo": 0.3, "sgpo": 0.6, "dapo": 0.6001}
+    runs = [record(arm, seed, accuracy[arm]) for arm in accuracy for seed in range(8)]
+    text = verdict(compare(runs, list(accuracy), range(8), "grpo", METRIC, 0.5))
+    assert "there is no difference between sgpo and dapo: accuracy 0.600. Every other arm is below." in text
+    assert "sgpo is at +0.300 against grpo, paired by seed, significant at 5 %" in text
+    assert "dapo is at +0.300 against grpo, paired by seed, significant at 5 %" in text
+
+
 def test_a_tie_at_the_end_is_no_disagreement_with_a_leader() -> None:
     runs = [record("grpo", s, 0.5, tokens=100) for s in range(3)] + [
         record("sgpo", s, 0.5, tokens=50) for s in range(3)
