@@ -52,11 +52,12 @@ class Text:
 @dataclass(frozen=True, slots=True)
 class Work:
     """An iteration's responses, each array [groups, group size]. `written`: tokens. `asked`: does the judge read it?
-    `verdict`: tokens that the judge writes of it."""
+    `verdict`: tokens that the judge writes of it. `trained`: share of the tokens that are trained on."""
 
     written: Numbers
     asked: Numbers
     verdict: Numbers
+    trained: float = 1.0
 
     @property
     def tokens(self) -> int:
@@ -232,7 +233,7 @@ def simulate(pipeline: Pipeline, works: Sequence[Work], generated: Sequence[Gene
         if i == 0 and ahead:
             generate(1, written[0])
         began = max(now, judged[i])
-        now = began + pipeline.update * work.tokens
+        now = began + pipeline.update * work.trained * work.tokens
         line.spans.append(Span("trainer", 0, i, began, now))
         if ahead:
             now = max(now, written[i + 1])
