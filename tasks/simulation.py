@@ -62,9 +62,9 @@ def estimates_page(
 def _splits_table(
     found: Sequence[Prediction], given: Sequence[Prediction], plain: Sequence[Prediction], judged: bool
 ) -> str:
-    head = ["", "rollout", "training", "judge", "s", "rollout", "ranks", "judge", "tokens/s", "GPU-hours"]
+    head = ["", "rollout", "training", "judge", "s", "engines wait", "ranks wait", "judge waits"]
     beside = {prediction.mode: prediction.line.iteration_s for prediction in plain}
-    rows = [[*head, "judging", "GRPO"]]
+    rows = [[*head, "tokens/s", "GPU-h", "+judging", "vs GRPO"]]
     for name, prediction in [*((p.mode, p) for p in found), *((f"as set: {p.mode}", p) for p in given)]:
         cluster, judge, line = prediction.config.cluster, prediction.config.judge.engine, prediction.line
         seconds, grpo = line.iteration_s, beside.get(prediction.mode)
@@ -90,9 +90,10 @@ def _splits_table(
 def _assumed(config: RunConfig, response_tokens: float, asked: float) -> str:
     responses = config.sampling.problems * config.sampling.group_size
     return (
-        "rollout, judge: engines x GPUs; training: ranks. s: of an iteration, without evaluations. Then the share of "
-        f"it in which engines and ranks wait. GPU-hours: of {config.iterations} iterations. judging: how much longer "
-        "an iteration takes than on the same GPUs if nothing is judged; GRPO: than GRPO's best split of all GPUs.\n\n"
+        "rollout, judge: engines x GPUs; training: ranks. s: of an iteration, without evaluations; the next three are "
+        f"shares of it. GPU-h: GPU-hours of {config.iterations} iterations. +judging: how much longer an iteration "
+        "takes than on the same GPUs if nothing is judged. vs GRPO: than that of GRPO, which has all of these GPUs, in "
+        "the same mode, by its best split.\n\n"
         f"Simulated, not measured: {ITERATIONS} iterations of {responses:,} responses of {response_tokens:,.0f} tokens "
         f"on average (--response-tokens), lognormal with a spread of {SPREAD:g} (so are verdicts), {asked:.0%} of them "
         f"judged; training at {MFU:.0%} of the GPU's peak. Ranks exchange weights and gradients in no time, and all "

@@ -122,17 +122,19 @@ def splits(
     config: RunConfig, policy: ModelShape, judge: ModelShape | None, gpu: Gpu, nodes: int, gpus: int
 ) -> Iterator[RunConfig]:
     """The settings of every way to divide nodes x gpus that fits into memory, in each of the modes that the settings
-    allow. GPUs are handed out in eighths of all, or one by one; engines have 1, 2, 4 or 8 of them, all of one node."""
+    allow. GPUs are handed out in eighths of all, or one by one; engines have 1, 2, 4 or 8 of them, all of one node,
+    if these can share the heads of keys and values evenly."""
     count = nodes * gpus
     part, machine = max(1, count // 8), Machine(gpus, gpu)
     shares = range(part, count + 1, part)
     sizes = [size for size in (1, 2, 4, 8) if gpus % size == 0]
+    whole = [size for size in sizes if policy.kv_heads % size == 0]
     for judging in shares if judge else (0,):
         for own in sizes if judge else (1,):
-            if judging % own:
+            if judging % own or (judge and judge.kv_heads % own):
                 continue
             judged = _with_judge(config, judging // own, own) if judge else config
-            for divided in _policy_splits(judged, count - judging, shares, sizes, nodes):
+            for divided in _policy_splits(judged, count - judging, shares, whole, nodes):
                 device = needs(divided, policy, judge, machine)
                 if all(need.fits for need in device) and gpus_wanted(divided, judge) == count:
                     yield divided

@@ -94,7 +94,14 @@ def test_every_gpu_is_used_and_everything_fits(seven: RunConfig) -> None:
     assert all(need.fits for config in found for need in needs(config, SEVEN, QWQ, Machine(8, H100)))
     assert {mode(config) for config in found} == {"serial", "one-step-off", "colocated"}
     assert (2, 4, 2) in {divided(config) for config in found if config.async_level == 0}, "the preset's own"
-    assert {judge for _, _, judge in map(divided, found)} >= {2, 4}, "one GPU can't hold this judge"
+    assert {judge for _, _, judge in map(divided, found)} == {1, 2, 3, 4, 5}, "a rank alone can't hold 7B"
+
+
+def test_an_engines_gpus_share_the_heads_of_keys_and_values(seven: RunConfig) -> None:
+    """Qwen2.5-7B has four, QwQ-32B eight; one GPU holds QwQ-32B with room for few sequences."""
+    found = list(splits(seven, SEVEN, QWQ, H100, 8, 8))
+    assert {config.cluster.rollout_gpus for config in found} == {1, 2, 4}
+    assert {config.judge.engine.gpus for config in found} == {1, 2, 4, 8}
 
 
 def test_without_a_judge_all_gpus_are_the_policys(seven: RunConfig) -> None:
