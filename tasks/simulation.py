@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,11 @@ from tasks.reports.text_table import text_table
 from tasks.sizing import judge_shape, policy_to_size
 
 ITERATIONS = 10  # that are simulated
+# What a run's seconds and lengths hold for; of other values it says nothing.
+_SAME = (
+    *("model.path", "sampling.max_tokens", "judge.name", "judge.model", "cluster.colocated"),
+    *("cluster.rollout_gpus", "cluster.rollout_threads", "cluster.trainer_gpus", "cluster.trainer_threads"),
+)
 _COLORS = {"rollout": GREEN, "judge": RED, "trainer": BLUE, "sync": GRAY}
 
 
@@ -105,6 +111,8 @@ def run_page(config: RunConfig, folder: Path) -> str:
     """What the run in `folder` has measured, how well that predicts what was not fitted, and what it predicts of
     `config`. Raises ConfigError for a folder that this can't be read from."""
     run, iterations, evaluations = _recorded(folder)
+    if others := [name for name in _SAME if attrgetter(name)(run) != attrgetter(name)(config)]:
+        raise ConfigError(f"{folder} has another {', '.join(others)}: of that it can't tell how long it takes")
     fit, works = fitted(run, iterations), [iteration.work for iteration in iterations]
     if config.algorithm.credit.scope != "none" and fit.judge is None:
         raise ConfigError(f"{folder} judged nothing: give a run that did, or algorithm=grpo")

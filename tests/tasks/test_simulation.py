@@ -47,6 +47,9 @@ def test_the_page_of_a_named_machine(tmp_path: Path) -> None:
     text, best = estimates_page(load_run("7b", []), GPUS["H100-80"], 8, [1, 2], 768)
     assert text.count("one-step-off") == 2 and "8 x H100-80" in text and "2 x 8 x H100-80" in text
     assert text.count("as set: serial") == 1, "the preset is for one node"
+    rows = [line.split() for line in text.splitlines() if line.startswith(("serial", "one-step-off", "colocated"))]
+    over = [[float(share.strip("%")) for share in row[-2:]] for row in rows]
+    assert len(over) == 6 and all(0 < judging < grpo for judging, grpo in over), "GRPO has the judge's GPUs as well"
     assert "Simulated, not measured" in text and "15% of them judged" in text
     assert [p.gpus for p in best] == [8, 8, 8]
     picture = draw_timelines(tmp_path / "simulate.png", best)
@@ -84,6 +87,7 @@ def test_a_run_predicts_what_it_was_not_fitted_on(tmp_path: Path) -> None:
     ("made", "overrides", "said"),
     [
         ([], ["async_level=1"], "share the cores"),
+        ([], ["sampling.max_tokens=64", "judge=reference"], "has another sampling.max_tokens, judge.name: of that"),
         (["async_level=1"], [], "side by side"),
         (["algorithm=grpo"], [], "judged nothing"),
     ],
