@@ -45,6 +45,7 @@ class Prediction:
 
     @property
     def mode(self) -> str:
+        """See `mode`."""
         return mode(self.config)
 
     @property
@@ -54,14 +55,15 @@ class Prediction:
 
 
 def mode(config: RunConfig) -> str:
+    """How rollout and training share time and GPUs: serial, one-step-off (async_level=1), or colocated."""
     if config.cluster.colocated:
         return "colocated"
     return "one-step-off" if config.async_level else "serial"
 
 
 def lengths(rng: np.random.Generator, shape: tuple[int, ...], mean: float, most: int) -> Numbers:
-    """Whole numbers of 1 to `most`: a lognormal distribution, cut off at `most`. What is cut off is drawn so far up
-    that the mean is the one that is asked for; `most` itself where that is out of reach."""
+    """Whole numbers from 1 to `most`, tokens: a lognormal distribution, cut off at `most`, and scaled so that their
+    mean after the cut is `mean`. All are `most` where `mean` is not below it."""
     drawn = np.exp(SPREAD * rng.standard_normal(shape))
     low, high = 0.0, 1e3 * most
     for _ in range(60):
@@ -71,8 +73,8 @@ def lengths(rng: np.random.Generator, shape: tuple[int, ...], mean: float, most:
 
 
 def drawn_works(config: RunConfig, response_tokens: float, iterations: int) -> list[Work]:
-    """Responses of so many iterations, and the one after them; of a seed of their own. How many are judged, and how
-    long a verdict is, is assumed as in `seconds`. Lengths are independent of each other and of the grade."""
+    """Responses of so many iterations and of the one after them, by the run's seed. How many are judged, and how long
+    a verdict is, is assumed as in `seconds`. Lengths are independent of each other and of the grade."""
     rng, credit = np.random.default_rng(config.seed), config.algorithm.credit.scope
     shape = (iterations + 1, config.sampling.problems, config.sampling.group_size)
     written = lengths(rng, shape, response_tokens, config.sampling.max_tokens)
@@ -170,7 +172,8 @@ def _with_judge(config: RunConfig, engines: int, gpus: int) -> RunConfig:
 def predictor(
     works: Sequence[Work], pipeline_of: Callable[[RunConfig], Pipeline], gpus: int
 ) -> Callable[[RunConfig], Prediction]:
-    """What predicts each of many settings. Generation, which several have in common, is simulated once."""
+    """What predicts each of many settings on so many GPUs, from the same responses. Generation, which several settings
+    have in common, is simulated once."""
 
     @cache
     def made(engines: int, engine: Engine, prompt: int) -> list[Generated]:
