@@ -141,6 +141,10 @@ def _evaluation(parser: Parser) -> None:
 
 def _preflight(parser: Parser) -> None:
     parser.add_argument("--flow", choices=["offline", "online"], default="online", help="whose preset it is [online]")
+    _machine(parser)
+
+
+def _machine(parser: Parser) -> None:
     parser.add_argument("--gpu", metavar="NAME", help="a GPU by name, e.g. A100-80, H100-80, L4-24 [this machine's]")
     parser.add_argument("--gpus", type=whole(1), default=8, metavar="N", help="with --gpu: how many [8]")
     parser.add_argument(
@@ -149,6 +153,20 @@ def _preflight(parser: Parser) -> None:
         metavar="N",
         help="of a response, on average [a quarter of sampling.max_tokens]",
     )
+
+
+def _simulate(parser: Parser) -> None:
+    _machine(parser)
+    parser.add_argument(
+        "--nodes", type=numbers, default=[1], metavar="N,N,...", help="how many such machines, such as 1,2,8 [1]"
+    )
+    parser.add_argument(
+        "--run",
+        type=Path,
+        metavar="RUN_DIR",
+        help="predict from what this run has measured, in place of a GPU's figures",
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="draw who works and who waits, into this folder")
 
 
 def _theory(parser: Parser) -> None:
@@ -226,5 +244,8 @@ COMMANDS = {
         _loaded(load_warm_start),
     ),
     "preflight": Command("flows.preflight:preflight", _preset("online"), _preflight, RunConfig, _sized, is_flow=False),
+    "simulate": Command(
+        "flows.simulate:simulated", _preset("online"), _simulate, RunConfig, _loaded(load_run), is_flow=False
+    ),
     "theory": Command("flows.theory:theory", None, _theory, is_flow=False),
 }

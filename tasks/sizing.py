@@ -106,7 +106,7 @@ def sizing_problems(config: TrainingConfig, machine: Machine) -> list[str]:
     """What does not fit, each with the setting that mends it; [] also where the model's shape is not known."""
     if (policy := _policy_shape(config)) is None:
         return []
-    return [_lacking(need) for need in needs(config, policy, _judge_shape(config), machine) if not need.fits]
+    return [_lacking(need) for need in needs(config, policy, judge_shape(config), machine) if not need.fits]
 
 
 def _lacking(need: Need) -> str:
@@ -119,12 +119,13 @@ def _policy_shape(config: TrainingConfig) -> ModelShape | None:
     return shape_of(config.model.path) if config.model.path else None
 
 
-def _judge_shape(config: TrainingConfig) -> ModelShape | None:
+def judge_shape(config: TrainingConfig) -> ModelShape | None:
+    """Of the model that judge engines of the run hold, if there are such."""
     return shape_of(config.judge.model) if kind_of(config.judge).local else None
 
 
-def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tuple[str, bool]:
-    """The page as text, and whether the run fits. Raises ConfigError where there is nothing to compute from."""
+def policy_to_size(config: TrainingConfig) -> ModelShape:
+    """Raises ConfigError where there is nothing to compute from."""
     if config.cluster.gpus == 0:
         raise ConfigError(f"preset {config.preset} runs on the CPU: sizes are computed for presets on GPUs")
     if (policy := _policy_shape(config)) is None:
@@ -132,7 +133,12 @@ def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tu
             f"model.path={config.model.path}: its shape is not known here. Give a folder with its config.json, or one "
             f"of {', '.join(KNOWN)}"
         )
-    judge = _judge_shape(config)
+    return policy
+
+
+def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tuple[str, bool]:
+    """The page as text, and whether the run fits. Raises ConfigError where there is nothing to compute from."""
+    policy, judge = policy_to_size(config), judge_shape(config)
     found = needs(config, policy, judge, machine)
     wanted = gpus_wanted(config, judge)
     lines = [

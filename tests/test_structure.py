@@ -121,6 +121,7 @@ ROOMS = {
     "tasks.engines": {"data", "paths", "workers"},
     "tasks.judges": {"engines", "models", "paths", "tracking", "reports"},
     "tasks.sizing": {"gpus", "judges", "models", "paths", "reports"},
+    "tasks.simulation": {"judges", "reports", "sizing"},
     "tasks.preflight": {"gpus", "judges", "models", "paths", "sizing", "tracking"},
     "tasks.run": {"data", "engines", "judges", "paths", "services", "tracking"},
     "tasks.rollout": {"data", "engines", "run", "stage", "workers"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 
 from sgpo_core.config.run import TrainingConfig
@@ -152,7 +153,7 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
         fix = "deepspeed=zero3_offload"
     else:
         fix = f"cluster.trainer_ranks={2 * ranks}, or a smaller model"
-    longest = max((n for n in range(1024, 2**20 + 1, 1024) if fits(n)), default=0)
+    longest = 1024 * bisect_left(range(1, 1025), True, key=lambda n: not fits(1024 * n))  # more tokens take more
     return replace(need, fix=fix, note=f"up to train.micro_batch_tokens={longest} fit" if longest else "")
 
 

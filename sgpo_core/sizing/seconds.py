@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import Gpu
 from sgpo_core.sizing.memory import WIDTH
@@ -40,7 +41,7 @@ def phases(
     responses = sampling.problems * sampling.group_size
     engines = cluster.rollout_actors
     seconds, bound = _decoding(
-        *(policy, gpu, cluster.rollout_gpus, WIDTH[config.model.dtype]),
+        engine_speed(policy, gpu, cluster.rollout_gpus, config.model.dtype),
         *(responses / engines, cluster.max_num_seqs, PROMPT, response_tokens),
     )
     found = [Phase("generate", seconds, bound, engines * cluster.rollout_gpus)]
@@ -58,29 +59,51 @@ def iteration_seconds(estimate: Sequence[Phase], async_level: int) -> float:
     return beside + seconds["sync"]
 
 
-def _decoding(
-    shape: ModelShape, gpu: Gpu, gpus: int, width: int, sequences: float, at_once: int, prompt: float, written: float
-) -> tuple[float, str]:
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Seconds that an engine takes to read its weights once (`weights`), to read a token's keys and values (`token`),
+    and to multiply a token with its weights (`product`)."""
+
+    weights: float
+    token: float
+    product: float
+
+
+def engine_speed(shape: ModelShape, gpu: Gpu, gpus: int, dtype: str) -> Speed:
+    """Of an engine of so many GPUs."""
+    width, bandwidth = WIDTH[dtype], gpus * gpu.bandwidth * 1e9 * BANDWIDTH
+    return Speed(
+        weights=width * shape.multiplied / bandwidth,
+        token=shape.kv_bytes(width) / bandwidth,
+        product=2 * shape.multiplied / (gpus * gpu.tflops * 1e12 * PREFILL_MFU),
+    )
+
+
+def _decoding(speed: Speed, sequences: float, at_once: int, prompt: float, written: float) -> tuple[float, str]:
     """Seconds that one engine takes to write `sequences` texts of `written` tokens behind prompts of `prompt`. A step
     reads the weights once and every sequence's keys and values."""
     batch = min(at_once, sequences)
     steps = sequences * written / batch
-    reading = width * shape.multiplied + batch * (prompt + written / 2) * shape.kv_bytes(width)
-    read = reading / (gpus * gpu.bandwidth * 1e9 * BANDWIDTH)
-    computed = 2 * shape.multiplied * batch / (gpus * gpu.tflops * 1e12 * PREFILL_MFU)
-    prefill = 2 * shape.multiplied * sequences * prompt / (gpus * gpu.tflops * 1e12 * PREFILL_MFU)
+    read = speed.weights + batch * (prompt + written / 2) * speed.token
+    computed = speed.product * batch
+    prefill = speed.product * sequences * prompt
     return steps * max(read, computed) + prefill, "memory bandwidth" if read > computed else "arithmetic"
 
 
-def _judging(config: TrainingConfig, shape: ModelShape, gpu: Gpu, asked: float, response_tokens: float) -> Phase:
-    """A critique, and thinking before it, half as long as they may be; of a prompt with the problem, a reference as
-    long as the response, the response, and 600 tokens of instructions."""
-    settings, engine = config.judge, config.judge.engine
+def verdict_tokens(settings: JudgeSettings, response_tokens: float) -> tuple[float, float]:
+    """Tokens of a judge's prompt, and the most that it writes. The prompt has the problem, a reference as long as the
+    response, the response, and 600 tokens of instructions; a critique is written, and thinking before it."""
     prompt = PROMPT + 2 * response_tokens + 600
-    written = (settings.critique_tokens + (settings.thinking_tokens if settings.thinks else 0)) / 2
+    return prompt, settings.critique_tokens + (settings.thinking_tokens if settings.thinks else 0)
+
+
+def _judging(config: TrainingConfig, shape: ModelShape, gpu: Gpu, asked: float, response_tokens: float) -> Phase:
+    """Of verdicts that are half as long as they may be."""
+    settings, engine = config.judge, config.judge.engine
+    prompt, most = verdict_tokens(settings, response_tokens)
     seconds, bound = _decoding(
-        *(shape, gpu, engine.gpus, WIDTH[engine.dtype]),
-        *(max(1.0, asked * settings.votes / engine.actors), engine.max_num_seqs, prompt, written),
+        engine_speed(shape, gpu, engine.gpus, engine.dtype),
+        *(max(1.0, asked * settings.votes / engine.actors), engine.max_num_seqs, prompt, most / 2),
     )
     return Phase("judge", seconds, f"{bound}; goes on while others are generated", engine.actors * engine.gpus)
 

@@ -28,6 +28,7 @@ EXAMPLES = {
     "preflight": ["7b"],
     "publish": ["RUN"],
     "report": ["--sweep", "x"],
+    "simulate": ["7b"],
     "sweep": ["grpo-vs-sgpo-tiny"],
     "traces": ["FOLDER"],
 } | {name: ["tiny"] for name in ("online", "offline", "warm_start", "judge_training")}
@@ -90,6 +91,7 @@ def test_a_mistake_is_answered_before_anything_slow_is_imported(arguments: list[
         ("report", "", "--sweep"),
         ("traces", "a b", "b is one word too many: traces RUN_DIR [options]"),
         ("traces", "a --iterations one", "--iterations: numbers with commas between them are wanted, got 'one'"),
+        ("simulate", "7b --nodes one", "--nodes: numbers with commas between them are wanted, got 'one'"),
         ("theory", "--group-size 99", "--group-size: a whole number between 2 and 16 is wanted, got '99'"),
     ],
 )
