@@ -109,8 +109,9 @@ class Verdict:
 class Judgment:
     """A verdict, and what it took: the votes it was made of (one where the judge was asked once), the share of them
     that say the same (None where nobody voted), tokens read and written. `cached`: known from an earlier response or
-    run. `transient`: an abstention for want of a reply (no answer, spending cap), so that asking again may help; it is
-    not kept. `checked_steps`: how many of the steps shown the rule judge could check; None from any other judge."""
+    run, which took these tokens. `transient`: an abstention for want of a reply (no answer, spending cap), so that
+    asking again may help; it is not kept. `checked_steps`: how many of the steps shown the rule judge could check; None
+    from any other judge."""
 
     verdict: Verdict
     votes: tuple[Verdict, ...] = ()

@@ -22,7 +22,6 @@ from sgpo_core.sizing.splits import SPREAD, Prediction, best, drawn_works, estim
 from sgpo_core.storage import rollout_table
 from sgpo_core.storage.atomic import read_json
 from sgpo_core.storage.run_dir import RunPaths
-from tasks.judges.kinds import kind_of
 from tasks.reports.plotting import BLUE, GRAY, GREEN, RED, plt, save, tidy
 from tasks.reports.text_table import text_table
 from tasks.sizing import judge_shape, policy_to_size
@@ -43,10 +42,10 @@ def estimates_page(
     ConfigError where there is nothing to compute from, or nothing fits."""
     policy = policy_to_size(config)
     judge = judge_shape(config) if config.judge.engine.gpus and config.algorithm.credit.scope != "none" else None
-    calls, works = kind_of(config.judge).calls_at_a_time, drawn_works(config, response_tokens, ITERATIONS)
+    works = drawn_works(config, response_tokens, ITERATIONS)
 
     def pipeline(settings: RunConfig, judge: ModelShape | None) -> Pipeline:
-        return estimated(settings, policy, judge, gpu, response_tokens, calls)
+        return estimated(settings, policy, judge, gpu, response_tokens)
 
     lines: list[str] = []
     first: list[Prediction] = []

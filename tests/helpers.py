@@ -95,7 +95,8 @@ def run_module(*arguments: str, home: Path, timeout: float = 300, **more: str) -
     )
 
 
-CLOCKS = ("time/", "speed/", "memory/", "judge/seconds", "judge/wait_s")  # metrics that differ from run to run
+# Metrics that differ from run to run: clocks, and how much of the judge's work was known from a run that was cut short.
+CLOCKS = ("time/", "speed/", "memory/", "judge/seconds", "judge/wait_s", "judge/cached_frac", "judge_eval/seconds")
 
 
 def differences(whole: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -66,14 +66,13 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """`count` engines that read prompts of `prompt` tokens and write `votes` verdicts. `calls` batches are under way
-    at a time; an engine takes one after the other. Without an engine, a response takes `seconds`."""
+    """`count` engines that read prompts of `prompt` tokens and write `votes` verdicts. Without an engine, a response
+    takes `seconds`, and one comes after the other."""
 
     count: int
     engine: Engine | None
     prompt: int = 0
     votes: int = 1
-    calls: int = 1
     seconds: float = 0.0
 
 
@@ -126,15 +125,18 @@ class Timeline:
         return 1 - busy / (count * (last - first))
 
 
-def decode(texts: Sequence[Text], engine: Engine) -> list[float]:
-    """When each of the texts is complete, if all are asked for at 0. They begin in their order: one that ends makes
-    room for the next (continuous batching). A text begins only if there is room in the KV cache for all of it: vLLM
-    would begin, and repeat it later if room is short."""
-    ends = [0.0] * len(texts)
+def decode(texts: Sequence[Text], engine: Engine, asked: Sequence[float] | None = None) -> list[float]:
+    """When each of the texts is complete; `asked`: when each is asked for, ascending, by default at 0. They begin in
+    their order: one that ends makes room for the next, and one that is asked for joins those that run (continuous
+    batching). A text begins only if there is room in the KV cache for all of it: vLLM would begin, and repeat it later
+    if room is short."""
+    ends, asked = [0.0] * len(texts), asked or [0.0] * len(texts)
     running: list[tuple[int, int]] = []  # (step after which it is complete, its place)
     now, step, held, reserved, place = 0.0, 0, 0, 0, 0
     while running or place < len(texts):
-        while place < len(texts) and len(running) < engine.slots:
+        if not running:
+            now = max(now, asked[place])
+        while place < len(texts) and len(running) < engine.slots and asked[place] <= now:
             text = texts[place]
             if running and reserved + text.prompt + text.written > engine.kv_tokens:
                 break
@@ -143,7 +145,12 @@ def decode(texts: Sequence[Text], engine: Engine) -> list[float]:
             heappush(running, (step + text.written, place))
             place += 1
         steps = running[0][0] - step
-        now += engine.seconds(steps, len(running), held)
+        seconds = engine.seconds(steps, len(running), held)
+        if place < len(texts) and len(running) < engine.slots and now < asked[place] < now + seconds:
+            share = (asked[place] - now) / seconds
+            steps = max(1, math.ceil(steps * share - 1e-9))  # until it joins
+            seconds = engine.seconds(steps, len(running), held)
+        now += seconds
         held, step = held + steps * len(running), step + steps
         while running and running[0][0] == step:
             _, done = heappop(running)
@@ -168,49 +175,60 @@ def generation(work: Work, engines: int, engine: Engine, prompt: int) -> Generat
     return complete.tolist(), done
 
 
-class _JudgeQueue:
-    """Groups that wait while all calls are under way go to the judge together, as in tasks/judges/group_stream.py."""
+class _JudgeEngines:
+    """A group goes to the judge when it is complete, and joins those that are being judged
+    (tasks/workers/judge_worker.py)."""
 
     def __init__(self, judge: Judge) -> None:
-        self._judge, self._calls, self._engines = judge, [0.0] * judge.calls, [0.0] * judge.count
+        self._judge, self._free = judge, [0.0] * judge.count  # when each engine is done
+        self._turns = cycle(range(judge.count))
 
     def take(self, iteration: int, groups: Iterable[tuple[float, list[int]]], spans: list[Span]) -> float:
-        """When the last verdict is there. A group: when it is complete, and the tokens of each verdict on it."""
-        waiting, ended = sorted(groups, key=lambda group: group[0]), 0.0
-        while waiting:
-            call = self._calls.index(min(self._calls))
-            begin = max(self._calls[call], waiting[0][0])
-            batch = [tokens for complete, verdicts in waiting if complete <= begin for tokens in verdicts]
-            waiting = [group for group in waiting if group[0] > begin]
-            self._calls[call] = self._ask(iteration, begin, batch, spans)
-            ended = max(ended, self._calls[call])
+        """When the last verdict is there. A group: when it is complete, and the tokens of each verdict on it. Engines
+        take its parts in turns (tasks/engines/judge_engines.py)."""
+        count, ended = self._judge.count, 0.0
+        shares: list[list[tuple[float, int]]] = [[] for _ in range(count)]
+        for complete, verdicts in sorted(groups, key=lambda group: group[0]):
+            parts = min(count, len(verdicts))
+            for first, last in pairwise(len(verdicts) * i // parts for i in range(parts + 1)):
+                number = next(self._turns)
+                shares[number] += [(max(complete, self._free[number]), tokens) for tokens in verdicts[first:last]]
+        for number, share in enumerate(shares):
+            for begin, end in _periods([begin for begin, _ in share], self._ends(share)):
+                spans.append(Span("judge", number, iteration, begin, end))
+                self._free[number] = end
+                ended = max(ended, end)
         return ended
 
-    def _ask(self, iteration: int, begin: float, batch: Sequence[int], spans: list[Span]) -> float:
-        """Neighbors in the batch stay together on one engine."""
-        count, ended = self._judge.count, begin
-        bounds = [len(batch) * i // count for i in range(count + 1)]
-        for number, (first, last) in enumerate(pairwise(bounds)):
-            if first < last:
-                start = max(begin, self._engines[number])
-                self._engines[number] = start + self._seconds(batch[first:last])
-                spans.append(Span("judge", number, iteration, start, self._engines[number]))
-                ended = max(ended, self._engines[number])
-        return ended
+    def _ends(self, share: Sequence[tuple[float, int]]) -> list[float]:
+        judge, ends, now = self._judge, list[float](), 0.0
+        if judge.engine is not None:
+            votes = [(begin, tokens) for begin, tokens in share for _ in range(judge.votes)]
+            texts = [Text(judge.prompt, judge.prompt, tokens) for _, tokens in votes]
+            found = decode(texts, judge.engine, [begin for begin, _ in votes])
+            return [max(found[i : i + judge.votes]) for i in range(0, len(found), judge.votes)]
+        for begin, _ in share:
+            now = max(now, begin) + judge.seconds
+            ends.append(now)
+        return ends
 
-    def _seconds(self, verdicts: Sequence[int]) -> float:
-        judge = self._judge
-        if judge.engine is None:
-            return judge.seconds * len(verdicts)
-        votes = [n for n in verdicts for _ in range(judge.votes)]
-        return max(decode([Text(judge.prompt, judge.prompt, n) for n in votes], judge.engine))
+
+def _periods(begins: Sequence[float], ends: Sequence[float]) -> list[tuple[float, float]]:
+    """In which at least one of these goes on; `begins` ascend."""
+    found: list[tuple[float, float]] = []
+    for begin, end in zip(begins, ends, strict=True):
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(found[-1][1], end)
+        else:
+            found.append((begin, end))
+    return found
 
 
 def simulate(pipeline: Pipeline, works: Sequence[Work], generated: Sequence[Generated] | None = None) -> Timeline:
     """Iterations in the order of flows/online.py. With `async_level` 1 each but the first is generated while the one
     before it trains. The last of `works` ends the simulation: it is generated at most, not trained on. `generated`:
     what `generation` says of each of the works, if that is known."""
-    line, queue = Timeline(), _JudgeQueue(pipeline.judge) if pipeline.judge else None
+    line, queue = Timeline(), _JudgeEngines(pipeline.judge) if pipeline.judge else None
     engines, engine, prompt = pipeline.engines, pipeline.engine, pipeline.prompt
     made = generated or [generation(work, engines, engine, prompt) for work in works]
     written, judged = [0.0] * len(works), [0.0] * len(works)

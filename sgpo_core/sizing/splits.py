@@ -86,10 +86,10 @@ def drawn_works(config: RunConfig, response_tokens: float, iterations: int) -> l
 
 
 def estimated(
-    config: RunConfig, policy: ModelShape, judge: ModelShape | None, gpu: Gpu, response_tokens: float, calls: int
+    config: RunConfig, policy: ModelShape, judge: ModelShape | None, gpu: Gpu, response_tokens: float
 ) -> Pipeline:
-    """`judge`: of the model that engines of the run hold, None for one that costs nothing. `calls`: batches that it has
-    at a time. A checkpoint is spread over the iterations between two. What is trained on are all responses."""
+    """`judge`: of the model that engines of the run hold, None for one that costs nothing. A checkpoint is spread over
+    the iterations between two. What is trained on are all responses."""
     cluster, sampling = config.cluster, config.sampling
     found = {phase.name: phase.seconds for phase in phases(config, policy, None, gpu, response_tokens)}
     judging = None
@@ -97,7 +97,7 @@ def estimated(
         own, prompt = config.judge.engine, round(verdict_tokens(config.judge, response_tokens)[0])
         limit = own.gpu_memory_utilization * gpu.memory
         engine = _engine(judge, gpu, own.gpus, own.dtype, limit, own.max_num_seqs)
-        judging = Judge(own.actors, engine, prompt, config.judge.votes, calls)
+        judging = Judge(own.actors, engine, prompt, config.judge.votes)
     limit = cluster.gpu_memory_utilization * gpu.memory
     return Pipeline(
         engines=cluster.rollout_actors,

@@ -58,9 +58,11 @@ def _own_sigterm() -> Iterator[None]:
             signal.signal(signal.SIGTERM, handler)
 
 
-def remote_actor(worker: type, seat: Seat, variables: dict[str, str]) -> Any:
-    """An actor class. `variables` are in its process's environment before anything is loaded."""
+def remote_actor(worker: type, seat: Seat, variables: dict[str, str], calls: int = 1) -> Any:
+    """An actor class. `variables` are in its process's environment before anything is loaded; so many calls of its
+    methods go on at a time, each in a thread."""
     return ray.remote(worker).options(
+        max_concurrency=calls,
         num_cpus=0,  # trainers and engines take turns on the cores; their threads are limited by OMP_NUM_THREADS
         num_gpus=seat.gpus,
         runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY), **variables}},

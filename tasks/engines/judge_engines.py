@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import ray
 
@@ -22,26 +23,29 @@ from tasks.engines.placement import release, seats
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
 
+CALLS = 16  # that an engine answers at a time
 _DEADLINE_S = 3600.0  # for a batch of verdicts
 
 
 @dataclass(frozen=True)
 class JudgeEngines:
-    """A `Chat` over one or more actors. May be called from several threads: an actor takes one batch after the
-    other. `controls`: the control tokens of their tokenizer."""
+    """A `Chat` over one or more actors. May be called from several threads: an actor answers `CALLS` calls at a time.
+    `controls`: the control tokens of their tokenizer."""
 
     actors: tuple[Any, ...]
     controls: ControlTokens = NO_CONTROLS
 
     def __call__(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
-        # Neighbors, which share a problem, stay together: its prefix is then computed once.
-        bounds = [len(requests) * i // len(self.actors) for i in range(len(self.actors) + 1)]
-        shares = [requests[a:b] for a, b in pairwise(bounds)]
-        pending = {
-            actor.chat.remote(share): f"judge engine {i}"
-            for i, (actor, share) in enumerate(zip(self.actors, shares, strict=True))
-            if share
-        }
+        if not requests:
+            return []
+        # Neighbors, which share a problem, stay together: its prefix is then computed once. The first words decide who
+        # gets the first part, so that the next turn of a conversation goes where this one went.
+        count, parts = len(self.actors), min(len(self.actors), len(requests))
+        first_one = crc32(requests[0].messages[0].content.encode(errors="replace"))
+        pending = {}
+        for part, (begin, end) in enumerate(pairwise(len(requests) * i // parts for i in range(parts + 1))):
+            number = (first_one + part) % count
+            pending[self.actors[number].chat.remote(requests[begin:end])] = f"judge engine {number}"
         return [reply for replies in answers(pending, _DEADLINE_S) for reply in replies]
 
 
@@ -57,7 +61,8 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
     places, variables = seats([settings.gpus] * settings.actors, what), vllm_environment(settings.threads, one_node())
-    actors = tuple(remote_actor(judge_worker.JudgeWorker, seat, variables).remote(model, settings) for seat in places)
+    classes = [remote_actor(judge_worker.JudgeWorker, seat, variables, CALLS) for seat in places]
+    actors = tuple(actor.remote(model, settings) for actor in classes)
     try:
         answers({a.chat.remote([]): f"judge engine {i}" for i, a in enumerate(actors)}, _DEADLINE_S)  # all have started
     except BaseException as error:

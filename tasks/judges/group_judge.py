@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from sgpo_core.data.segmentation import segment
@@ -21,6 +22,7 @@ class GroupJudge:
     def __init__(self, judge: Judge, scope: Scope) -> None:
         self._judge, self._scope = judge, scope
         self._lock, self._busy_s = threading.Lock(), 0.0
+        self._calls, self._since = 0, 0.0  # under way; when the clock was last looked at
 
     def items(self, group: RolloutGroup) -> dict[Key, Item]:
         """Of a graded group the responses that credit asks about, each as the judge reads it."""
@@ -31,14 +33,27 @@ class GroupJudge:
     def __call__(self, items: Sequence[Item]) -> list[Judgment]:
         """Nothing to read is not an abstention: such a response has RTS 0, and nobody has to be asked."""
         written = [item for item in items if item.steps]
-        began = time.monotonic()
-        answers = iter(self._judge(written) if written else ())
-        with self._lock:
-            self._busy_s += time.monotonic() - began
+        with self._at_work():
+            answers = iter(self._judge(written) if written else ())
         return [next(answers) if item.steps else Judgment(Verdict(None)) for item in items]
 
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, calls: int) -> None:
+        with self._lock:
+            now = time.monotonic()
+            self._busy_s += now - self._since if self._calls else 0.0
+            self._calls, self._since = self._calls + calls, now
+
     def take_seconds(self) -> float:
-        """That the judge was at work, all calls together, since it was last asked."""
+        """In which the judge was at work, on one call or several, since it was last asked."""
+        self._count(0)
         with self._lock:
             busy, self._busy_s = self._busy_s, 0.0
         return busy

@@ -23,7 +23,7 @@ from sgpo_core.judges.reference import VERSION as REFERENCE_VERSION
 from sgpo_core.judges.reference import reference
 from sgpo_core.judges.rule import VERSION, rule
 from sgpo_core.storage.weights import weights_hash
-from tasks.engines.judge_engines import judge_engines
+from tasks.engines.judge_engines import CALLS, judge_engines
 from tasks.judges.endpoint import EndpointChat
 from tasks.judges.endpoint_access import api_key, base_url
 from tasks.judges.verdict_cache import CachedJudge, VerdictCache, judge_identity
@@ -139,7 +139,7 @@ class PromptedKind(JudgeKind):
 class LlmKind(PromptedKind):
     """Any chat model, in vLLM engines of the run."""
 
-    calls_at_a_time = 2  # an engine has the next batch at hand when it is done
+    calls_at_a_time = CALLS
     local = True
 
     def missing(self, settings: JudgeSettings) -> list[str]:

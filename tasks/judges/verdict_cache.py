@@ -1,4 +1,6 @@
 """Verdicts that were given once, for all runs: a judge that is asked the same again costs nothing, and says the same.
+What a verdict took when it was given is said each time, so that a run's tokens depend neither on runs before it nor on
+whether it was interrupted.
 
 One SQLite file that several processes write at once. What is in it stays: of two runs that judge the same response at
 the same time the first to write decides, and both go on with its verdict.
@@ -82,7 +84,7 @@ class VerdictCache:
             self._connection.close()
 
     def get(self, keys: Iterable[bytes]) -> dict[bytes, Judgment]:
-        """Those that are known, at no tokens."""
+        """Those that are known."""
         with self._lock, self._surviving():
             return dict(self._select(keys))
         return {}
@@ -100,7 +102,7 @@ class VerdictCache:
         rest = iter(keys)
         while some := list(islice(rest, _AT_ONCE)):
             marks = ",".join("?" * len(some))
-            columns = "key, status, first_error_step, reason, votes, agreement"
+            columns = "key, status, first_error_step, reason, votes, agreement, prompt_tokens, completion_tokens"
             for key, *row in self._connection.execute(f"SELECT {columns} FROM verdicts WHERE key IN ({marks})", some):
                 yield key, _judgment(*row)
 
@@ -168,11 +170,15 @@ def _row(judgment: Judgment) -> tuple[str, int | None, str, str, float | None, i
     return verdict.status.value, verdict.first_error_step, reason, votes, judgment.agreement, *tokens
 
 
-def _judgment(status: str, first_error_step: int | None, reason: str, votes: str, share: float | None) -> Judgment:
+def _judgment(
+    status: str, first_error_step: int | None, reason: str, votes: str, share: float | None, read: int, written: int
+) -> Judgment:
     return Judgment(
         Verdict(first_error_step, VerdictStatus(status), reason),
         tuple(Verdict(step, VerdictStatus(status), reason) for status, step, reason in json.loads(votes)),
         share,
+        read,
+        written,
         cached=True,
     )
 
@@ -180,7 +186,7 @@ def _judgment(status: str, first_error_step: int | None, reason: str, votes: str
 @dataclass(frozen=True, slots=True)
 class CachedJudge:
     """Another judge, asked only what the cache does not know, and each thing once. Judgments that were not asked for
-    are `cached` and cost no tokens; transient ones are not kept."""
+    are `cached`; transient ones are not kept."""
 
     judge: Judge
     cache: VerdictCache
@@ -196,16 +202,12 @@ class CachedJudge:
         for k in keys:
             if judgment := asked.pop(k, None):
                 result.append(_as_it_stands(judgment, stands.get(k)))
-                known[k] = _free(result[-1])
+                known[k] = replace(result[-1], cached=not result[-1].transient)
             else:
                 result.append(known[k])
         return result
 
 
 def _as_it_stands(given: Judgment, first: Judgment | None) -> Judgment:
-    """What was given and paid for, with the verdict of whoever wrote first."""
+    """What was given, and what it took, with the verdict of whoever wrote first."""
     return replace(given, verdict=first.verdict, votes=first.votes, agreement=first.agreement) if first else given
-
-
-def _free(judgment: Judgment) -> Judgment:
-    return replace(judgment, prompt_tokens=0, completion_tokens=0, cached=not judgment.transient)

@@ -144,12 +144,12 @@ def _leader_in_words(comparison: Comparison, standings: Mapping[str, Standing]) 
     if tied:
         others = " Every other arm is below." if len(standings) > 1 + len(tied) else ""
         names = f"{', '.join([arm, *tied[:-1]])} and {tied[-1]}"
-        versus = "".join(
+        above = "".join(
             f" {name} is at {_difference(standings[name], comparison.baseline)}."
             for name in (arm, *tied)
             if comparison.baseline not in (arm, *tied) and standings[name].versus is not None
         )
-        return f"there is no difference between {names}: accuracy {_mean(standings[arm]):.3f}.{others}{versus}"
+        return f"there is no difference between {names}: accuracy {_mean(standings[arm]):.3f}.{others}{above}"
     text = f"{arm} has the highest accuracy, {_mean(standings[arm]):.3f}"
     if arm == comparison.baseline:
         return f"{text}. It is the baseline."

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import count
+from queue import SimpleQueue
 from typing import Any
 
 from sgpo_core.config.judge import JudgeEngineSettings
@@ -13,17 +18,35 @@ from tasks.workers.vllm_process import losses_named, processes
 _BATCH_TOKENS = 8192
 
 
+@dataclass
+class _Call:
+    """Requests that came together, their replies by place as far as they are there, and who waits for all of them."""
+
+    requests: Sequence[ChatRequest]
+    replies: dict[int, ChatReply] = field(default_factory=dict)
+    answer: Future[list[ChatReply]] = field(default_factory=Future)
+
+    def finish(self) -> None:
+        """Answers where all replies are there."""
+        if len(self.replies) == len(self.requests):
+            self.answer.set_result([self.replies[place] for place in range(len(self.requests))])
+
+
 class JudgeWorker:
-    """Holds the engine for as long as runs use it; starting it is what costs."""
+    """Holds the engine for as long as runs use it; starting it is what costs.
+
+    Calls may come from several threads, and are all in the engine together: those that come later join the ones before
+    them, and no call waits for the longest reply of another. The engine belongs to one thread, which starts it too.
+    """
 
     def __init__(self, model: str, settings: JudgeEngineSettings) -> None:
-        from vllm import LLM  # here, not above: the flow's process must not load an engine
-
-        self.max_length = min(settings.max_length, context_length(model))
-        self.llm = LLM(**judge_arguments(model, settings, self.max_length))
-        self.tokenizer: Any = self.llm.get_tokenizer()  # of Hugging Face
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            raise ValueError(f"{model} has no chat template: judge.model has to be a chat model or a trained judge")
+        self._calls: SimpleQueue[_Call] = SimpleQueue()
+        # Request id -> its call, its place there, tokens of its prompt.
+        self._running: dict[str, tuple[_Call, int, int]] = {}
+        self._numbers = count()
+        started: Future[None] = Future()
+        threading.Thread(target=self._serve, args=(model, settings, started), daemon=True).start()
+        started.result()
 
     def control_tokens(self) -> tuple[str, ...]:
         """Of its tokenizer, to be kept out of text of others."""
@@ -32,21 +55,69 @@ class JudgeWorker:
     def chat(self, requests: Sequence[ChatRequest]) -> list[ChatReply]:
         """Replies in the order of the requests; one that does not fit into the model's context has an error. Raises
         ProcessLost."""
+        self._calls.put(call := _Call(requests))
+        return call.answer.result()
+
+    def _serve(self, model: str, settings: JudgeEngineSettings, started: Future[None]) -> None:
+        try:
+            self._start(model, settings)
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        while True:
+            while not self._running or not self._calls.empty():
+                self._begin(self._calls.get())
+            self._step()
+
+    def _start(self, model: str, settings: JudgeEngineSettings) -> None:
+        from vllm import LLM  # here, not above: the flow's process must not load an engine
+
+        self.max_length = min(settings.max_length, context_length(model))
+        self.llm = LLM(**judge_arguments(model, settings, self.max_length))
+        self.engine: Any = self.llm.llm_engine
+        self.tokenizer: Any = self.llm.get_tokenizer()  # of Hugging Face
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            raise ValueError(f"{model} has no chat template: judge.model has to be a chat model or a trained judge")
+
+    def _begin(self, call: _Call) -> None:
         from vllm.inputs import TokensPrompt
 
-        prompts = [self._encode(request) for request in requests]
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) < self.max_length]
-        texts = [TokensPrompt(prompt_token_ids=prompts[i]) for i in fitting]
-        parameters = [self._sampling(requests[i], len(prompts[i])) for i in fitting]
-        with losses_named(self.llm):
-            outputs = self.llm.generate(texts, parameters, use_tqdm=False) if fitting else []
-        replies = [
-            ChatReply("", error=f"prompt of {len(ids)} tokens, judge.engine.max_length allows {self.max_length}")
-            for ids in prompts
-        ]
-        for i, output in zip(fitting, outputs, strict=True):
-            replies[i] = self._reply(requests[i], len(prompts[i]), output.outputs[0])
-        return replies
+        too_long = "prompt of {} tokens, judge.engine.max_length allows {}"
+        try:
+            for place, request in enumerate(call.requests):
+                ids, name = self._encode(request), str(next(self._numbers))
+                if len(ids) >= self.max_length:
+                    call.replies[place] = ChatReply("", error=too_long.format(len(ids), self.max_length))
+                    continue
+                prompt, sampling = TokensPrompt(prompt_token_ids=ids), self._sampling(request, len(ids))
+                self.engine.add_request(name, prompt, sampling)
+                self._running[name] = call, place, len(ids)
+        except Exception as error:
+            self._fail(error, [call])
+        else:
+            call.finish()  # where there is nothing to wait for
+
+    def _step(self) -> None:
+        try:
+            with losses_named(self.llm):
+                outputs = self.engine.step()
+        except Exception as error:
+            self._fail(error, [call for call, _, _ in self._running.values()])
+            return
+        for output in outputs:
+            call, place, prompt_length = self._running.pop(output.request_id)
+            call.replies[place] = self._reply(call.requests[place], prompt_length, output.outputs[0])
+            call.finish()
+
+    def _fail(self, error: Exception, calls: Sequence[_Call]) -> None:
+        names = [name for name, (call, _, _) in self._running.items() if any(call is failed for failed in calls)]
+        self.engine.abort_request(names)
+        for name in names:
+            del self._running[name]
+        for call in calls:
+            if not call.answer.done():
+                call.answer.set_exception(error)
 
     def _reply(self, request: ChatRequest, prompt_length: int, output: Any) -> ChatReply:
         text, thought = after_thinking(output.text, bool(request.thinks))
@@ -72,7 +143,7 @@ class JudgeWorker:
 
     def _sampling(self, request: ChatRequest, prompt_length: int) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         # Of a judge that thinks, the critique is what differs from vote to vote.
         temperature = 0.0 if request.choices and request.thinks else request.temperature
@@ -80,6 +151,7 @@ class JudgeWorker:
             temperature=temperature,
             seed=request.seed if temperature > 0 else None,
             max_tokens=min(request.max_tokens, self.max_length - prompt_length),
+            output_kind=RequestOutputKind.FINAL_ONLY,
             structured_outputs=StructuredOutputsParams(choice=list(request.choices)) if request.choices else None,
         )
 

@@ -21,7 +21,7 @@ from tests.helpers import CLOCKS
 _NOT_COMPARED = ("mlflow.db", "mlartifacts/", "prefect/", "services/", "cache/", "datasets/")
 _TABLES, _RECORDS, _BYTES = (".parquet",), (".json", ".jsonl"), (".safetensors", ".arrow", ".yaml", ".csv", ".jinja")
 # Keys of records that differ from run to run.
-_ITS_OWN = re.compile(r"digest|seconds|time|timestamp|began|attempt|mlflow_run_id|run_dir|report|version")
+_ITS_OWN = re.compile(r"digest|seconds|time|timestamp(_ms)?|began|attempt|mlflow_run_id|run_dir|report|version")
 
 
 def differences_of_homes(one: Path, two: Path) -> list[str]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,21 @@ def kill(attempt: Attempt, home: Path, rng: random.Random) -> str:
 
 
 def fill_disk(attempt: Attempt, home: Path, rng: random.Random) -> str:
-    """Takes all room there is until the flow has ended, which it does with words that say why, or does not need."""
+    """Takes all room that there is, again and again, until the flow has ended. It does so with words that say why, or
+    had nothing more to write."""
     filler = home.parent / "filler"
     with filler.open("wb") as file:
-        with suppress(OSError):  # a little may have gone in between
-            while free := os.statvfs(filler).f_bavail * os.statvfs(filler).f_frsize:
-                os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), free)
+        while attempt.process.poll() is None:
+            room = os.statvfs(filler)
+            part = room.f_bavail * room.f_frsize
+            while part >= room.f_frsize:  # others take and free some meanwhile
+                try:
+                    os.posix_fallocate(file.fileno(), file.seek(0, os.SEEK_END), part)
+                except OSError:
+                    part //= 2
+                else:
+                    break
+            time.sleep(0.05)
         status = attempt.wait()
     filler.unlink()
     said = [line for line in attempt.lines if _FULL in line]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
@@ -85,6 +87,44 @@ def test_threads_share_the_engines(judge_actors: JudgeEngines) -> None:
     parts = [asked[i : i + 4] for i in range(0, 16, 4)]
     with ThreadPoolExecutor(4) as pool:
         assert [reply for part in pool.map(judge_actors, parts) for reply in part] == judge_actors(asked)
+
+
+def test_a_call_does_not_wait_for_the_longer_replies_of_another(judge_actors: JudgeEngines) -> None:
+    """A long reply is under way when a short one is asked for; it comes first."""
+    [short] = requests(1)
+    lengthy = replace(short, max_tokens=140, choices=("1" * 120,))
+    ended: list[str] = []
+
+    def ask(name: str, request: ChatRequest) -> ChatReply:
+        [reply] = judge_actors([request])
+        ended.append(name)
+        return reply
+
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(ask, "long", lengthy)
+        time.sleep(0.02)
+        assert pool.submit(ask, "short", short).result() == judge_actors([short])[0]
+    assert long.result().completion_tokens > 100 and ended == ["short", "long"]
+
+
+def test_an_engine_that_fails_says_so_to_all_who_wait_and_goes_on(judge_actors: JudgeEngines) -> None:
+    """(By a fault that is put into the actor: a real one ends its process.)"""
+
+    def break_once(worker: Any) -> None:
+        step = worker.engine.step
+
+        def broken() -> None:
+            worker.engine.step = step
+            raise ArithmeticError("on purpose")
+
+        worker.engine.step = broken
+
+    asked = requests(4)
+    before = judge_actors(asked)
+    ray.get(judge_actors.actors[0].__ray_call__.remote(break_once))
+    with pytest.raises(ArithmeticError, match="on purpose"):
+        judge_actors(asked)
+    assert judge_actors(asked) == before
 
 
 def test_the_judge_has_learnt_to_judge(judge_actors: JudgeEngines) -> None:

@@ -55,9 +55,9 @@ def test_what_is_known_is_not_asked_again_by_anybody(path: Path) -> None:
     assert [(g.verdict.first_error_step, g.cached, g.prompt_tokens) for g in given] == [(1, False, 11), (2, False, 11)]
     assert second.asked == ["c"]
     assert [(g.verdict.first_error_step, g.cached, g.prompt_tokens + g.completion_tokens) for g in again] == [
-        (2, True, 0),
+        (2, True, 18),
         (1, False, 18),
-        (1, True, 0),
+        (1, True, 18),
     ]
     assert [(g.votes, g.agreement) for g in again] == [((Verdict(s),), 1.0) for s in (2, 1, 1)]
 
@@ -67,7 +67,7 @@ def test_duplicates_of_a_batch_are_asked_once(path: Path) -> None:
     given = CachedJudge(judge, VerdictCache(path), "j")([item("a"), item("b"), item("a")])
     assert judge.asked == ["a", "b"]
     assert [g.verdict.first_error_step for g in given] == [1, 2, 1]
-    assert [(g.cached, g.prompt_tokens) for g in given] == [(False, 11), (False, 11), (True, 0)]
+    assert [(g.cached, g.prompt_tokens) for g in given] == [(False, 11), (False, 11), (True, 11)]
 
 
 def test_what_may_pass_is_not_kept(path: Path) -> None:

@@ -118,16 +118,16 @@ def test_a_slow_judge_decides_the_iteration() -> None:
     assert run(pipeline, work([[100]] * 8)).iteration_s == pytest.approx(8), "nothing is asked"
 
 
-@pytest.mark.parametrize(("calls", "batches"), [(1, [1, 2]), (2, [1, 1, 1])])
-def test_a_judges_engine_takes_a_batch_after_the_other(calls: int, batches: list[int]) -> None:
-    """Groups are complete at 1, 1.2, 1.4 and 1.6 s. A verdict takes 1 s, two side by side. With one call the first
-    group is judged alone, to 2 s, then the other three, in 2 s. With two calls the second one is taken alone, too,
-    while the first is judged; the other two follow together, in 1 s."""
+def test_a_group_joins_those_that_are_judged() -> None:
+    """Groups are complete at 1, 1.2, 1.4 and 1.6 s. A verdict takes 1 s, two side by side: the first is there at 2 s,
+    the second at 2.2 s, and each makes room for another."""
     one = Work(np.array([[100], [20], [20], [20]]), np.full((4, 1), True), np.full((4, 1), 100))
-    judge = Judge(1, Engine(2, step=0.01), calls=calls)
-    line = run(replace(PIPELINE, engines=1, engine=replace(FREE, slots=1), judge=judge), one)
-    judged = [span.end - span.begin for span in line.spans if (span.kind, span.iteration) == ("judge", 0)]
-    assert judged == pytest.approx(batches) and line.iteration_s == pytest.approx(4)
+    pipeline = replace(PIPELINE, engines=1, engine=replace(FREE, slots=1), judge=Judge(1, Engine(2, step=0.01)))
+    line = run(pipeline, one)
+    [judged] = [(span.begin, span.end) for span in line.spans if (span.kind, span.iteration) == ("judge", 0)]
+    assert judged == pytest.approx((1, 3.2)) and line.iteration_s == pytest.approx(3.2)
+    alone = run(replace(pipeline, judge=Judge(1, Engine(1, step=0.001))), one)
+    assert [s.end - s.begin for s in alone.spans if (s.kind, s.iteration) == ("judge", 0)] == pytest.approx([0.1] * 4)
 
 
 def test_each_vote_is_written() -> None:
@@ -152,7 +152,7 @@ def test_no_token_is_lost_and_nothing_overlaps() -> None:
     works = [
         Work(rng.integers(1, 200, (6, 4)), rng.random((6, 4)) < 0.4, rng.integers(1, 90, (6, 4))) for _ in range(6)
     ]
-    pipeline = Pipeline(3, Engine(2, 0.01, 0.001), 10, Judge(2, Engine(3, 0.02), 5, calls=2), 1e-4, 0.1, 0.1, 1)
+    pipeline = Pipeline(3, Engine(2, 0.01, 0.001), 10, Judge(2, Engine(3, 0.02), 5), 1e-4, 0.1, 0.1, 1)
     line = simulate(pipeline, works)
     assert line.tokens == [w.tokens for w in works[:-1]] and line.ends == sorted(line.ends)
     assert line.tokens_s == pytest.approx(sum(line.tokens[1:]) / (line.ends[-1] - line.ends[0]))

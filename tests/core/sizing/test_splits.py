@@ -62,7 +62,7 @@ def even(length: int) -> list[Work]:
 def test_of_responses_of_one_length_preflight_says_the_same(seven: RunConfig) -> None:
     """There each response computes its prompt, here each group: 7 of 8 x 512 x 200 tokens less for each engine."""
     whole = {phase.name: phase.seconds for phase in phases(seven, SEVEN, None, H100, 768)}
-    pipeline = estimated(seven, SEVEN, None, H100, 768, 1)
+    pipeline = estimated(seven, SEVEN, None, H100, 768)
     line = simulate(pipeline, even(768))
     generate = whole["generate"] - 7 / 8 * 512 * 200 * pipeline.engine.prefill
     assert line.iteration_s == pytest.approx(generate + whole["update"] + whole["sync"] + pipeline.other, rel=0.002)
@@ -74,14 +74,14 @@ def test_twice_the_machine_takes_half_the_time_where_arithmetic_bounds_it(seven:
     seconds = []
     for count in (1, 2):
         cluster = seven.cluster.model_copy(update={"rollout_actors": 2 * count, "trainer_ranks": 4 * count})
-        pipeline = estimated(seven.model_copy(update={"cluster": cluster}), SEVEN, None, gpu, 768, 1)
+        pipeline = estimated(seven.model_copy(update={"cluster": cluster}), SEVEN, None, gpu, 768)
         seconds.append(simulate(replace(pipeline, sync=0, other=0), even(768)).iteration_s)
     assert seconds[0] == pytest.approx(2 * seconds[1])
 
 
 def test_the_last_long_responses_keep_the_engines_waiting(seven: RunConfig) -> None:
     """Same number of tokens; the longest response alone takes 3,072 steps."""
-    pipeline = estimated(seven, SEVEN, None, H100, 768, 1)
+    pipeline = estimated(seven, SEVEN, None, H100, 768)
     engine = pipeline.engine
     tail = max(generation(drawn_works(seven, 768, 1)[0], 2, engine, 200)[1])
     assert max(generation(even(768)[0], 2, engine, 200)[1]) < tail
@@ -123,7 +123,7 @@ def test_generating_ahead_is_left_out_where_it_is_not_allowed() -> None:
 
 def test_the_best_split_is_the_fastest_of_its_mode(seven: RunConfig) -> None:
     works = drawn_works(seven, 768, 3)
-    predict = predictor(works, lambda config: estimated(config, SEVEN, QWQ, H100, 768, 2), 8)
+    predict = predictor(works, lambda config: estimated(config, SEVEN, QWQ, H100, 768), 8)
     found = [predict(config) for config in splits(seven, SEVEN, QWQ, H100, 1, 8)]
     chosen = best(found)
     assert {p.mode for p in chosen[1:]} == {"serial", "colocated"} and chosen[0].mode == "one-step-off"
