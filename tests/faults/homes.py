@@ -19,7 +19,8 @@ from tests.helpers import CLOCKS
 
 # Of services, or for people alone.
 _NOT_COMPARED = ("mlflow.db", "mlartifacts/", "prefect/", "services/", "cache/", "datasets/")
-_TABLES, _RECORDS, _BYTES = (".parquet",), (".json", ".jsonl"), (".safetensors", ".arrow", ".yaml", ".csv", ".jinja")
+_COMPARED = (".parquet", ".json", ".jsonl", ".safetensors", ".arrow", ".yaml", ".jinja")
+_PARTS = "generations"
 # Keys of records that differ from run to run.
 _ITS_OWN = re.compile(r"digest|seconds|time|timestamp(_ms)?|began|attempt|mlflow_run_id|run_dir|report|version")
 
@@ -40,19 +41,28 @@ def _files(home: Path) -> Iterator[tuple[str, str]]:
         hidden = any(part.startswith(".") for part in file.relative_to(home).parts)
         if not file.is_file() or hidden or name.startswith(_NOT_COMPARED):
             continue
-        if name.endswith((*_TABLES, *_RECORDS, *_BYTES)) and file.name != "digests.json":
+        if file.suffix in _COMPARED and file.name != "digests.json" and file.parent.name != _PARTS:
             yield name, xxhash.xxh3_128_hexdigest(_content(file, home))
+    for folder in sorted(home.rglob(_PARTS)):  # each part has what was complete when it was written
+        parts = pa.concat_tables([pq.read_table(part) for part in sorted(folder.glob("*.parquet"))])
+        table = parts.sort_by([("number", "ascending"), ("sample", "ascending")])
+        yield str(folder.relative_to(home)), xxhash.xxh3_128_hexdigest(_bytes(table))
 
 
 def _content(file: Path, home: Path) -> bytes:
-    if file.suffix in _TABLES:
-        table = pq.read_table(file)
-        with pa.BufferOutputStream() as sink, pa.ipc.new_stream(sink, table.schema) as stream:
-            stream.write_table(table.combine_chunks())
-        return bytes(sink.getvalue())
+    if file.suffix == ".parquet":
+        return _bytes(pq.read_table(file))
     if file.suffix == ".json":
         return json.dumps(_lasting(json.loads(file.read_bytes())), sort_keys=True).replace(str(home), "").encode()
     return file.read_bytes().replace(str(home).encode(), b"")
+
+
+def _bytes(table: pa.Table) -> bytes:
+    """Of a table, but for what was known to the judge from a run that was cut short."""
+    table = table.drop_columns([name for name in table.column_names if name in ("verdict_cached", "cached")])
+    with pa.BufferOutputStream() as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
 
 
 def _lasting(value: Any) -> Any:

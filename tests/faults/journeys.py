@@ -136,7 +136,7 @@ def harmed(command: Command, home: Path, lines: int, harm: str, moments: Sequenc
             last = attempt.lines[-1][-60:]
             done.append(f"{HARMS[harm](attempt, home, rng)} at {moment:.0%}")
             print(f"  {done[-1]}, after: {last}", file=sys.stderr, flush=True)
-            if attempt.process.poll() is not None:
+            if attempt.process.poll():  # (0: it had nothing more to do)
                 attempt = Attempt(command, home)
         if status := attempt.wait():  # a flow that does not outlive its engines
             done.append(f"exit status {status}: {attempt.lines[-1][:100]}")
