@@ -99,7 +99,7 @@ def reader_of(name: str) -> tuple[str, Reader] | None:
 
 
 def is_the_same(was: Any, now: Any) -> bool:
-    """A record may have a further key: the one of its digest, with another name. Then none of its values has changed."""
+    """A record may have a further key: that of its digest, with another name. Then none of its values has changed."""
     if isinstance(was, dict) and isinstance(now, dict):
         return all(name in now and now[name] == value for name, value in was.items())
     return bool(was == now)
