@@ -22,6 +22,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from sgpo_core.storage.digests import seal
 from tasks.services import stack as services
 from tasks.tracking import registry
 from tasks.tracking.tracker import Tracker, new_attempt
@@ -204,6 +205,7 @@ def made_worse(policy: Path, folder: Path) -> Path:
         for name, tensor in weights.items()
     }
     save_file(noisy, folder / "model.safetensors")
+    seal(folder)
     return folder
 
 
