@@ -106,17 +106,18 @@ def test_a_run_with_a_trained_judge_keeps_its_verdicts_and_watches_it(policy: st
     result = online("tiny", [*SMALL, *start_from(policy), *settings, "experiment=judges-test"])
     table = columns(Path(result["run_dir"]) / "iterations/000001/rollouts.parquet")
     judged = [i for i, status in enumerate(table["verdict_status"]) if status]
-    asked = [i for i in judged if table["verdict_prompt_tokens"][i]]  # not copies of these, nor empty ones
-    assert asked and not any(table["verdict_cached"][i] for i in asked)
+    read = [i for i in judged if table["verdict_prompt_tokens"][i]]  # not the empty ones
+    asked = [i for i in read if not table["verdict_cached"][i]]  # not the copies of these
+    assert asked
     again = online("tiny", [*SMALL, *start_from(policy), *settings, "experiment=judges-test-again"])
     first, second = (
         read_json(Path(r["run_dir"]) / "iterations/000001/metrics.json")["metrics"] for r in (result, again)
     )
-    spent = sum(table[f"verdict_{kind}_tokens"][i] for i in asked for kind in ("prompt", "completion"))
-    assert first["judge/tokens"] == spent > 20 * len(asked)
+    spent = sum(table[f"verdict_{kind}_tokens"][i] for i in read for kind in ("prompt", "completion"))
+    assert first["judge/tokens"] == spent > 20 * len(read)
     assert first["judge/wait_s"] >= 0 and 0 <= first["judge/drift_agreement"] <= 1
-    assert first["judge/cached_frac"] < 1 and second["judge/tokens"] == 0
+    assert first["judge/cached_frac"] < second["judge/cached_frac"]
     later = columns(Path(again["run_dir"]) / "iterations/000001/rollouts.parquet")
     assert later["first_error_step"] == table["first_error_step"] and all(later["verdict_cached"][i] for i in asked)
-    for name in ("reward/rts_mean", "policy/loss", "judge/calls"):
+    for name in ("reward/rts_mean", "policy/loss", "judge/calls", "judge/tokens"):
         assert first.get(name) == second.get(name)

@@ -46,7 +46,7 @@ def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
         for column in ("problem_id", "seed", "token_ids"):  # the same problems, seeds and first policy
             assert tables[0][column] == tables[1][column]
     html = Path(result["report"]).read_text()
-    assert "missing" not in html.split("</style>")[1] and html.count("base64,") == 3
+    assert "missing" not in html.split("</style>")[1] and html.count("base64,") == 6  # each picture wide and narrow
 
 
 def test_the_report_comes_from_mlflow_alone(result: dict[str, Any], session_home: Path, tmp_path: Path) -> None:
