@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.offline import load_offline
 from sgpo_core.config.run import load_run
-from tasks.sizing import named_machine, page, this_machine
+from tasks.sizing import mean_length, named_machine, page, this_machine
 
 LOADERS = {"online": load_run, "offline": load_offline}
 
@@ -31,6 +31,6 @@ def preflight(
     machine = named_machine(gpu, gpus) if gpu else this_machine(config)
     if machine is None:
         raise ConfigError("this machine has no GPU: name one, e.g. --gpu H100-80 --gpus 8")
-    text, fits = page(config, machine, response_tokens or config.sampling.max_tokens / 4)
+    text, fits = page(config, machine, response_tokens or mean_length(config))
     print(text)
     sys.exit(0 if fits else 3)

@@ -3,7 +3,7 @@
 RUN_DIR/policy/ ──▶ --to ORG/NAME, RUN_DIR/iterations/*/rollouts.parquet ──▶ --dataset ORG/NAME
 
 The token comes from HF_TOKEN (or `hf auth login`) and must be allowed to write there. What is there already and has not
-changed is not sent again. A file that names a folder or the name of a machine is refused.
+changed is not sent again. A file that tells of this machine, or holds a secret, is refused.
 """
 
 from __future__ import annotations

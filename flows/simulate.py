@@ -18,7 +18,7 @@ from pathlib import Path
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
 from tasks.simulation import draw_timelines, estimates_page, run_page
-from tasks.sizing import named_machine, this_machine
+from tasks.sizing import mean_length, named_machine, this_machine
 
 
 def simulated(
@@ -42,9 +42,7 @@ def simulated(
     machine = named_machine(gpu, gpus) if gpu else this_machine(config)
     if machine is None or not machine.gpu.tflops:
         raise ConfigError("no GPU here whose data sheet is known: name one, e.g. --gpu H100-80 --gpus 8")
-    text, best = estimates_page(
-        config, machine.gpu, machine.gpus, nodes, response_tokens or config.sampling.max_tokens / 4
-    )
+    text, best = estimates_page(config, machine.gpu, machine.gpus, nodes, response_tokens or mean_length(config))
     print(text)
     if out:
         print(f"\npicture   {draw_timelines(out.absolute() / 'simulate.png', best)}")

@@ -9,19 +9,17 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
-from pydantic import ValidationError
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.config.offline import SAMPLED, OfflineConfig
-from sgpo_core.config.run import RunConfig, TrainingConfig
+from sgpo_core.config.offline import SAMPLED, OfflineConfig, read_settings
+from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data import hub
 from sgpo_core.storage.atomic import read_json, write_text
 from sgpo_core.storage.digests import NAME as DIGESTS
@@ -39,6 +37,8 @@ _SENT = (
     *("README.md", "LICENSE*", "*.safetensors", "*.json", "*.jinja", "merges.txt", "vocab.txt"),
     *("adapter/*.json", "adapter/*.safetensors"),
 )
+# Of an earlier publication, what would stand beside the new: weights in other parts, adapters, iterations.
+_REPLACED = {"model": ("model*.safetensors*", "adapter/*"), "dataset": ("data/iteration-*.parquet",)}
 _VOCABULARY = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")  # which hold any word there is
 _SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,})")
 _ROOTS = "home|users|root|tmp|mnt|media|data|scratch|work|workspace|opt|srv|var|nfs|gpfs|lustre|shared|storage|raid"
@@ -56,17 +56,16 @@ def publish(run: str, to: str | None, dataset: str | None, private: bool) -> lis
         if name is not None and (not hub.is_id(name) or "@" in name):
             raise ConfigError(f"{option} {name}: ORG/NAME is wanted, your own name or that of an organization first")
     paths = _complete(run)
-    config = _settings(paths)
+    config = read_settings(paths.config)
     with TemporaryDirectory(dir=writable_home(), prefix=".publishing-") as scratch:
-        uploads: list[tuple[hub.Kind, str, Path, Sequence[str]]] = []
+        uploads: list[tuple[hub.Kind, str, Path]] = []
         if to is not None:
-            uploads.append(("model", to, _lay_out_policy(paths, config, to, Path(scratch, "model")), _SENT))
+            uploads.append(("model", to, _lay_out_policy(paths, config, to, Path(scratch, "model"))))
         if dataset is not None:
-            folder = _lay_out_responses(paths, config, dataset, Path(scratch, "data"))
-            uploads.append(("dataset", dataset, folder, ["data/*.parquet"]))
-        for kind, name, *_ in uploads:
+            uploads.append(("dataset", dataset, _lay_out_responses(paths, config, dataset, Path(scratch, "data"))))
+        for kind, name, _ in uploads:
             hub.make_repository(kind, name, private)
-        return [hub.upload(*each) for each in uploads]
+        return [hub.upload(*each, _REPLACED[each[0]]) for each in uploads]
 
 
 def _complete(run: str) -> RunPaths:
@@ -78,17 +77,6 @@ def _complete(run: str) -> RunPaths:
         raise ConfigError(f"{paths.root} is not complete: the command that began the run goes on with it")
     undamaged(run, paths.policy)
     return paths
-
-
-def _settings(paths: RunPaths) -> TrainingConfig:
-    values = yaml.safe_load(paths.config.read_text(encoding="utf-8"))
-    try:
-        return (OfflineConfig if "responses" in values else RunConfig).model_validate(values)
-    except ValidationError as error:
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise ConfigError(
-            f"{paths.config} can't be read, an earlier version may have written it: look at {key}"
-        ) from None
 
 
 def _lay_out_policy(paths: RunPaths, config: TrainingConfig, name: str, folder: Path) -> Path:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-import yaml
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.offline import read_settings
 from sgpo_core.config.run import RunConfig
 from sgpo_core.sizing.hardware import Gpu
 from sgpo_core.sizing.measured import Iteration, evaluation_seconds, fitted, predicted, redrawn
@@ -154,10 +154,9 @@ def _checks(
 def _recorded(folder: Path) -> tuple[RunConfig, list[Iteration], list[tuple[Numbers, float]]]:
     """The run's settings, its iterations, and the lengths and seconds of its evaluations."""
     paths = RunPaths(folder)
-    try:
-        config = RunConfig.model_validate(yaml.safe_load(paths.config.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--run {folder}: not the folder of an online run ({error})") from None
+    config = read_settings(paths.config) if paths.config.is_file() else None
+    if not isinstance(config, RunConfig):
+        raise ConfigError(f"--run {folder}: not the folder of an online run")
     if config.async_level:
         raise ConfigError(f"--run {folder}: its stages ran side by side (async_level=1); give one with async_level=0")
     iterations: list[Iteration] = []

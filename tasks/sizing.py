@@ -136,6 +136,11 @@ def policy_to_size(config: TrainingConfig) -> ModelShape:
     return policy
 
 
+def mean_length(config: TrainingConfig) -> float:
+    """Tokens of a response, on average, where nobody says."""
+    return config.sampling.max_tokens / 4
+
+
 def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tuple[str, bool]:
     """The page as text, and whether the run fits. Raises ConfigError where there is nothing to compute from."""
     policy, judge = policy_to_size(config), judge_shape(config)

@@ -8,8 +8,10 @@ without `iterations`: an iteration trains on `sampling.problems` groups of the d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, Self
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from sgpo_core.config.base import ConfigError, Operational, Positive, Settings
@@ -112,6 +114,16 @@ class OfflineConfig(TrainingConfig):
 def load_offline(preset: str, overrides: Sequence[str] = ()) -> OfflineConfig:
     """The settings of an offline run: conf/offline/<preset>.yaml and Hydra overrides."""
     return load_preset(OfflineConfig, "offline", preset, overrides)
+
+
+def read_settings(file: Path) -> RunConfig | OfflineConfig:
+    """The settings that a run has written, resolved (config.yaml). Raises ConfigError that names what can't be read."""
+    values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    try:
+        return (OfflineConfig if "responses" in values else RunConfig).model_validate(values)
+    except ValidationError as error:
+        key = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise ConfigError(f"{file} can't be read, an earlier version may have written it: look at {key}") from None
 
 
 def offline_first(online: RunConfig) -> OfflineConfig | None:

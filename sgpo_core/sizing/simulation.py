@@ -1,8 +1,9 @@
 """Iterations as a sequence of events: when each response ends, when its group is judged, who waits for whom.
 
 Responses differ in length, so engines run empty towards the end of a generation; and a group goes to the judge when its
-last response is there. Both follow from events here. An event is the end of a response: until the next one the number
-of running sequences is constant. All times are in seconds. Nothing is drawn at random here: `Work` says all lengths.
+last response is there. Both follow from events here. An event is the end of a text, or one that joins the others: until
+the next one the number of running sequences is constant. All times are in seconds. Nothing is drawn at random here:
+`Work` says all lengths.
 """
 
 from __future__ import annotations

@@ -205,7 +205,8 @@ def judge_responses(settings: JudgeSettings, scope: Scope, imported: Path, grade
                 stop_in_time(shares, settings, "shards", str(stage))
                 return rollout_table.to_table(groups, rollout_table.JUDGED)
 
-            _fill(stage, responses.shards, verdicts, "judging", kind.calls_at_a_time)
+            # A shard is a large batch: of more than two, each would take as long as all of them.
+            _fill(stage, responses.shards, verdicts, "judging", 2 if kind.local else kind.calls_at_a_time)
     return stage
 
 

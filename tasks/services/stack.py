@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
-import json
 import os
 import socket
 import subprocess
@@ -26,25 +25,14 @@ from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
 from tasks.paths import REPOSITORY, home, writable_home
+from tasks.services.access import is_to_want_login, publish, show_what_is_up, wants_login, withdraw
 from tasks.services.environment import NAMES, PAGES, addresses, is_own, pid_file, service_environment
-from tasks.services.login import (
-    CLIENT,
-    MLFLOW_PASSWORD,
-    SERVER,
-    kept_login,
-    login_file,
-    make_login,
-    mlflow_login,
-    set_login,
-    write_private,
-)
+from tasks.services.login import MLFLOW_PASSWORD, kept_login, make_login, mlflow_login, set_login
 from tasks.services.processes import MARK, Record, launch, stop
 
 HOST = "127.0.0.1"
 PORTS = {"prefect": 4200, "mlflow": 5000}
 HEALTH_DEADLINE_S = 120.0
-POINTER = REPOSITORY / "prefect.toml"
-POINTER_TEXT = "# Written by `make up`, removed by `make down`.\nprofiles_path = {profiles}\n"
 
 
 class ServiceError(Exception):
@@ -106,8 +94,10 @@ def _start(service: Service, api: str) -> Callable[[], None]:
     if service.name == "mlflow":  # which would make its database in place
         command = (sys.executable, "-m", "tasks.tracking.database")
         with log.open("ab") as out:
-            subprocess.run(command, cwd=REPOSITORY, env=variables, stdout=out, stderr=out, check=True)
-    login = _is_to_want_login(service.name)
+            made = subprocess.run(command, cwd=REPOSITORY, env=variables, stdout=out, stderr=out, check=False)
+        if made.returncode:
+            raise ServiceError(f"MLflow's database can't be made{_end_of(log, old)}")
+    login = is_to_want_login(service.name)
     child = launch(service.command, service.url, pid_file(service.name), log, variables, login)
 
     def wait() -> None:
@@ -181,66 +171,14 @@ def _deploy(api: str) -> None:
     print(done.stdout.decode(errors="replace").strip(), flush=True)  # who is told of a regression
 
 
-def _publish(api: str) -> None:
-    """Lets a `prefect` typed in the repository use the server with no variable set: it reads prefect.toml there.
-
-    The address, with the login, is not in that file but in a profile it names, so that `service_environment` can
-    replace it: the file outlives a server that dies, and no variable takes an address in prefect.toml back. A
-    prefect.toml of the user's is left alone.
-    """
-    profiles = _file("profiles.toml")
-    login = _prefect_login(api)
-    values = {"PREFECT_API_URL": api} | ({CLIENT: login} if login else {})
-    lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]
-    write_private(profiles, "".join(['active = "sgpo"\n[profiles.sgpo]\n', *lines]))
-    if not POINTER.exists() or POINTER.read_text().startswith(POINTER_TEXT.splitlines()[0]):
-        POINTER.write_text(POINTER_TEXT.format(profiles=json.dumps(str(profiles))))
-    else:
-        also = f" and {CLIENT}=$(cat {login_file()})" if login else ""
-        print(f"{POINTER} is not ours and stays as it is: set PREFECT_API_URL={api}{also} for the prefect command")
-
-
-def _prefect_login(api: str) -> str | None:
-    """The login of ours that the server at this address wants, if it does: the user may have chosen another."""
-    return kept_login() if is_own(api) and _wants_login("prefect") else None
-
-
-def _wants_login(name: str) -> bool:
-    """Whether a service that runs was started with the login that we make."""
-    record = Record.read(pid_file(name))
-    return record is not None and record.login
-
-
-def _is_to_want_login(name: str) -> bool:
-    """Whether it would be now: of these variables the user may have set some."""
-    chosen = {"prefect": {SERVER, CLIENT}, "mlflow": {MLFLOW_PASSWORD}}
-    return name in chosen and not chosen[name] & os.environ.keys()
-
-
-def _show_what_is_up(api: str) -> None:
-    """Where the pages are, how to log in, and what to do next. A password is for a terminal, and not for a log."""
-    mlflow, login = addresses().get("mlflow"), kept_login() or ""
-    if sys.stdout.isatty():
-        user, _, password = login.partition(":")
-        prefects, mlflows = f"password {login}", f"user {user}, password {password}"
-    else:
-        prefects = mlflows = f"the login is in {login_file()}"
-    prefects = f"   {prefects}" if _prefect_login(api) else ""
-    mlflows = f"   {mlflows}" if mlflow and _wants_login("mlflow") else ""
-    mlflow = mlflow or f"{os.environ['MLFLOW_TRACKING_URI']} (MLFLOW_TRACKING_URI)"
-    print(f"\n  Prefect  {api.removesuffix('/api')}{prefects}\n  MLflow   {mlflow}{mlflows}\n")
-    run = f"{os.path.relpath(sys.prefix, REPOSITORY)}/bin/prefect deployment run sgpo-online/tiny --watch"
-    print(f"next:  {run}\n       {run} -p overrides='[\"algorithm=grpo\"]'\n       make down")
-
-
 def up(ports: dict[str, int]) -> None:
     """Starts what does not run, deploys what is not deployed, and says where everything is."""
-    if kept_login() is None and any(_wants_login(name) for name in addresses()):  # the user has removed it
+    if kept_login() is None and any(wants_login(name) for name in addresses()):  # the user has removed it
         print("what runs is started anew: its login is not there", flush=True)
         down()
     plan, running = _plan(ports), addresses()
     for name in running:
-        if _wants_login(name) != _is_to_want_login(name):
+        if wants_login(name) != is_to_want_login(name):
             print(f"{name} keeps the login, or none, with which it was started: `make down` first to change that")
     api = plan[-1].url
     missing = [service for service in plan if running.get(service.name) != service.url]
@@ -265,7 +203,7 @@ def up(ports: dict[str, int]) -> None:
         for name in reversed(started):
             _stop(name)
         raise
-    _publish(api)
+    publish(api)
     deployed = _file("deployed")
     decisive = [(REPOSITORY / file).read_bytes() for file in ("prefect.yaml", "conf/alarm.yaml")]
     decisive += [api.encode(), os.environ.get("SGPO_ALARM_URL", "").encode()]
@@ -277,16 +215,13 @@ def up(ports: dict[str, int]) -> None:
         deployed.write_text(wanted)
     else:
         print("already up, nothing to do (to change a port: `make down` first)")
-    _show_what_is_up(api)
+    show_what_is_up(api)
 
 
 def down() -> None:
     """Ends what `up` started, the worker first."""
     stopped = [name for name in reversed(NAMES) if _stop(name)]
-    profiles = _file("profiles.toml")
-    profiles.unlink(missing_ok=True)
-    if POINTER.exists() and POINTER.read_text() == POINTER_TEXT.format(profiles=json.dumps(str(profiles))):
-        POINTER.unlink()
+    withdraw()
     print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running")
 
 

@@ -37,7 +37,7 @@ from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data.segmentation import SEGMENTER
 from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
 from tasks.failures import was_terminated
-from tasks.paths import REPOSITORY, home
+from tasks.paths import REPOSITORY, home, writable_home
 from tasks.tracking.database import make_database
 from tasks.tracking.parameters import as_parameters
 
@@ -206,7 +206,7 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
     """Raises ConfigError within seconds when a tracking server does not answer. SQLite's file is made where it is
     missing."""
     if urlparse(uri).scheme not in ("http", "https"):
-        home().mkdir(parents=True, exist_ok=True)
+        writable_home()
         make_database(uri)
         return
     shown = without_password(uri)

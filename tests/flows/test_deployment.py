@@ -23,7 +23,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from sgpo_core.storage.digests import seal
-from tasks.services import stack as services
+from tasks.services import access
 from tasks.tracking import registry
 from tasks.tracking.tracker import Tracker, new_attempt
 from tests.helpers import (
@@ -74,7 +74,7 @@ def up(tmp_path_factory: pytest.TempPathFactory, webhook: tuple[str, list[str]])
     home, ports = tmp_path_factory.mktemp("services"), (free_port(), free_port())
     shell = shell_environment(home, SGPO_PREFECT_PORT=str(ports[0]), SGPO_MLFLOW_PORT=str(ports[1]))
     shell["SGPO_ALARM_URL"] = webhook[0]
-    if services.POINTER.exists():  # somebody works with services of their own from this checkout
+    if access.POINTER.exists():  # somebody works with services of their own from this checkout
         shell["PREFECT_API_URL"] = f"http://127.0.0.1:{ports[0]}/api"
     command = [sys.executable, "-m", "tasks.services.stack"]
     started = subprocess.run([*command, "up"], cwd=REPOSITORY, env=shell, capture_output=True, text=True, timeout=300)

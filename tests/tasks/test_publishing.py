@@ -128,10 +128,13 @@ def test_what_an_earlier_publication_left_goes(hub: Hub, run: RunPaths) -> None:
     write_text(run.policy / "adapter/adapter_config.json", '{"base_model_name_or_path": "x"}')
     publish(str(run.root), MODEL, DATA, False)
     assert {"adapter/adapter_config.json", "config.json"} <= hub.files("models", MODEL).keys()
+    mine = list(hub.repositories["models", MODEL].commits.values())[-1]
+    mine["results/evaluation.json"] = b"{}"  # put there by its owner
     (run.policy / "adapter/adapter_config.json").unlink()
     write_json(run.result, {"run_id": "x", "iterations": 1})
     publish(str(run.root), MODEL, DATA, False)
     assert "config.json" in (sent := hub.files("models", MODEL)) and "adapter/adapter_config.json" not in sent
+    assert "results/evaluation.json" in sent
     assert set(hub.files("datasets", DATA)) == {"README.md", "data/iteration-000001.parquet"}
 
 

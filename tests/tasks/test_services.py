@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from tasks.paths import REPOSITORY
-from tasks.services import processes
+from tasks.services import access, processes
 from tasks.services import stack as services
 from tasks.services.environment import PAGES, addresses, option, service_environment
 from tasks.services.login import CLIENT, MLFLOW_PASSWORD, SERVER, kept_login, make_login, mlflow_login, set_login
@@ -35,7 +35,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in (*USER_VARIABLES, CLIENT, SERVER, MLFLOW_PASSWORD):
         monkeypatch.setenv(name, "")  # so that what the tests set goes away again
         monkeypatch.delenv(name)
-    monkeypatch.setattr(services, "POINTER", tmp_path / "prefect.toml")
+    monkeypatch.setattr(access, "POINTER", tmp_path / "prefect.toml")
     (tmp_path / "services").mkdir()
     return tmp_path
 
@@ -260,7 +260,7 @@ def test_a_server_of_the_users_own_gets_no_login_of_ours(home: Path, monkeypatch
             assert {name: variables.get(name) for name in (CLIENT, SERVER)} == dict.fromkeys(
                 (CLIENT, SERVER), kept_login() if api != other else None
             )
-        services._publish(api)
+        access.publish(api)
         assert (str(kept_login()) in (home / "services" / "profiles.toml").read_text()) is (api != other)
 
 
@@ -333,20 +333,20 @@ def test_a_flow_s_own_server_answers_that_flow_and_its_children_alone(home: Path
 
 
 def test_a_prefect_toml_of_the_user_stays(home: Path) -> None:
-    services.POINTER.write_text("[api]\n")
-    services._publish("http://127.0.0.1:4299/api")
+    access.POINTER.write_text("[api]\n")
+    access.publish("http://127.0.0.1:4299/api")
     services.main(["down"])
-    assert services.POINTER.read_text() == "[api]\n"
+    assert access.POINTER.read_text() == "[api]\n"
 
 
 def test_the_prefect_command_finds_the_server_until_it_goes_down(home: Path) -> None:
-    services._publish("http://127.0.0.1:4299/api")
+    access.publish("http://127.0.0.1:4299/api")
     code = "from prefect.settings import PREFECT_API_URL; print(PREFECT_API_URL.value())"
     shell = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT", "SGPO"))}
     printed = subprocess.run([sys.executable, "-c", code], cwd=home, env=shell, capture_output=True, check=True).stdout
     assert printed.decode().strip() == "http://127.0.0.1:4299/api"
     services.main(["down"])
-    assert not services.POINTER.exists()
+    assert not access.POINTER.exists()
 
 
 def test_an_option_is_written_as_it_is_given_there(monkeypatch: pytest.MonkeyPatch) -> None:
