@@ -1,7 +1,7 @@
 """judge-training: a small judge, fine-tuned to name the first wrong step; cached by its settings.
 
-corrupted solutions of `chains`, or rollouts ──┐
-with another judge's verdicts                  ▼
+corrupted solutions, or rollouts with ─────────┐
+another judge's verdicts                       ▼
 a policy, or any model ───────────supervised steps──▶ judge ──verdicts──▶ gate ──▶ runs/judges/<key>
                                           ▲                                 │
                                           └─────────── more steps ──────────┘ too few are exact
@@ -30,6 +30,7 @@ from tasks.judges.kinds import kind_of
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
 from tasks.supervised import judge_training as tasks
+from tasks.supervised.judge_exercises import exercises_of, needs_policy
 
 
 @flow(
@@ -60,11 +61,11 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         elif result := kept.result():
             return result
-        examples, base = tasks.load_rollouts(config), _model("base", config.base)
+        policy = _model("policy", config.policy) if needs_policy(config) else None
+        exercises, base = exercises_of(config, policy), _model("base", config.base)
         model = ModelSettings(max_length=config.max_length)
         check_policy(f"base={config.base}", base, model, config.cluster, length="max_length")
-        policy = None if examples else _model("policy", config.policy)
-        return tasks.train_judge(config, base, policy, examples)
+        return tasks.train_judge(config, base, exercises)
 
 
 def ready(judge: JudgeSettings) -> JudgeSettings:

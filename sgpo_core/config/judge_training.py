@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings, fingerprint
 from sgpo_core.config.catalog import presets
+from sgpo_core.config.data import DataSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.loading import load_preset
 from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainSettings
@@ -16,32 +17,57 @@ from sgpo_core.config.warm_start import warm_start_key
 
 
 class CorruptionSettings(Settings):
-    """How training solutions of `chains` are spoilt. The four kinds of error are weights among those with one; edits to
-    the form come on top, and several may meet."""
+    """How training solutions are spoilt. The kinds of error are weights among the solutions with one; on `chains` edits
+    to the form come on top, and several may meet."""
 
     right: Fraction = Field(0.2, description="share of solutions without an error")
-    slip_rate: Fraction = Field(0.9, description="after the first error, carries are forgotten at a rate of up to this")
-    forgotten_carry: float = Field(6.0, ge=0, description="weight of errors that forget a carry")
-    wrong_sum: float = Field(2.0, ge=0, description="weight of errors in a sum")
-    misread_digit: float = Field(1.0, ge=0, description="weight of digits that are not the problem's")
+    slip_rate: Fraction = Field(
+        0.9, description="chains: after the first error, carries are forgotten at a rate of up to this"
+    )
+    forgotten_carry: float = Field(6.0, ge=0, description="chains: weight of errors that forget a carry")
+    wrong_sum: float = Field(2.0, ge=0, description="chains: weight of errors in a sum")
+    misread_digit: float = Field(1.0, ge=0, description="chains: weight of digits that are not the problem's")
     wrong_answer: float = Field(1.0, ge=0, description="weight of answers that the steps do not give")
-    misplaced_line: Fraction = Field(0.05, description="share of solutions with a step left out or written twice")
-    cut_off: Fraction = Field(0.1, description="share of solutions whose end is cut off")
+    wrong_result: float = Field(4.0, ge=0, description="worked solutions: weight of errors in a result")
+    wrong_operand: float = Field(
+        3.0, ge=0, description="worked solutions: weight of numbers that do not belong into a calculation"
+    )
+    wrong_operation: float = Field(
+        2.0, ge=0, description="worked solutions: weight of + for -, * for /, and the other way round"
+    )
+    foreign_step: float = Field(1.0, ge=0, description="worked solutions: weight of steps of another problem")
+    stops_early: float = Field(
+        2.0, ge=0, description="worked solutions: weight of answers that are a number on the way to it"
+    )
+    misplaced_line: Fraction = Field(
+        0.05, description="chains: share of solutions with a step left out or written twice"
+    )
+    cut_off: Fraction = Field(0.1, description="chains: share of solutions whose end is cut off")
     garbage_line: Fraction = Field(
-        0.1, description="share of solutions with a line that is no step: noise, or a claim that all is right"
+        0.1, description="chains: share of solutions with a line that is no step: noise, or a claim that all is right"
     )
 
 
-class JudgeDataSettings(Settings):
+class JudgeDataSettings(DataSettings):
+    """Of a data set the worked solutions are used, which need calculator marks, as those of GSM8K have."""
+
     rollouts: list[str] = Field(
         default_factory=list,
-        description="rollouts.parquet files with verdicts of another judge, to distil it; empty: `chains`, corrupted",
+        description="rollouts.parquet files with verdicts of another judge, to distil it, in place of data.source; "
+        "empty: solutions of data.source, corrupted",
     )
-    max_bad_rows: Operational[int] = Field(0, ge=0, description="rollouts: broken rows that are left out and named")
-    held_out: Fraction = Field(0.1, description="rollouts: share of the problems that the judge is tested on")
-    columns: int = Field(6, ge=1, le=12, description="chains: digits of each number")
-    carry_rate: Fraction = Field(0.9, description="chains: share of columns whose digits sum to 10 or more")
+    held_out: Fraction = Field(
+        0.1, description="rollouts, worked solutions: share of the problems that the judge is tested on"
+    )
     corruption: CorruptionSettings = CorruptionSettings()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.rollouts and self.source != "chains":
+            raise ValueError(
+                f"data.rollouts and data.source={self.source} are both set: the judge learns from one of them"
+            )
+        return self
 
 
 class JudgeTrainingConfig(Settings):

@@ -35,11 +35,17 @@ def as_markdown() -> str:
 def _flow(name: str, model: type[Settings], other: type[Settings] | None) -> str:
     known = {setting.key: setting for setting in describe(other)} if other else {}
     own = [s for s in describe(model) if not _same(s, known.get(s.key))]
-    shared = sorted({s.key.split(".")[0] for s in describe(model)} - {s.key.split(".")[0] for s in own})
+    in_table, elsewhere = _groups(own), _groups(s for s in describe(model) if s not in own)
+    shared = [f"`{group}`" for group in sorted(elsewhere - in_table)]
+    shared += [f"the rest of `{group}`" for group in sorted(elsewhere & in_table)]
     lines = [f"## {name}", ""]
     if shared:
-        lines += [f"As in sgpo-online: {', '.join(f'`{group}`' for group in shared)}.", ""]
+        lines += [f"As in sgpo-online: {', '.join(shared)}.", ""]
     return "\n".join([*lines, *_table(own)])
+
+
+def _groups(settings: Iterable[Setting]) -> set[str]:
+    return {setting.key.split(".")[0] for setting in settings}
 
 
 def _same(setting: Setting, other: Setting | None) -> bool:

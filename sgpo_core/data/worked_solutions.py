@@ -23,5 +23,10 @@ def as_response(problem: Problem) -> str | None:
     form = problem.answer_form
     text = _LAST_LINE.sub("", _MARK.sub("", problem.reference)).strip()
     if extract_answer(text, form) is None:
-        text += "\n" + _LAST_LINES[form].replace("ANSWER", problem.answer)
+        text += "\n" + last_line(problem)
     return text if well_formed(text, form=form) else None
+
+
+def last_line(problem: Problem) -> str:
+    """What gives a problem's answer in its `answer_form`."""
+    return _LAST_LINES[problem.answer_form].replace("ANSWER", problem.answer)

@@ -15,7 +15,7 @@ from sgpo_core.config.judge_training import load_judge_training
 from sgpo_core.judges.training_examples import chains_label
 from sgpo_core.storage.atomic import read_json
 from tasks.paths import home
-from tasks.supervised.judge_training import load_rollouts
+from tasks.supervised.judge_exercises import exercises_of
 from tasks.tracking.tracker import tracking_uri
 from tests.helpers import quick_judge, write_columns
 
@@ -91,4 +91,4 @@ def test_rollouts_that_teach_nothing_stop_it_before_anything_starts(
 ) -> None:
     path = rollouts(tmp_path / "rollouts.parquet", problems, **changes)
     with pytest.raises(ConfigError, match=advice):
-        load_rollouts(load_judge_training("tiny", [f"data.rollouts=[{path}]"]))
+        exercises_of(load_judge_training("tiny", [f"data.rollouts=[{path}]"]), None)
