@@ -1,16 +1,21 @@
-"""The embedded policy: a Qwen2 of well under a million parameters and a word-level tokenizer for `chains`."""
+"""The embedded policy: a Qwen2 of well under a million parameters and a word-level tokenizer for `chains`.
+
+transformers' models are imported where they are used: their import takes seconds, and most flows need none.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.warm_start import WarmStartConfig
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CONTEXT = 256
 
@@ -23,6 +28,8 @@ def build_tokenizer(columns: int = 6) -> PreTrainedTokenizerFast:
 def word_tokenizer(pieces: Sequence[str]) -> PreTrainedTokenizerFast:
     """One token a piece, the specials <pad> and <eos> first; decoding joins pieces without spaces. A stretch of text
     that no piece spells is one <pad>."""
+    from transformers import PreTrainedTokenizerFast
+
     tokenizer = Tokenizer(models.WordLevel({piece: i for i, piece in enumerate(pieces)}, unk_token="<pad>"))
     longest_first = sorted(pieces[2:], key=len, reverse=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Split(
@@ -38,6 +45,9 @@ def _escape(piece: str) -> str:
 
 def save_random_policy(config: WarmStartConfig, folder: Path) -> None:
     """Writes an untrained policy (Hugging Face layout, safetensors), the same for the same seed."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
     tokenizer = build_tokenizer(config.data.columns)
     torch.manual_seed(config.seed)
     model = Qwen2ForCausalLM(

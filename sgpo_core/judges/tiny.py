@@ -8,14 +8,15 @@ folder's, and word pieces are then lost without a word.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from tokenizers import models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from sgpo_core.chains.policy import word_tokenizer
 from sgpo_core.judges.prompts import MARKER_PIECES
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 
 def lacks_pieces(tokenizer: Any) -> bool:
@@ -27,6 +28,9 @@ def lacks_pieces(tokenizer: Any) -> bool:
 
 def save_start(policy: str, folder: Path, seed: int) -> None:
     """Writes the start of a judge (Hugging Face layout, safetensors), the same for the same policy and seed."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
+
     tokenizer = judge_tokenizer(PreTrainedTokenizerFast.from_pretrained(policy))
     source = Qwen2ForCausalLM.from_pretrained(policy, dtype=torch.float32, use_safetensors=True)
     shared = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
