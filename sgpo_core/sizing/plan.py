@@ -20,6 +20,7 @@ from sgpo_core.sizing.memory import (
 from sgpo_core.sizing.shapes import ModelShape
 
 _FILE = 5e9 / GIB  # of a model's files on the hub, the largest
+_NODE = 8  # GPUs that an engine may be split over
 _PROCESS = 2.5  # GiB of host memory of a process with torch, vLLM or DeepSpeed and CUDA; assumed
 
 
@@ -69,6 +70,20 @@ def needs(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, 
         _host(config, policy, judge, machine),
         *([] if config.cluster.sync_by == "broadcast" else [_shared(config, policy, machine)]),
         _disk(config, policy, machine),
+    ]
+
+
+def indivisible(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None) -> list[str]:
+    """A sentence for each model that vLLM can't split over as many GPUs as its engine has."""
+    engines = [("cluster.rollout_gpus", "the policy", policy, config.cluster.rollout_gpus)]
+    if judge is not None:
+        engines.append(("judge.engine.gpus", "the judge's model", judge, config.judge.engine.gpus))
+    return [
+        f"{setting}={gpus}: {named} has {shape.heads} attention heads, {shape.kv_heads} key-value heads and "
+        f"{shape.intermediate} rows of its feed-forward layers, which can't be split over {gpus} GPUs: choose "
+        + " or ".join(str(n) for n in range(1, _NODE + 1) if shape.splits_over(n))
+        for setting, named, shape, gpus in engines
+        if gpus and not shape.splits_over(gpus)
     ]
 
 
@@ -125,7 +140,9 @@ def _engine(
         note += ", the others wait when sequences get long"
     if held < 1:
         parts = {**parts, "KV cache": length * shape.kv_bytes(WIDTH[dtype]) / gpus / GIB}
-    return Need(what, parts, limit, f"{gpus_setting}={2 * gpus}: more GPUs for each engine", note)
+    more = next((n for n in range(gpus + 1, _NODE + 1) if shape.splits_over(n)), None)
+    fix = f"{gpus_setting}={more}: more GPUs for each engine" if more else "GPUs with more memory, or a smaller model"
+    return Need(what, parts, limit, fix, note)
 
 
 def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:

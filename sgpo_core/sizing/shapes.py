@@ -54,6 +54,12 @@ class ModelShape:
             "tie_word_embeddings": self.tied,
         }
 
+    def splits_over(self, gpus: int) -> bool:
+        """Whether vLLM can split it (tensor parallel): every GPU gets as many heads and rows; key-value heads that are
+        fewer than the GPUs are repeated."""
+        keys = self.kv_heads % gpus == 0 or gpus % self.kv_heads == 0
+        return self.heads % gpus == 0 and keys and self.intermediate % gpus == 0
+
     @property
     def attention(self) -> int:
         """Of one layer's attention."""

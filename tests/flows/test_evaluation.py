@@ -30,50 +30,58 @@ SETTINGS = [
 ]
 
 
-def evaluated(policy: str, home: Path, *more: str) -> tuple[dict[str, Any], str]:
-    """The flow's result and its log."""
-    done = run_module("flows.evaluation", policy, *SETTINGS, *more, home=home, timeout=400)
+def evaluated(policy: str, home: Path) -> dict[str, Any]:
+    """The flow's result, in a process of its own."""
+    done = run_module("flows.evaluation", policy, *SETTINGS, home=home, timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def record(home: Path) -> dict[str, Any]:
-    [file] = home.glob("evaluations/*/chains-*/result-*.json")
+    [file] = home.glob("evaluations/*/chains-carry-0-*/result-*.json")
     return {name: value for name, value in read_json(file).items() if name != "seconds"}
 
 
 def generations(home: Path) -> list[dict[str, Any]]:
-    parts = sorted(home.glob("evaluations/*/chains-*/generations/*.parquet"))
-    rows = [row for part in parts for row in pq.read_table(part).to_pylist()]
+    rows = [row for part in parts(home) for row in pq.read_table(part).to_pylist()]
     return sorted(rows, key=lambda row: (row["number"], row["sample"]))
 
 
-def test_killed_repeated_forced_and_rescored(policy: str, tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    with meanwhile(lambda: evaluated(policy, whole)) as unkilled:
-        part = kill_when_generating(policy, killed)
+def parts(home: Path) -> list[Path]:
+    return sorted(home.glob("evaluations/*/chains-carry-0-*/generations/*.parquet"))
+
+
+def test_killed_repeated_forced_and_rescored(policy: str, session_home: Path, tmp_path: Path) -> None:
+    def killed_and_resumed() -> dict[str, Any]:
+        part = kill_when_generating(policy, tmp_path)
         before = part.read_bytes()
-        resumed, _ = evaluated(policy, killed)
+        result = evaluated(policy, tmp_path)
         assert part.read_bytes() == before  # kept, not generated again
-        first, _ = unkilled.result()
-    assert len(generations(whole)) == 512 and "eval/chains-carry-0/avg_at_k" in first["final_metrics"]
-    assert generations(killed) == generations(whole)
-    assert record(killed) == record(whole)
-    assert resumed["final_metrics"] == first["final_metrics"]
+        return result
 
-    again, log = evaluated(policy, whole)
-    assert "evaluated already" in log and "generate chains" not in log
-    assert again == first
+    with meanwhile(killed_and_resumed) as resumed:
+        first = benchmark_eval(policy, SETTINGS)
+        assert resumed.result()["final_metrics"] == first["final_metrics"]
+    kept, made = generations(session_home), times(session_home)
+    assert len(kept) == 512 and "eval/chains-carry-0/avg_at_k" in first["final_metrics"]
+    assert generations(tmp_path) == kept and record(tmp_path) == record(session_home)
 
-    kept, [file] = generations(whole), list(whole.glob("evaluations/*/chains-*/generations/000000.parquet"))
-    made = file.stat().st_mtime
-    forced, log = evaluated(policy, whole, "--force")
-    assert "generate chains" in log and file.stat().st_mtime > made
-    assert generations(whole) == kept and forced["final_metrics"] == first["final_metrics"]  # to the last digit
+    assert benchmark_eval(policy, SETTINGS) == first
+    assert times(session_home) == made  # evaluated already: not generated again
 
-    rescored, log = evaluated(policy, whole, "--rescore")
-    assert "grade chains" in log and "generate chains" not in log
-    assert rescored["final_metrics"] == first["final_metrics"]
+    assert benchmark_eval(policy, SETTINGS, force=True)["final_metrics"] == first["final_metrics"]  # to the last digit
+    assert generations(session_home) == kept and all(
+        new > old for new, old in zip(times(session_home), made, strict=True)
+    )
+
+    made, scored = times(session_home), record(session_home)
+    assert benchmark_eval(policy, SETTINGS, rescore=True)["final_metrics"] == first["final_metrics"]
+    assert times(session_home) == made and record(session_home) == scored
+
+
+def times(home: Path) -> list[int]:
+    """When its generations were written, ns."""
+    return [part.stat().st_mtime_ns for part in parts(home)]
 
 
 def kill_when_generating(policy: str, home: Path) -> Path:
@@ -83,12 +91,12 @@ def kill_when_generating(policy: str, home: Path) -> Path:
         command, cwd=REPOSITORY, env=shell_environment(home), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as running:
         deadline = time.monotonic() + 300
-        while not (parts := list(home.glob("evaluations/*/chains-*/generations/0*.parquet"))):
+        while not (made := parts(home)):
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         os.kill(running.pid, signal.SIGKILL)
     assert not list(home.glob("evaluations/*/chains-*/result-*.json"))
-    return parts[0]
+    return made[0]
 
 
 @pytest.mark.parametrize(

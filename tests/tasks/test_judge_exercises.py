@@ -46,7 +46,7 @@ def test_what_can_not_be_learned_from_says_so(tmp_path: Path) -> None:
         ConfigError, match=r"0 problems have a worked solution with calculator marks, such as <<48/2=24>>"
     ):
         exercises_of(sampled("data.reference_column=question"), None)
-    with pytest.raises(ConfigError, match=r"max_length=640: 0 of \d+ examples fit into it, at least 4 have to"):
+    with pytest.raises(ConfigError, match=r"max_length=384: 0 of \d+ examples fit into it, at least 4 have to"):
         exercises_of(sampled(), None).batches(lambda example: False)
     with pytest.raises(ConfigError, match="learns from one of them"):
         sampled(f"data.rollouts=[{tmp_path / 'rollouts.parquet'}]")

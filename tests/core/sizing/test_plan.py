@@ -9,7 +9,7 @@ import pytest
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.sizing.hardware import GPUS
 from sgpo_core.sizing.memory import GIB
-from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, needs
+from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, indivisible, needs
 from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 
@@ -116,6 +116,17 @@ def test_the_smallest_change_comes_first(overrides: list[str], gpu: str, fix: st
     assert not trainer.fits and trainer.fix == fix
 
 
+def test_models_that_can_not_be_split_over_an_engine_s_gpus() -> None:
+    """Qwen2.5-7B: 28 heads, 4 key-value heads, 18,944 = 2^9 x 37 rows. QwQ-32B: 40 heads, 8, 27,648 = 2^10 x 27."""
+    judge, config = KNOWN["Qwen/QwQ-32B"], load_run("7b", ["cluster.rollout_gpus=8", "judge.engine.gpus=3"])
+    policy_s, judge_s = indivisible(config, SEVEN, judge)
+    assert policy_s.startswith("cluster.rollout_gpus=8: the policy has 28 attention heads, 4 key-value heads")
+    assert policy_s.endswith("can't be split over 8 GPUs: choose 1 or 2 or 4")
+    assert judge_s.startswith("judge.engine.gpus=3: the judge's model has 40") and judge_s.endswith("1 or 2 or 4 or 8")
+    assert indivisible(load_run("7b", ["cluster.rollout_gpus=4"]), SEVEN, judge) == []
+    assert [n for n in range(1, 9) if KNOWN["Qwen/Qwen2.5-1.5B-Instruct"].splits_over(n)] == [1, 2, 4]  # 12 heads, 2
+
+
 def test_an_engine_without_room_for_one_sequence_does_not_fit() -> None:
     """22 x .9 = 19.8 GiB, of which weights and a forward pass take 16.2: 3.6 GiB hold 16 sequences of 4,096 tokens. At
     131,072 tokens one takes 7 GiB."""
@@ -124,6 +135,10 @@ def test_an_engine_without_room_for_one_sequence_does_not_fit() -> None:
     assert engine.fits and "holds 16 sequences" in engine.note and "wait" in engine.note
     long = of(needs(load_run("7b", ["model.max_length=131072"]), SEVEN, None, gpu), "rollout engine")
     assert not long.fits and long.parts["KV cache"] == pytest.approx(7.0) and "cluster.rollout_gpus=2" in long.fix
+    four = of(
+        needs(load_run("7b", ["model.max_length=2000000", "cluster.rollout_gpus=4"]), SEVEN, None, gpu), "rollout"
+    )
+    assert not four.fits and four.fix == "GPUs with more memory, or a smaller model"  # it can't be split over 8
 
 
 def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
