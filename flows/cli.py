@@ -10,7 +10,11 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pkgutil import resolve_name
 from threading import Timer
 from typing import Any, NoReturn, TextIO
@@ -53,9 +57,11 @@ def _run(command: Command, given: dict[str, Any]) -> None:
     show_config, as_json = given.pop("show_config", False), given.pop("json", False)
     config = command.load(given) if command.load else None
     if config and show_config:
-        return print(to_yaml(config))
+        with _until_nobody_reads():
+            return print(to_yaml(config))
     if not command.is_flow:
-        resolve_name(command.run)(**given)
+        with _until_nobody_reads():
+            resolve_name(command.run)(**given)
         return
     stdout = _keep_stdout_clean()
     prepare_process()
@@ -116,6 +122,22 @@ def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> int:
         print(f"error: {_advice(error)} (SGPO_TRACEBACK=1 shows where)", file=sys.stderr)
         return 1
     return 0
+
+
+@contextmanager
+def _until_nobody_reads() -> Iterator[None]:
+    """Where standard output is a pipe whose reader has seen enough (`| head`), the block ends the process, without a
+    word, by the status that such an end has in a shell."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        output = select.poll()
+        output.register(sys.stdout.fileno(), 0)  # asks for errors alone
+        if not output.poll(0):  # it was another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+        sys.exit(128 + signal.SIGPIPE)
 
 
 def _keep_stdout_clean() -> TextIO:

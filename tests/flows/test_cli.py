@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,16 @@ def test_help_imports_nothing_slow(name: str) -> None:
     status, said, imported = answered(f"flows.{name}", "--help")
     assert status == 0 and page(name).splitlines()[0] in said
     assert imported & SLOW == set()
+
+
+def test_a_reader_that_has_seen_enough_ends_it_without_a_word() -> None:
+    """As `| head -1` does."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "flows", "online", "tiny", "--show-config"]
+    done = subprocess.run(command, cwd=REPOSITORY, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=120)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + 13, "")  # SIGPIPE
 
 
 @pytest.mark.parametrize(
