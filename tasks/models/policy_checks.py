@@ -14,7 +14,7 @@ from sgpo_core.config.training import ClusterSettings
 from tasks.data import load_config, load_tokenizer, stop_ids
 
 _INDEX, _GENERATION = "model.safetensors.index.json", "generation_config.json"
-_EMBEDDING, _HEAD_BIAS = "embed_tokens.weight", "lm_head.bias"
+_EMBEDDING, _HEAD, _HEAD_BIAS = "embed_tokens.weight", "lm_head.weight", "lm_head.bias"
 _AGAIN = "correct it, or copy or download it anew"
 
 # The trainer has an attention of its own, and reads log-probabilities off hidden states: what it leaves out of a model
@@ -62,6 +62,8 @@ def _unfit(folder: Path, model: ModelSettings, cluster: ClusterSettings, trained
     yield from _incomplete(folder)
     yield from _out_of_bounds(config.get_text_config(), context_length(folder), model, cluster, length)
     yield from _vocabulary(folder, config.get_text_config())
+    if getattr(config.get_text_config(), "tie_word_embeddings", False):
+        yield from _head_of_its_own(folder)
     if model.chat_template:
         yield from _template(folder)
     if trained:
@@ -171,6 +173,28 @@ def _vocabulary(folder: Path, config: Any) -> Iterator[str]:
         yield "its tokenizer has no token that ends a text: name it as eos_token in tokenizer_config.json"
     elif beyond := [number for number in stop_ids(str(folder)) if number >= rows]:
         yield f"{_GENERATION} names token {beyond[0]} as eos_token_id, and its embedding has {rows} rows: correct that"
+
+
+def _head_of_its_own(folder: Path) -> Iterator[str]:
+    """Of a tied model: transformers would take the head, and vLLM the embedding."""
+    head, embedding = _tensor(folder, _HEAD), _tensor(folder, _EMBEDDING)
+    if head is not None and embedding is not None and not head.equal(embedding):
+        yield (
+            "config.json says that its output layer is its embedding (tie_word_embeddings=true), and its weights hold "
+            f"another one ({_HEAD}): set tie_word_embeddings=false, or take {_HEAD} out of the weights, whichever it is"
+        )
+
+
+def _tensor(folder: Path, name: str) -> Any:
+    """The tensor whose name ends so; None where there is none."""
+    from safetensors import safe_open
+
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            for found in opened.keys():  # noqa: SIM118
+                if found.endswith(name):
+                    return opened.get_tensor(found)
+    return None
 
 
 def _template(folder: Path) -> Iterator[str]:

@@ -83,6 +83,14 @@ def with_head_bias(folder: Path) -> None:
     save_file({**tensors, "lm_head.bias": torch.zeros(320)}, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def with_another_head(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    embedding = tensors["model.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": embedding.clone()}, folder / "model.safetensors", metadata={"format": "pt"})
+    assert refusal(folder) == "", "the same tensor twice is no other head"
+    save_file({**tensors, "lm_head.weight": embedding + 1}, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 def removed(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).unlink()
 
@@ -125,6 +133,11 @@ def edited(name: str, **changes: Any) -> Callable[[Path], None]:
         (edited("config.json", final_logit_softcapping=30.0), "final_logit_softcapping=30.0", "another model"),
         (edited("config.json", resid_pdrop=0.1), "resid_pdrop=0.1", "set it to 0 in config.json"),
         (edited("config.json", quantization_config={"quant_method": "awq"}), "weights are quantized", "came from"),
+        (
+            with_another_head,
+            "(tie_word_embeddings=true), and its weights hold another one",
+            "tie_word_embeddings=false",
+        ),
         (with_head_bias, "output layer has a bias", "another model"),
         # values of another type than their name has
         (written("generation_config.json", "[]"), "a value in config.json, generation_config.json", "correct it"),
