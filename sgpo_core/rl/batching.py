@@ -64,12 +64,6 @@ def _cost(rows: Sequence[Row], batch: Sequence[int]) -> int:
     return sum(prompts.values()) + sum(rows[i].tokens for i in batch)
 
 
-def _attended(rows: Sequence[Row], chunk: Sequence[int]) -> int:
-    """The longest sequence of queries: a prompt with its only response is one, several responses are each."""
-    prompt = rows[chunk[0]].prompt_tokens if len(chunk) == 1 else 0
-    return prompt + max(rows[i].tokens for i in chunk)
-
-
 def _cut(rows: Sequence[Row], group: Sequence[int], limit: int) -> list[list[int]]:
     """A group, longest response first, in pieces of at most `limit` tokens."""
     chunks: list[list[int]] = []
@@ -82,9 +76,9 @@ def _cut(rows: Sequence[Row], group: Sequence[int], limit: int) -> list[list[int
 
 
 def _micro_batches(rows: Sequence[Row], chunks: Sequence[list[int]], token_budget: int) -> list[tuple[int, ...]]:
-    """Chunks of like length side by side, since attention pads to the longest."""
+    """Chunks of like length side by side, since attention pads its queries to the longest."""
     batches: list[list[int]] = []
-    for chunk in sorted(chunks, key=lambda c: (-_attended(rows, c), c)):
+    for chunk in sorted(chunks, key=lambda c: (-max(rows[i].tokens for i in c), c)):
         if batches and _cost(rows, batches[-1] + chunk) <= token_budget:
             batches[-1] += chunk
         else:

@@ -107,10 +107,3 @@ def test_mini_batches_are_decided_by_their_arguments() -> None:
     assert mini_batches(names, 4, "a") == mini_batches(names[::-1], 4, "a")
     assert mini_batches(names, 4, "a") != mini_batches(names, 4, "b")
     assert mini_batches([], 4, "a") == []
-
-
-def test_sequences_of_like_length_are_side_by_side() -> None:
-    """Attention pads to the longest: a prompt with its only response is one sequence, several responses are each."""
-    alone = [Row("a", 30, 2), Row("b", 1, 9), Row("c", 20, 3)]  # 32, 10 and 23
-    shared = [Row("d", 40, 11), Row("d", 40, 4)]  # 11, whose prompt is a sequence of its own
-    assert plan_batches([*alone, *shared], 60, 1).ranks == (((0, 2), (3, 4), (1,)),)
