@@ -61,11 +61,11 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         elif result := kept.result():
             return result
-        policy = _model("policy", config.policy) if needs_policy(config) else None
-        exercises, base = exercises_of(config, policy), _model("base", config.base)
-        model = ModelSettings(max_length=config.max_length)
+        exercises = None if needs_policy(config) else exercises_of(config, None)
+        base, model = _model("base", config.base), ModelSettings(max_length=config.max_length)
         check_policy(f"base={config.base}", base, model, config.cluster, length="max_length")
-        return tasks.train_judge(config, base, exercises)
+        # The policy may have to be trained first: after all that can be refused.
+        return tasks.train_judge(config, base, exercises or exercises_of(config, _model("policy", config.policy)))
 
 
 def ready(judge: JudgeSettings) -> JudgeSettings:
