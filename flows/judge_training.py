@@ -30,7 +30,7 @@ from tasks.judges.kinds import kind_of
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
 from tasks.supervised import judge_training as tasks
-from tasks.supervised.judge_exercises import exercises_of, needs_policy
+from tasks.supervised.judge_exercises import exercises_of
 
 
 @flow(
@@ -61,11 +61,11 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         elif result := kept.result():
             return result
-        exercises = None if needs_policy(config) else exercises_of(config, None)
-        base, model = _model("base", config.base), ModelSettings(max_length=config.max_length)
+        exercises, base = exercises_of(config), _model("base", config.base)
+        model = ModelSettings(max_length=config.max_length)
         check_policy(f"base={config.base}", base, model, config.cluster, length="max_length")
-        # The policy may have to be trained first: after all that can be refused.
-        return tasks.train_judge(config, base, exercises or exercises_of(config, _model("policy", config.policy)))
+        policy = _model("policy", config.policy) if exercises.needs_policy else None
+        return tasks.train_judge(config, base, exercises, policy)
 
 
 def ready(judge: JudgeSettings) -> JudgeSettings:

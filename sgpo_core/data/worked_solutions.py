@@ -21,10 +21,15 @@ def as_response(problem: Problem) -> str | None:
     if not problem.reference:
         return None
     form = problem.answer_form
-    text = _LAST_LINE.sub("", _MARK.sub("", problem.reference)).strip()
+    text = _LAST_LINE.sub("", without_marks(problem.reference)).strip()
     if extract_answer(text, form) is None:
         text += "\n" + last_line(problem)
     return text if well_formed(text, form=form) else None
+
+
+def without_marks(text: str) -> str:
+    """Without GSM8K's calculator marks."""
+    return _MARK.sub("", text)
 
 
 def last_line(problem: Problem) -> str:

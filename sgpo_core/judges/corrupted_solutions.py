@@ -18,7 +18,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from sgpo_core.config.judge_training import CorruptionSettings
-from sgpo_core.data.worked_solutions import last_line
+from sgpo_core.data.worked_solutions import last_line, without_marks
 from sgpo_core.judges.arithmetic import Unreadable, read
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.math_tokens import tokens
@@ -34,7 +34,8 @@ _INTRODUCTIONS = ("Let's solve this step by step.", "We go through the problem o
 _LABELS: tuple[str, ...] = ("Step {}: ", "{}. ")
 _LABELED, _INTRODUCED = 0.35, 0.15  # shares of the solutions, for a judge is not to depend on their form
 
-Wrong = tuple[list[str], int, int]  # lines, the index of the wrong one, how many of its characters are still right
+# Lines, the index of the first wrong one (None: there is none), how many of its characters are still right.
+Solution = tuple[list[str], int | None, int]
 
 
 class SolutionError(StrEnum):
@@ -69,33 +70,39 @@ def lines_of(problem: Problem) -> list[Line]:
 def solution_example(rng: random.Random, problem: Problem, donor: Problem, settings: CorruptionSettings) -> LabeledItem:
     """The worked solution of a problem that has `lines_of`, right or with an error; `donor` is another problem, whose
     line may come in. The kind of error is drawn by the weights among those that this solution can have."""
-    right, answer = lines_of(problem), last_line(problem)
-    if rng.random() < settings.right:
-        return _labeled(rng, problem, ([line.text for line in right] + [answer], -1, 0))
+    right = lines_of(problem)
+    wrong = None if rng.random() < settings.right else _wrong(rng, right, problem, donor, settings)
+    return _labeled(rng, problem, wrong or ([*(line.text for line in right), last_line(problem)], None, 0))
+
+
+def _wrong(
+    rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem, settings: CorruptionSettings
+) -> Solution | None:
+    """None where every kind of error that the solution can have has a weight of 0."""
     weights = {error: float(getattr(settings, error.name.lower())) for error in SolutionError}
     while sum(weights.values()) > 0:
         [error] = rng.choices(list(weights), list(weights.values()))
-        if wrong := _MAKE[error](rng, right, problem, donor):
-            return _labeled(rng, problem, wrong)
+        if found := _MAKE[error](rng, right, problem, donor):
+            return found
         del weights[error]
-    return _labeled(rng, problem, ([line.text for line in right] + [answer], -1, 0))
+    return None
 
 
 def _read(text: str) -> Line:
     match = _LINE.fullmatch(text)
     if match is None or not match["after"].lstrip().startswith(match["result"]):
-        return Line(re.sub(r"<<[^<>]*>>", "", text))
+        return Line(without_marks(text))
     blanks, after = match["after"][: -len(match["after"].lstrip())], match["after"].lstrip()
     return Line(match["before"] + blanks, match["expression"], match["result"], after.removeprefix(match["result"]))
 
 
-def _wrong_result(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _wrong_result(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     at = _calculation(rng, right)
     wrong = replace(right[at], result=misspelt(right[at].result, rng))
     return _continued(right, at, wrong, problem)
 
 
-def _wrong_operand(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _wrong_operand(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     at = _calculation(rng, right)
     line = right[at]
     single = [n for n in _NUMBER.findall(line.before) if _once(n, line.before) and _once(n, line.expression)]
@@ -108,7 +115,7 @@ def _wrong_operand(rng: random.Random, right: Sequence[Line], problem: Problem, 
     return _continued(right, at, wrong, problem) if wrong and wrong.result != line.result else None
 
 
-def _wrong_operation(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _wrong_operation(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     at = _calculation(rng, right)
     line = right[at]
     written, marked = list(_OPERATION.finditer(line.before)), list(_OPERATION.finditer(line.expression))
@@ -124,7 +131,7 @@ def _wrong_operation(rng: random.Random, right: Sequence[Line], problem: Problem
     return _continued(right, at, Line(before, expression, result, line.after), problem)
 
 
-def _foreign_step(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _foreign_step(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     there = [line.text for line in lines_of(donor) if line.expression]
     if not there or donor.prompt == problem.prompt:
         return None
@@ -133,7 +140,7 @@ def _foreign_step(rng: random.Random, right: Sequence[Line], problem: Problem, d
     return [*lines[:at], rng.choice(there), *lines[at:]], at, 0
 
 
-def _stops_early(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _stops_early(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     ends = [i for i, line in enumerate(right[:-1]) if line.result and line.result != problem.answer]
     if not ends:
         return None
@@ -141,13 +148,13 @@ def _stops_early(rng: random.Random, right: Sequence[Line], problem: Problem, do
     return _with_answer([line.text for line in right[: at + 1]], problem, right[at].result)
 
 
-def _wrong_answer(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Wrong | None:
+def _wrong_answer(rng: random.Random, right: Sequence[Line], problem: Problem, donor: Problem) -> Solution | None:
     if not _NUMBER.fullmatch(problem.answer):
         return None
     return _with_answer([line.text for line in right], problem, misspelt(problem.answer, rng))
 
 
-_MAKE: dict[SolutionError, Callable[[random.Random, Sequence[Line], Problem, Problem], Wrong | None]] = {
+_MAKE: dict[SolutionError, Callable[[random.Random, Sequence[Line], Problem, Problem], Solution | None]] = {
     SolutionError.WRONG_RESULT: _wrong_result,
     SolutionError.WRONG_OPERAND: _wrong_operand,
     SolutionError.WRONG_OPERATION: _wrong_operation,
@@ -175,7 +182,7 @@ def _calculation(rng: random.Random, lines: Sequence[Line]) -> int:
     return rng.choice([i for i, line in enumerate(lines) if line.expression])
 
 
-def _continued(right: Sequence[Line], at: int, wrong: Line, problem: Problem) -> Wrong:
+def _continued(right: Sequence[Line], at: int, wrong: Line, problem: Problem) -> Solution:
     """The solution with a wrong line at `at`, whose result the lines behind it go on with. A number that the problem
     gives is not taken for the result."""
     given = set(_NUMBER.findall(problem.prompt))
@@ -222,7 +229,7 @@ def _once(number: str, text: str) -> bool:
     return _NUMBER.findall(text).count(number) == 1
 
 
-def _with_answer(lines: list[str], problem: Problem, answer: str) -> Wrong:
+def _with_answer(lines: list[str], problem: Problem, answer: str) -> Solution:
     right, wrong = last_line(problem), last_line(replace(problem, answer=answer))
     return [*lines, wrong], len(lines), _same(right, wrong)
 
@@ -232,14 +239,14 @@ def _same(right: str, wrong: str) -> int:
     return next((i for i, (a, b) in enumerate(zip(right, wrong, strict=False)) if a != b), min(len(right), len(wrong)))
 
 
-def _labeled(rng: random.Random, problem: Problem, solution: Wrong) -> LabeledItem:
+def _labeled(rng: random.Random, problem: Problem, solution: Solution) -> LabeledItem:
     """A step a line, some solutions with labels or an introduction."""
     lines, wrong, still_right = solution
     if rng.random() < _INTRODUCED:
-        lines, wrong = [rng.choice(_INTRODUCTIONS), *lines], wrong + (wrong >= 0)
+        lines, wrong = [rng.choice(_INTRODUCTIONS), *lines], None if wrong is None else wrong + 1
     if rng.random() < _LABELED:
         label = rng.choice(_LABELS)
-        still_right += len(label.format(wrong + 1)) if still_right else 0
+        still_right += len(label.format(wrong + 1)) if wrong is not None and still_right else 0
         lines = [label.format(number) + line for number, line in enumerate(lines, 1)]
     steps, start = list[Step](), 0
     for number, line in enumerate(lines, 1):
@@ -247,4 +254,4 @@ def _labeled(rng: random.Random, problem: Problem, solution: Wrong) -> LabeledIt
         steps.append(Step(start, start + len(text), text))
         start += len(text)
     item = Item(problem, tuple(steps))
-    return LabeledItem(item, None) if wrong < 0 else LabeledItem(item, wrong + 1, still_right)
+    return LabeledItem(item, None) if wrong is None else LabeledItem(item, wrong + 1, still_right)

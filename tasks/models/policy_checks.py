@@ -177,8 +177,11 @@ def _vocabulary(folder: Path, config: Any) -> Iterator[str]:
 
 def _head_of_its_own(folder: Path) -> Iterator[str]:
     """Of a tied model: transformers would take the head, and vLLM the embedding."""
-    head, embedding = _tensor(folder, _HEAD), _tensor(folder, _EMBEDDING)
-    if head is not None and embedding is not None and not head.equal(embedding):
+    head = _tensor(folder, _HEAD)
+    if head is None:
+        return  # as in most folders: then the embedding, which may be large, is not read
+    embedding = _tensor(folder, _EMBEDDING)
+    if embedding is not None and not head.equal(embedding):
         yield (
             "config.json says that its output layer is its embedding (tie_word_embeddings=true), and its weights hold "
             f"another one ({_HEAD}): set tie_word_embeddings=false, or take {_HEAD} out of the weights, whichever it is"

@@ -32,45 +32,42 @@ Fits = Callable[[LabeledItem], bool]  # whether the judge can be shown it
 
 
 class Exercises(Protocol):
-    """`test`: what the gate is measured on; nothing of it is trained on. `hostile`: what is measured besides."""
+    """`test`: what the gate is measured on; nothing of it is trained on. It is made of responses of a policy, whose
+    folder is given, where it `needs_policy`. `hostile`: what is measured besides."""
+
+    needs_policy: bool
 
     def batches(self, fits: Fits) -> Batches: ...
-    def test(self) -> list[LabeledItem]: ...
+    def test(self, policy: str | None) -> list[LabeledItem]: ...
     def hostile(self) -> list[LabeledItem]: ...
 
 
-def exercises_of(config: JudgeTrainingConfig, policy: str | None) -> Exercises:
-    """Those of the settings; `policy`: the folder of the policy that `chains` are tested with. Raises ConfigError for
-    data that can't be learned from."""
+def exercises_of(config: JudgeTrainingConfig) -> Exercises:
+    """Those of the settings. Raises ConfigError, before anything starts, for data that can't be learned from."""
     if config.data.rollouts:
         return VerdictExercises(config)
-    if config.data.source != "chains":
-        return SolutionExercises(config)
-    assert policy is not None, "chains are tested on responses of a policy"
-    return ChainsExercises(config, policy)
-
-
-def needs_policy(config: JudgeTrainingConfig) -> bool:
-    """Whether responses of a policy are the test."""
-    return not config.data.rollouts and config.data.source == "chains"
+    return ChainsExercises(config) if config.data.source == "chains" else SolutionExercises(config)
 
 
 class ChainsExercises:
     """Fresh corrupted solutions in every step; the test is on responses of a policy, labeled by the rule judge."""
 
-    def __init__(self, config: JudgeTrainingConfig, policy: str) -> None:
-        self.config, self.policy = config, policy
+    needs_policy = True
+
+    def __init__(self, config: JudgeTrainingConfig) -> None:
+        self.config = config
 
     def batches(self, fits: Fits) -> Batches:
         config = self.config
         return lambda step: self._made(f"judge/{config.seed}/{step}", config.batch_size, config.data.corruption)
 
-    def test(self) -> list[LabeledItem]:
+    def test(self, policy: str | None) -> list[LabeledItem]:
+        assert policy is not None
         config = self.config
         problems = chains.make_problems(config.gate_samples, seed=3, columns=config.data.columns)
-        with rollout_engines(self.policy, weights_hash(Path(self.policy)), _POLICY, config.cluster) as engines:
+        with rollout_engines(policy, weights_hash(Path(policy)), _POLICY, config.cluster) as engines:
             seed = (config.seed, "judge test", 0)
-            responses = answer_each(engines, self.policy, _POLICY, problems, _POLICY_TOKENS, seed)
+            responses = answer_each(engines, policy, _POLICY, problems, _POLICY_TOKENS, seed)
         items = [
             chains_label(problem, response.text, response.completion.truncated)
             for problem, response in zip(problems, responses, strict=True)
@@ -89,6 +86,8 @@ class ChainsExercises:
 class SolutionExercises:
     """Worked solutions, corrupted in another way in every round through them; the test is on problems held out."""
 
+    needs_policy = False
+
     def __init__(self, config: JudgeTrainingConfig) -> None:
         self.config = config
         problems = [problem for row in open_problems(config.data) if lines_of(problem := as_problem(row))]
@@ -103,7 +102,7 @@ class SolutionExercises:
 
     def batches(self, fits: Fits) -> Batches:
         config, size = self.config, self.config.batch_size
-        train = [problem for problem in self.train if fits(self._example(problem, "longest"))]
+        train = [problem for problem in self.train if fits(self._right(problem))]
         if len(train) < size:
             raise too_long(config, len(train), len(self.train), size)
         log.warning("%d problems; %d left out, too long for max_length=%d",
@@ -111,28 +110,31 @@ class SolutionExercises:
 
         def batch(step: int) -> list[LabeledItem]:
             rounds = in_rounds(train, f"judge/{config.seed}", step, size)
-            made = ((problem, self._example(problem, f"{config.seed}/{step}")) for problem in rounds)
+            made = ((problem, self._example(problem, f"{config.seed}/{step}", self.train)) for problem in rounds)
             # What an error has made too long is shown as it was.
-            return [example if fits(example) else self._example(problem, "longest") for problem, example in made]
+            return [example if fits(example) else self._right(problem) for problem, example in made]
 
         return batch
 
-    def test(self) -> list[LabeledItem]:
-        return [self._example(problem, "test") for problem in self.held_out[: self.config.gate_samples]]
+    def test(self, policy: str | None) -> list[LabeledItem]:
+        return [self._example(problem, "test", self.held_out) for problem in self.held_out[: self.config.gate_samples]]
 
     def hostile(self) -> list[LabeledItem]:
         return []
 
-    def _example(self, problem: Problem, purpose: str) -> LabeledItem:
-        rng, corruption = random.Random(f"{purpose}/{problem.id}"), self.config.data.corruption
-        if purpose == "longest":
-            corruption = corruption.model_copy(update={"right": 1.0})
-        donors = self.held_out if purpose == "test" else self.train
-        return solution_example(rng, problem, rng.choice(donors), corruption)
+    def _example(self, problem: Problem, purpose: str, donors: Sequence[Problem]) -> LabeledItem:
+        rng = random.Random(f"{purpose}/{problem.id}")
+        return solution_example(rng, problem, rng.choice(donors), self.config.data.corruption)
+
+    def _right(self, problem: Problem) -> LabeledItem:
+        without = self.config.data.corruption.model_copy(update={"right": 1.0})
+        return solution_example(random.Random(f"right/{problem.id}"), problem, problem, without)
 
 
 class VerdictExercises:
     """The verdicts of another judge; the test is on problems held out."""
+
+    needs_policy = False
 
     def __init__(self, config: JudgeTrainingConfig) -> None:
         self.config = config
@@ -157,7 +159,7 @@ class VerdictExercises:
         train = fitting(config, self.train, fits, size)
         return lambda step: in_rounds(train, f"judge/{config.seed}", step, size)
 
-    def test(self) -> list[LabeledItem]:
+    def test(self, policy: str | None) -> list[LabeledItem]:
         return self.held_out[: self.config.gate_samples]
 
     def hostile(self) -> list[LabeledItem]:

@@ -34,16 +34,16 @@ def kept(config: JudgeTrainingConfig) -> Kept:
     return Kept("judge-training", "judges", config)
 
 
-def train_judge(config: JudgeTrainingConfig, base: str, exercises: Exercises) -> dict[str, Any]:
+def train_judge(config: JudgeTrainingConfig, base: str, exercises: Exercises, policy: str | None) -> dict[str, Any]:
     """Trains from the folder or hub id `base` until the gate is passed, and writes the judge, whole or not at all.
-    Raises RuntimeError when the gate stays shut."""
+    `policy`: a folder, where the exercises need one. Raises RuntimeError when the gate stays shut."""
     result, model = kept(config), ModelSettings(max_length=config.max_length, dtype=config.dtype)
     try:
         with result.tracked("judge-training") as tracker, keep_engines():
             if lacks_pieces(load_tokenizer(base)):
                 save_start(base, result.start, config.seed)
                 base = str(result.start)
-            test = exercises.test()
+            test = exercises.test(policy)
             with engines_for(base, model, config.cluster) as engines:
                 engines.on_all_ranks("setup", base, model, config.train, config.deepspeed, False)
                 course = Training(config, engines, base).course(exercises, test)

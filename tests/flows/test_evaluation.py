@@ -38,13 +38,17 @@ def evaluated(policy: str, home: Path) -> dict[str, Any]:
 
 
 def record(home: Path) -> dict[str, Any]:
-    [file] = home.glob("evaluations/*/chains-carry-0-*/result-*.json")
+    [file] = results(home)
     return {name: value for name, value in read_json(file).items() if name != "seconds"}
 
 
 def generations(home: Path) -> list[dict[str, Any]]:
     rows = [row for part in parts(home) for row in pq.read_table(part).to_pylist()]
     return sorted(rows, key=lambda row: (row["number"], row["sample"]))
+
+
+def results(home: Path) -> list[Path]:
+    return list(home.glob("evaluations/*/chains-carry-0-*/result-*.json"))
 
 
 def parts(home: Path) -> list[Path]:
@@ -62,26 +66,26 @@ def test_killed_repeated_forced_and_rescored(policy: str, session_home: Path, tm
     with meanwhile(killed_and_resumed) as resumed:
         first = benchmark_eval(policy, SETTINGS)
         assert resumed.result()["final_metrics"] == first["final_metrics"]
-    kept, made = generations(session_home), times(session_home)
+    kept, made, result = generations(session_home), times(parts(session_home)), times(results(session_home))
     assert len(kept) == 512 and "eval/chains-carry-0/avg_at_k" in first["final_metrics"]
     assert generations(tmp_path) == kept and record(tmp_path) == record(session_home)
 
     assert benchmark_eval(policy, SETTINGS) == first
-    assert times(session_home) == made  # evaluated already: not generated again
+    assert (times(parts(session_home)), times(results(session_home))) == (made, result)  # evaluated already
 
     assert benchmark_eval(policy, SETTINGS, force=True)["final_metrics"] == first["final_metrics"]  # to the last digit
-    assert generations(session_home) == kept and all(
-        new > old for new, old in zip(times(session_home), made, strict=True)
-    )
+    again = times(parts(session_home))
+    assert generations(session_home) == kept and all(new > old for new, old in zip(again, made, strict=True))
 
-    made, scored = times(session_home), record(session_home)
+    scored, [result] = record(session_home), times(results(session_home))
     assert benchmark_eval(policy, SETTINGS, rescore=True)["final_metrics"] == first["final_metrics"]
-    assert times(session_home) == made and record(session_home) == scored
+    assert times(parts(session_home)) == again and record(session_home) == scored
+    assert times(results(session_home)) > [result]  # graded anew, from the same generations
 
 
-def times(home: Path) -> list[int]:
-    """When its generations were written, ns."""
-    return [part.stat().st_mtime_ns for part in parts(home)]
+def times(files: list[Path]) -> list[int]:
+    """When they were written, ns."""
+    return [file.stat().st_mtime_ns for file in files]
 
 
 def kill_when_generating(policy: str, home: Path) -> Path:
@@ -95,7 +99,7 @@ def kill_when_generating(policy: str, home: Path) -> Path:
             assert running.poll() is None and time.monotonic() < deadline
             time.sleep(0.02)
         os.kill(running.pid, signal.SIGKILL)
-    assert not list(home.glob("evaluations/*/chains-*/result-*.json"))
+    assert not results(home)
     return made[0]
 
 

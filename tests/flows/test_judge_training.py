@@ -91,4 +91,4 @@ def test_rollouts_that_teach_nothing_stop_it_before_anything_starts(
 ) -> None:
     path = rollouts(tmp_path / "rollouts.parquet", problems, **changes)
     with pytest.raises(ConfigError, match=advice):
-        exercises_of(load_judge_training("tiny", [f"data.rollouts=[{path}]"]), None)
+        exercises_of(load_judge_training("tiny", [f"data.rollouts=[{path}]"]))
