@@ -13,11 +13,11 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pkgutil import resolve_name
 from threading import Timer
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, TextIO, cast
 
 from flows.commands import COMMANDS, Command, parser_of
 from flows.overview import bash_completion, overview, shown
@@ -26,6 +26,7 @@ from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
 from tasks.failures import PartlyFailed, end_as_terminated, is_prefects_silence, was_terminated
+from tasks.imports import importing
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
@@ -61,19 +62,24 @@ def _run(command: Command, given: dict[str, Any]) -> None:
             return print(to_yaml(config))
     if not command.is_flow:
         with _until_nobody_reads():
-            resolve_name(command.run)(**given)
+            _imported(command.run)(**given)
         return
     stdout = _keep_stdout_clean()
     prepare_process()
     end_as_terminated()
     start_guard()
     if command.check:
-        resolve_name(command.check)(config)
+        _imported(command.check)(config)
     try:
-        show(resolve_name(command.run)(**given), stdout, as_json)
+        show(_imported(command.run)(**given), stdout, as_json)
     except PartlyFailed as failed:
         show(failed.result, stdout, as_json)
         raise
+
+
+def _imported(name: str) -> Callable[..., Any]:
+    with importing():
+        return cast(Callable[..., Any], resolve_name(name))
 
 
 def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:

@@ -118,6 +118,7 @@ ROOMS = {
     "tasks.models": {"data", "paths"},
     "tasks.tracking": {"failures", "models", "paths"},
     "tasks.data": {"paths"},
+    "tasks.workers": {"imports"},
     "tasks.engines": {"data", "paths", "workers"},
     "tasks.judges": {"engines", "models", "paths", "tracking", "reports"},
     "tasks.sizing": {"gpus", "judges", "models", "paths", "reports"},

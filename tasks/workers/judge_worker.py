@@ -13,6 +13,7 @@ from typing import Any
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
 from sgpo_core.judges.control_tokens import controls_of
+from tasks.imports import importing
 from tasks.workers.vllm_process import losses_named, processes
 
 _BATCH_TOKENS = 8192
@@ -71,7 +72,8 @@ class JudgeWorker:
             self._step()
 
     def _start(self, model: str, settings: JudgeEngineSettings) -> None:
-        from vllm import LLM  # here, not above: the flow's process must not load an engine
+        with importing():
+            from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.max_length = min(settings.max_length, context_length(model))
         self.llm = LLM(**judge_arguments(model, settings, self.max_length))

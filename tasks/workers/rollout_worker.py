@@ -10,6 +10,7 @@ import numpy as np
 
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
+from tasks.imports import importing
 from tasks.workers.vllm_process import losses_named, processes
 from tasks.workers.weight_reload import WeightReload
 from tasks.workers.weight_sync import Layout, Proof
@@ -49,7 +50,8 @@ class RolloutWorker:
     """Holds the engine for the whole flow; starting it is what costs."""
 
     def __init__(self, policy: str, model: ModelSettings, cluster: ClusterSettings) -> None:
-        from vllm import LLM  # here, not above: the flow's process must not load an engine
+        with importing():
+            from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.version, self.max_num_seqs = -1, cluster.max_num_seqs
         self.llm = LLM(**engine_arguments(policy, model, cluster))

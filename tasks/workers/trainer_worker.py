@@ -24,6 +24,7 @@ from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
+from tasks.imports import importing
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.optimizer_state import load_state, save_state
@@ -80,7 +81,8 @@ class TrainerWorker:
     def connect(self, host: str, port: int, meeting: str | None) -> None:
         """`meeting`: a file where the ranks of one node meet, there as long as they are; without it they do at host
         and port."""
-        import deepspeed
+        with importing():
+            import deepspeed
 
         os.environ.update(
             RANK=str(self.rank),

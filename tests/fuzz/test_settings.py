@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from pydantic import Field, ValidationError
@@ -99,12 +99,14 @@ _overrides = st.one_of(
 
 
 @given(st.lists(_overrides, min_size=1, max_size=3))
+@example(overrides=["parts.q.rate=1"])
 def test_overrides(conf: Path, overrides: list[str]) -> None:
-    """An override that is none is an error that shows it, or its setting."""
+    """An override that is none is an error that shows it, its setting, or the name in it that is not there."""
     try:
         settings = load_preset(Whole, "whole", "some", overrides)
     except ConfigError as error:
         named = [override.partition("=")[0].lstrip("+~") for override in overrides]
+        named += [key.removesuffix(".rate") for key in named if key.startswith("parts.")]
         assert any(key in str(error) or repr(key)[1:-1] in str(error) for key in named)
         return
     written = to_yaml(settings)
