@@ -8,13 +8,15 @@ else goes to standard error. Exit status 2: a setting is wrong; 1: the run faile
 
 from __future__ import annotations
 
+import atexit
 import json
+import logging
 import os
 import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pkgutil import resolve_name
 from threading import Timer
 from typing import Any, NoReturn, TextIO, cast
@@ -32,6 +34,7 @@ from tasks.services.environment import prepare_process
 
 _DELIVERED_WITHIN_S = 60.0
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
+_left_with: list[int] = []  # the exit status, once there is one
 
 
 def main(*name: str) -> NoReturn:
@@ -96,10 +99,22 @@ def show(result: dict[str, Any], stdout: TextIO, as_json: bool) -> None:
 def _leave(status: int) -> NoReturn:
     """Ends the process, whose threads may still be at work for Prefect: for a server that has died they would try for
     minutes to deliver each event."""
+    _left_with.append(status)
     late = Timer(_DELIVERED_WITHIN_S, os._exit, (status,))
     late.daemon = True
     late.start()
     sys.exit(status)
+
+
+@atexit.register  # before anything large is imported: what was registered first is called last
+def _leave_out_the_interpreters_end() -> None:
+    """Which goes through all objects of all modules, for seconds."""
+    if _left_with:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(_left_with[0])
 
 
 def _run_or_say_why_not(command: Command, given: dict[str, Any]) -> int:
