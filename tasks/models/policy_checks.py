@@ -30,6 +30,8 @@ _LEFT_OUT: Mapping[str, tuple[float | None, ...]] = {
 _DROPOUTS = ("hidden_dropout", "resid_pdrop", "embd_pdrop")  # not that of attention, which is left out
 # Kinds of rope whose max_position_embeddings is the length that they reach; others are multiplied by their factor.
 _REACHED = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
+# Model types that are causal language models. For others transformers is asked, whose list takes seconds to import.
+_CAUSAL = ("gemma2", "gemma3_text", "llama", "mistral", "phi3", "qwen2", "qwen3")
 _CPU_HEADS = (80, 112)  # that vLLM takes on the CPU besides multiples of 32
 
 
@@ -217,12 +219,18 @@ def _template(folder: Path) -> Iterator[str]:
         )
 
 
-def _not_trainable(folder: Path, config: Any, max_length: int, length: str) -> Iterator[str]:
-    """What the trainer would compute otherwise than the engines, or not at all."""
+def _is_causal(model_type: str) -> bool:
+    if model_type in _CAUSAL:
+        return True
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+    return model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def _not_trainable(folder: Path, config: Any, max_length: int, length: str) -> Iterator[str]:
+    """What the trainer would compute otherwise than the engines, or not at all."""
     text = config.get_text_config()
-    if config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not _is_causal(config.model_type):
         yield f"it is no causal language model of transformers (model_type={config.model_type}): choose one"
     elif text is not config:
         yield f"it is more than a language model (model_type={config.model_type}): choose one of text alone"

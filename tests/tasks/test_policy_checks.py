@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import ModelSettings
@@ -20,6 +21,7 @@ from sgpo_core.config.training import ClusterSettings
 from sgpo_core.config.warm_start import load_warm_start
 from tasks.benchmarks.evaluate import jobs, model_settings
 from tasks.data import PolicyCodec, load_tokenizer, stop_ids
+from tasks.models import policy_checks
 from tasks.models.policy_checks import check_policy, context_length
 from tasks.preflight import check_resources
 from tasks.tracking.policies import Policy
@@ -266,6 +268,10 @@ def test_every_flow_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(warm_start, "make", lambda *_: {"run_dir": folder})
     with pytest.raises(ConfigError, match=r"^model\.warm_start=tiny .*no chat template"):
         starting.initial_policy(load_run("tiny", [chat]))
+
+
+def test_the_short_list_of_causal_models_is_part_of_transformers_own() -> None:
+    assert set(policy_checks._CAUSAL) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
 
 
 def test_a_run_is_refused_before_anything_starts(tmp_path: Path) -> None:
