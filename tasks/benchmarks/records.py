@@ -52,7 +52,6 @@ def record_evaluation(config: EvaluationConfig, policy: Policy, results: Results
     if policy.version is not None and not file.exists():
         registry.log_version_metrics(policy.version, metrics, 0)
     tracker.record(file, 0, metrics)
-    tracker.deliver_waiting()
     tracker.finish()
     return {
         "run_id": run_id,
@@ -85,7 +84,6 @@ def record_night(config: EvaluationConfig, policy: Policy, results: Results) -> 
     tags = {"model": policy.version.model, "alias": policy.version.alias}
     tracker = _tracker("nightly", label, folder, tags, config)
     tracker.log(night, metrics | {"registry/version": float(policy.version.version)})
-    tracker.deliver_waiting()
     tracker.finish()
     registry.log_version_metrics(policy.version, metrics, night)
     kept = {name: result.as_json() for name, result in results.items()}

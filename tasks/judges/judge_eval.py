@@ -84,8 +84,8 @@ def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: S
             pq.write_table(_verdicts(examples, judgments), target / "verdicts.parquet")
             write_text(target / "settings.yaml", to_yaml(config))
             write_json(target / "result.json", result)
-        tracker.log(0, metrics)
-        tracker.finish()
+            tracker.log(0, metrics)
+            tracker.finish()
         get_run_logger().info(f"judge {config.judge.name} on {config.data.path}\n{as_table(report)}")
     except BaseException as error:
         tracker.fail(error)

@@ -48,9 +48,7 @@ def train_judge(config: JudgeTrainingConfig, base: str, exercises: Exercises, po
                 engines.on_all_ranks("setup", base, model, config.train, config.deepspeed, False)
                 course = Training(config, engines, base).course(exercises, test)
                 metrics = train_until_good(course, config.train, engines, tracker, "judge_training/loss", result.saved)
-                published = result.publish(engines, base, tracker, metrics, _with_template)
-            tracker.log_folder(result.folder, "judge")
-        return published
+                return result.publish(engines, base, tracker, metrics, _with_template, "judge")
     finally:
         shutil.rmtree(result.start, ignore_errors=True)
 

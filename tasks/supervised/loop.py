@@ -206,14 +206,13 @@ class Kept:
 
     @contextmanager
     def tracked(self, algorithm: str) -> Iterator[Tracker]:
-        """The tracking run of the block, failed where it fails."""
+        """The tracking run of the block, failed where it fails; `publish` finishes it."""
         assert isinstance(self.config, Settings)
         tags = {"algorithm": algorithm, "preset": self.config.preset, "seed": str(self.config.seed)}
         settings = self.config.model_dump(mode="json")
         tracker = Tracker.open(self.name, self.config.key, self.folder, new_attempt(), tags, settings)
         try:
             yield tracker
-            tracker.finish()
         except BaseException as error:
             tracker.fail(error)
             raise
@@ -225,8 +224,11 @@ class Kept:
         tracker: Tracker,
         metrics: Metrics,
         complete: Callable[[Path], None] | None = None,
+        artifact: str | None = None,
     ) -> dict[str, Any]:
-        """Writes the trainer's model, whole or not at all, `complete` adding to its folder; returns the result."""
+        """Writes the trainer's model, whole or not at all, `complete` adding to its folder; returns the result. MLflow
+        knows all of it by then, and has a copy of the folder where `artifact` names one. Raises RuntimeError where it
+        does not answer."""
         assert isinstance(self.config, Settings)
         result = {
             "run_id": self.config.key,
@@ -241,5 +243,8 @@ class Kept:
             write_text(target / "settings.yaml", to_yaml(self.config))
             write_json(target / "report.json", result)
             seal(target)
+            if artifact is not None:
+                tracker.log_folder(target, artifact)
+            tracker.finish()
         remove_atomically(self.saved.folder)
         return result

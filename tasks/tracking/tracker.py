@@ -12,7 +12,8 @@ import platform
 import subprocess
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
@@ -148,24 +149,34 @@ class Tracker:
             self.client.log_table(self.run_id, columns, name)
 
     def log_folder(self, folder: Path, name: str) -> None:
-        """A copy of a folder's files as an artifact."""
-        self.client.log_artifacts(self.run_id, str(folder), name)
+        """A copy of a folder's files as an artifact. Raises RuntimeError where MLflow does not answer."""
+        with self._answers():
+            self.client.log_artifacts(self.run_id, str(folder), name)
 
     def deliver_waiting(self) -> None:
         """A last attempt. Raises RuntimeError while records are undelivered: the same command delivers them later."""
-        while self.waiting:
-            try:
+        with self._answers():
+            while self.waiting:
                 self._send(self.waiting[0], {(p.key, p.step) for p in self._history()})
-            except (MlflowException, OSError) as error:
-                raise RuntimeError(
-                    f"MLflow ({without_password(tracking_uri())}) does not answer; nothing is lost: "
-                    f"{len(self.waiting)} records lie in {self.folder}/iterations. Start it and give the same command "
-                    f"again. ({_first_line(error)})"
-                ) from None
-            self.waiting.pop(0)
+                self.waiting.pop(0)
 
     def finish(self) -> None:
-        self.client.set_terminated(self.run_id, "FINISHED")
+        """Everything is delivered. Call it before what has been made counts as complete: the same command, which
+        delivers later, then has nothing to do. Raises RuntimeError where MLflow does not answer."""
+        self.deliver_waiting()
+        with self._answers():
+            self.client.set_terminated(self.run_id, "FINISHED")
+
+    @contextmanager
+    def _answers(self) -> Iterator[None]:
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            raise RuntimeError(
+                f"MLflow ({without_password(tracking_uri())}) does not answer; nothing is lost: it lacks "
+                f"{len(self.waiting)} records of {self.folder.name}. Start it and give the same command again. "
+                f"({_first_line(error)})"
+            ) from None
 
     def fail(self, error: BaseException) -> None:
         """MLflow's KILLED is for an end that somebody wanted: Ctrl-C, SIGTERM, a cancellation in Prefect."""

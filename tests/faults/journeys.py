@@ -1,6 +1,6 @@
 """Every flow in turn, harmed at moments of its own log, against the same flows unharmed.
 
-    python -m tests.faults.journeys --harm kill stop lock
+    python -m tests.faults.journeys --harm kill stop lock mlflow
     python -m tests.faults.journeys --harm disk     (as root: its home is a small file system in memory)
 
 Each flow starts from what those before it have left. `make faults` runs them all.
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,13 @@ from tasks.reports.text_table import text_table
 from tests.faults.attempt import FLOW, TERMINATED, VICTIMS, Attempt, end_by_sigterm
 from tests.faults.homes import differences_of_homes
 from tests.faults.kills import SMALL
+from tests.faults.mlflow_server import MlflowServer
 from tests.helpers import start_from
 
 _DISK_MIB, _PAUSE_S = 2048, 20.0
 _FULL = "the disk is full"
 Command = list[str]
+Harm = Callable[[Attempt, Path, random.Random], str]
 
 
 def journeys(policy: str, judge: str) -> dict[str, Command]:
@@ -115,32 +118,59 @@ def lock(attempt: Attempt, home: Path, rng: random.Random) -> str:
     return f"databases locked for {_PAUSE_S:.0f} s"
 
 
-HARMS: dict[str, Callable[[Attempt, Path, random.Random], str]] = {
+def lose_mlflow(server: MlflowServer, attempt: Attempt, home: Path, rng: random.Random) -> str:
+    """MLflow's server is killed, and is back a while later."""
+    server.kill()
+    time.sleep(_PAUSE_S)
+    server.start()
+    return f"MLflow's server away for {_PAUSE_S:.0f} s"
+
+
+HARMS: dict[str, Harm] = {
     "kill": kill,
     "stop": stop,
     "lock": lock,
     "disk": fill_disk,
 }
+_MLFLOW = "mlflow"
 
 
-def harmed(command: Command, home: Path, lines: int, harm: str, moments: Sequence[float], rng: random.Random) -> str:
+@contextmanager
+def ready(harm: str, home: Path) -> Iterator[tuple[Harm, dict[str, str]]]:
+    """What does the harm of that name, and the environment of the flows to which it is done."""
+    if harm != _MLFLOW:
+        yield HARMS[harm], {}
+        return
+    with MlflowServer(home) as server:
+        yield partial(lose_mlflow, server), {"MLFLOW_TRACKING_URI": server.address}
+
+
+def harmed(
+    command: Command,
+    home: Path,
+    lines: int,
+    harm: Harm,
+    moments: Sequence[float],
+    rng: random.Random,
+    environment: dict[str, str],
+) -> str:
     """Runs a command to its end in spite of so many harms; says what they were. `lines`: of the log of a whole run,
     `moments`: ascending shares of them. (What was done before a harm is not done again.)"""
-    done, attempt = [], Attempt(command, home)
+    done, attempt = [], Attempt(command, home, **environment)
     try:
         for moment in moments:
-            there = attempt.wait_for_line(round(moment * lines))
+            there = attempt.wait_for_line(max(1, round(moment * lines)))
             time.sleep(rng.uniform(0, 0.5))
             if not there or attempt.process.poll() is not None:
                 break  # it had less to do than a whole run
             last = attempt.lines[-1][-60:]
-            done.append(f"{HARMS[harm](attempt, home, rng)} at {moment:.0%}")
+            done.append(f"{harm(attempt, home, rng)} at {moment:.0%}")
             print(f"  {done[-1]}, after: {last}", file=sys.stderr, flush=True)
             if attempt.process.poll():  # (0: it had nothing more to do)
-                attempt = Attempt(command, home)
+                attempt = Attempt(command, home, **environment)
         if status := attempt.wait():  # a flow that does not outlive its engines
             done.append(f"exit status {status}: {attempt.lines[-1][:100]}")
-            attempt = Attempt(command, home)
+            attempt = Attempt(command, home, **environment)
         attempt.end()
     finally:
         attempt.process.kill()
@@ -160,7 +190,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--harm", choices=HARMS, nargs="+", default=["kill"])
+    parser.add_argument("--harm", choices=[*HARMS, _MLFLOW], nargs="+", default=["kill"])
     parser.add_argument("--times", type=int, default=4, help="each flow is harmed at most so often [4]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--only", nargs="*", default=[], help="these flows alone, and what they need")
@@ -183,7 +213,8 @@ def main() -> None:
                 print(f"{name}: {harm}", file=sys.stderr, flush=True)
                 rng, home = random.Random(f"{given.seed}/{name}/{harm}"), folder / harm / "home"
                 moments = sorted(rng.uniform(0.02, 0.95) for _ in range(given.times))
-                did = harmed(command, home, lines, harm, moments, rng)
+                with ready(harm, home) as (does, environment):
+                    did = harmed(command, home, lines, does, moments, rng, environment)
                 found = differences_of_homes(whole, home)
                 failed |= bool(found)
                 rows.append([name, str(lines), did, "; ".join(found) or "nothing"])

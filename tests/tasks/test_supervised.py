@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from flows.warm_start import warm_start
@@ -13,6 +14,7 @@ from sgpo_core.storage.weights import weights_hash
 from tasks.supervised import loop
 from tasks.supervised import warm_start as tasks
 from tasks.supervised.lessons import ChainsLessons
+from tasks.tracking.tracker import Tracker, tracking_uri
 
 # Two rounds: the gate can't be passed before the second one's test, which is made to pass.
 SETTINGS = ["curriculum=[{steps: 30, slip_rate: 0.3}]", "gate_samples=32", "gate_steps=10", "gate_rounds=1"]
@@ -82,3 +84,20 @@ def test_state_of_an_earlier_version_is_not_read(tmp_path: Path) -> None:
     (state.folder / "engine/state").mkdir(parents=True)
     (state.folder / "state.json").write_text('{"done": 7, "layout": {"trainer_ranks": 1}}')
     assert state.load(Nobody()) == 0  # type: ignore[arg-type]
+
+
+def test_nothing_counts_as_made_that_mlflow_has_not_been_told(engines: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = [*SETTINGS, "gate_agreement=0", "seed=36"]
+    kept = tasks.kept(load_warm_start("tiny", settings))
+
+    def away(tracker: Tracker) -> None:
+        raise RuntimeError("MLflow does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tracker, "finish", away)
+        with pytest.raises(RuntimeError, match="MLflow does not answer"):
+            warm_start("tiny", settings)
+    assert not kept.folder.exists()
+    result = warm_start("tiny", settings)
+    assert Path(result["run_dir"]) == kept.folder
+    assert mlflow.MlflowClient(tracking_uri()).get_run(result["mlflow_run_id"]).info.status == "FINISHED"

@@ -180,12 +180,16 @@ def test_server_away_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch: 
     monkeypatch.setattr(tracker.client, "log_batch", away)
     record(tracker, 2, 2.0)
     assert len(tracker.waiting) == 1
-    with pytest.raises(RuntimeError, match="nothing is lost"):
-        tracker.deliver_waiting()
+    for last_attempt in (tracker.deliver_waiting, tracker.finish):
+        with pytest.raises(RuntimeError, match="nothing is lost"):
+            last_attempt()
+    assert tracker.client.get_run(tracker.run_id).info.status == "RUNNING"
     monkeypatch.setattr(tracker.client, "log_batch", real)
     record(tracker, 3, 3.0)
     assert not tracker.waiting
     assert [step for step, _ in points(tracker)["a"]] == [1, 2, 3]
+    tracker.finish()
+    assert tracker.client.get_run(tracker.run_id).info.status == "FINISHED"
 
 
 def test_unreachable_server_is_named_at_once() -> None:
