@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,11 +30,13 @@ from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
 from tasks.failures import PartlyFailed, end_as_terminated, is_prefects_silence, was_terminated
 from tasks.imports import importing
+from tasks.paths import home
 from tasks.reports.summary import summary
 from tasks.services.environment import prepare_process
 
 _DELIVERED_WITHIN_S = 60.0
 _FULL_DISK = ("no space left on device", "disk is full")  # the system's words, and SQLite's
+_NO_ROOM = 2**20  # bytes
 _left_with: list[int] = []  # the exit status, once there is one
 
 
@@ -174,6 +177,13 @@ def _advice(error: Exception) -> str:
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # An error that crossed a process boundary brings its traceback as text: what happened is the last line.
     message = lines[-1] if "Traceback" in str(error) or type(error).__name__.startswith("RayTaskError") else lines[0]
-    if any(sign in str(error).lower() for sign in _FULL_DISK):
+    if any(sign in str(error).lower() for sign in _FULL_DISK) or _without_room():
         return f"the disk is full ({message}): free some and give the same command again; what was written is whole"
     return message
+
+
+def _without_room() -> bool:
+    """Then other errors are of it, too: Prefect's server says nothing but that it has not started."""
+    with suppress(OSError):
+        return shutil.disk_usage(home()).free < _NO_ROOM
+    return False

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 from pkgutil import resolve_name
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -254,6 +255,12 @@ def test_the_end_does_not_wait_for_threads_without_end() -> None:
 
 def test_a_server_of_prefect_that_has_died_is_named() -> None:
     assert "Prefect's server does not answer (refused)" in cli._advice(ConnectError("refused"))
+
+
+def test_on_a_full_disk_every_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli._advice(RuntimeError("Timed out")) == "Timed out"
+    monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+    assert cli._advice(RuntimeError("Timed out")).startswith("the disk is full (Timed out): free some")
 
 
 @pytest.mark.parametrize("command", [["flows.online", "tiny"], ["tasks.services.stack", "up"]])
