@@ -20,9 +20,9 @@ from tests.helpers import REPOSITORY, SMALL, meanwhile, recorded, run_module, sh
 
 
 def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: Path) -> None:
-    overrides = [*SMALL[1:], *start_from(policy), "data.count=16", "epochs=2", "algorithm.credit.scope=all_incorrect"]
-    overrides.append("cluster.rollout_actors=1")
-    overrides = [o for o in overrides if not o.startswith("checkpoint")] + ["checkpoint.every=3"]
+    overrides = [setting for setting in SMALL[1:] if not setting.startswith("checkpoint")] + start_from(policy)
+    overrides += ["data.count=16", "epochs=2", "checkpoint.every=3", "cluster.rollout_actors=1"]
+    overrides += ["algorithm.credit.scope=all_incorrect"]
     home = tmp_path / "killed"
     with meanwhile(lambda: result_of(overrides, tmp_path / "whole")) as whole:
         # While responses are being made, and in the second epoch's first iteration, after the checkpoint of the third.
