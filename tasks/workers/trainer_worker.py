@@ -25,6 +25,7 @@ from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
 from tasks.imports import importing
+from tasks.workers.compiled_ops import load_shared_memory_op
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.optimizer_state import load_state, save_state
@@ -83,6 +84,8 @@ class TrainerWorker:
         and port."""
         with importing():
             import deepspeed
+
+        load_shared_memory_op()
 
         os.environ.update(
             RANK=str(self.rank),
