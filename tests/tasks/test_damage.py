@@ -85,7 +85,7 @@ def test_a_warm_start_or_a_judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
                 Path(file).write_bytes((policy / "model.safetensors").read_bytes())
 
     policy = save_small_model(tmp_path / "policy")
-    tracker: Any = SimpleNamespace(run_id="1")
+    tracker: Any = SimpleNamespace(run_id="1", finish=lambda: None)
     result.publish(Ranks(), str(policy), tracker, {"gate": 1.0})  # type: ignore[arg-type]
     assert result.result() is not None
     turn_a_bit(result.folder / "model.safetensors")
