@@ -56,7 +56,7 @@ WITHOUT := --overrides requirements/overrides.txt
 HASH := env -u UV_FIND_LINKS $(UV) pip compile --no-deps --generate-hashes --python-version 3.11 --no-header --no-annotate --quiet
 LINUX := --python-platform x86_64-manylinux_2_28
 
-.PHONY: help setup demo models test test-fast test-peers faults lint up down status bench screenshots audit lock clean
+.PHONY: help setup demo models test test-fast test-peers faults lint up down status bench docs screenshots audit lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -162,6 +162,15 @@ bench: $(BENCH_STAMP) ## Measure speed and memory against peers and limits (ARGS
 $(BENCH_STAMP): $(STAMP)
 	@grep -vxFf requirements/cpu.txt requirements/bench.txt | $(UV) pip install --quiet $(IN_VENV) --no-deps --compile-bytecode -r -
 	@touch $@
+
+# Of what git knows, in a folder with the same paths: the links between the pages, and from them to files, stay as they are.
+docs: setup ## Make a site of the pages: .venv/site/html/index.html (needs no server; ends with an error at a broken link)
+	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/site/packages -r requirements/site.txt
+	@rm -rf $(VENV)/site/pages && mkdir $(VENV)/site/pages
+	@git ls-files -z -- '*.md' LICENSE NOTICE CITATION.cff conf docs flows sgpo_core tasks | xargs -0 cp --parents -t $(VENV)/site/pages
+	@cp docs/site.yml $(VENV)/site/mkdocs.yml
+	@cd $(VENV)/site && PYTHONPATH=packages ../bin/python -m zensical build --strict --clean
+	@echo "$(VENV)/site/html/index.html"
 
 screenshots: setup ## Take the pictures of docs/images anew (after `make demo` and `make up`; needs Chromium)
 	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/docs -r requirements/docs.txt

@@ -47,3 +47,8 @@ def test_the_search_itself(tmp_path: Path) -> None:
         '[e](none.md) [f](#none) [g](page.md#none) <img src="none.png">\n'
     )
     assert broken(page) == ["none.md", "#none", "page.md#none", "none.png"]
+
+
+def test_the_site_has_every_page() -> None:
+    listed = (REPOSITORY / "docs/site.yml").read_text(encoding="utf-8")
+    assert [page.name for page in pages() if f"- {page.relative_to(REPOSITORY)}\n" not in listed] == []
