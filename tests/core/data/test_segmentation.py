@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -182,11 +183,16 @@ WORDS = "some words of a step"
         *(f"{WORDS}. ", f"{WORDS}\n\n", f"1. {WORDS}\n", f"Step 1: {WORDS}\nAnswer: "),
     ],
 )
-def test_a_million_characters_end(unit: str) -> None:
-    for end in ("x", ""):
-        text = "x" + unit * (1_000_000 // len(unit)) + end
-        assert segment(text)[-1].end == len(text)
-        assert not well_formed(text)
+def test_time_is_linear(unit: str) -> None:
+    def seconds(characters: int) -> float:
+        start = time.perf_counter()
+        for end in ("x", ""):
+            text = "x" + unit * (characters // len(unit)) + end
+            assert segment(text)[-1].end == len(text)
+            assert not well_formed(text)
+        return time.perf_counter() - start
+
+    assert seconds(200_000) < 100 * max(5e-3, min(seconds(10_000) for _ in range(3)))  # of a square it would be 400
 
 
 @pytest.mark.parametrize(
