@@ -91,6 +91,9 @@ def _hydra_advice(error: Exception, known: Catalog, overrides: Sequence[str]) ->
         a_list = known.is_list(key) or key in known.groups
         fix = f"a list is written {key}=[{value}]" if a_list else "the flow sgpo-sweep tries several"
         return f"{override}: one value is wanted; {fix}"
+    if absent := re.match(r"Could not (?:override|delete) '(.+?)'\. *No match in the defaults list", message):
+        keys = [key for key in known.settings if key.startswith(f"{absent[1]}.")]
+        return f"no file of conf/{absent[1]} is for this flow: set {', '.join(keys[:3])}"
     if not any((key := override.partition("=")[0].lstrip("+~")) and key in message for override in overrides):
         return f"{', '.join(overrides)}: {message}"
     return message

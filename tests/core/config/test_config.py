@@ -10,7 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from sgpo_core.config.base import ConfigError, Settings
-from sgpo_core.config.catalog import CONF, describe, presets
+from sgpo_core.config.catalog import CONF, catalog, describe, presets
 from sgpo_core.config.data import BenchmarkSettings
 from sgpo_core.config.judge_eval import load_judge_eval
 from sgpo_core.config.judge_training import load_judge_training
@@ -72,6 +72,34 @@ def test_every_option_composes_into_tiny(option: str) -> None:
     group = option.partition("=")[0]
     changed = difference(load_run("tiny"), load_run("tiny", [option]))
     assert all(key.startswith(f"{group}.") for key in changed)
+
+
+@pytest.mark.parametrize(
+    ("flow", "preset"),
+    [("online", "7b"), ("offline", "7b"), *((f, p) for f in ("warm_start", "judge_training") for p in presets(f))],
+)
+def test_a_file_of_every_group_can_be_chosen(flow: str, preset: str) -> None:
+    """Whether the preset itself chooses one or not: nothing needs Hydra's plus."""
+    groups = catalog(type(LOADERS[flow](preset))).groups
+    assert groups >= {"cluster", "data", "deepspeed"}
+    refused = {group: refusal(LOADERS[flow], preset, f"{group}={presets(group)[-1]}") for group in groups}
+    assert [group for group, why in refused.items() if "is for this flow" in why] == []
+
+
+def refusal(load: Callable[..., Settings], preset: str, override: str) -> str:
+    """Empty if it is not refused."""
+    try:
+        load(preset, [override])
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def test_a_group_whose_files_are_for_other_flows() -> None:
+    for override in ("data=gsm8k", "~data"):
+        assert refusal(load_judge_eval, "default", override).endswith(
+            "no file of conf/data is for this flow: set data.path, data.max_bad_rows, data.limit"
+        )
 
 
 def test_there_are_options_in_every_group() -> None:
