@@ -1,12 +1,14 @@
-"""iteration, overhead: whole iterations of `python -m flows.online` as a user runs it (Ray, vLLM, DeepSpeed, Prefect,
-MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py), both on 16 problems x 8 responses.
+"""iteration, iteration_bfloat16, iteration_two_steps, overhead: whole iterations of `python -m flows.online` as a
+user runs it (Ray, vLLM, DeepSpeed, Prefect, MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py),
+both on 16 problems x 8 responses, in one precision and with as many optimizer steps.
 
-TRL is what one would use instead on this machine. Its bare minimum is transformers' generation and one optimizer step;
-ours generates with vLLM, grades, judges every wrong response (more than the default does), records everything, makes
-two optimizer steps on the same tokens and brings the weights to two engines. Each has both cores and the niceness of
-Ray's workers, and the thread settings that suit it best.
+TRL is what one would use instead on this machine. Its bare minimum is transformers' generation and the update; ours
+generates with vLLM, grades, judges every wrong response (more than the default does), records everything, and brings
+the weights to two engines. Each has both cores and the niceness of Ray's workers, and the thread settings that suit it
+best.
 
-overhead is the share of our iterations that is neither generation nor update: the price of the orchestration.
+overhead is the share of our iterations (float32, one optimizer step) that is neither generation nor update: the price
+of the orchestration.
 
 The runs take turns, each with the machine to itself. Not counted are the first iterations, our last one (it evaluates
 and saves), and those in which more than one group was without signal: we skip its tokens, where TRL computes on.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 
 from bench.figures import Figure
@@ -29,48 +32,72 @@ STAGES = ("generate", "grade", "judge", "credit", "update", "sync", "record")
 Record = dict[str, float]
 
 
+@dataclass(frozen=True)
+class Case:
+    """What both sides do alike."""
+
+    figure: str
+    dtype: str
+    optimizer_steps: int
+    goal: float
+
+
+CASES = (
+    Case("iteration", "float32", 1, 1.15),
+    Case("iteration_bfloat16", "bfloat16", 1, 1.3),
+    Case("iteration_two_steps", "float32", 2, 1.15),
+)
+
+
 def measure() -> Iterator[Figure]:
-    """Both figures, of the same runs."""
+    """All figures; `overhead` is of the runs of the first."""
     if find_spec("trl") is None:
         raise SystemExit("bench: the peer of `iteration`, TRL, is not installed; `make bench` does that")
-    own: list[Record] = []
-    peer: list[Record] = []
-    for seed in range(ROUNDS):
-        own += our_iterations(seed)
-        peer += trl_steps(seed)
+    for case in CASES:
+        own: list[Record] = []
+        peer: list[Record] = []
+        for seed in range(ROUNDS):
+            own += our_iterations(case, seed)
+            peer += trl_steps(case, seed)
+        yield against_trl(case, own, peer)
+        if case is CASES[0]:
+            yield Figure(
+                figure="overhead",
+                value=statistics.median(overhead(record) for record in own),
+                unit="share of the iteration",
+                goal=("<=", 0.15),
+                how="neither generate nor update; medians in ms: "
+                + ", ".join(f"{name} {1000 * median(own, f'time/{name}_s'):.0f}" for name in STAGES),
+            )
+
+
+def against_trl(case: Case, own: Sequence[Record], peer: Sequence[Record]) -> Figure:
     seconds, peer_seconds = median(own, "time/iteration_s"), median(peer, "seconds")
-    yield Figure(
-        figure="iteration",
+    return Figure(
+        figure=case.figure,
         value=seconds,
         unit="s",
-        goal=(">=", 1.25),
+        goal=(">=", case.goal),
         peer=peer_seconds,
         ratio=peer_seconds / seconds,
-        how=f"peer: TRL GRPOTrainer, 1 optimizer step (ours: {median(own, 'policy/steps'):.0f}); "
-        f"medians of {len(own)} and {len(peer)}; "
+        how=f"peer: TRL GRPOTrainer; both in {case.dtype}, optimizer steps {median(own, 'policy/steps'):.0f} and "
+        f"{case.optimizer_steps}; medians of {len(own)} and {len(peer)}; "
         f"sampled tokens {median(own, 'rollout/tokens'):.0f} and {median(peer, 'tokens'):.0f}; "
-        f"we trained on {median(own, 'groups'):.0f} of {GROUPS} groups",
-    )
-    yield Figure(
-        figure="overhead",
-        value=statistics.median(overhead(record) for record in own),
-        unit="share of the iteration",
-        goal=("<=", 0.15),
-        how="neither generate nor update; medians in ms: "
-        + ", ".join(f"{name} {1000 * median(own, f'time/{name}_s'):.0f}" for name in STAGES),
+        f"ours: generate {median(own, 'time/generate_s'):.2f} s, update {median(own, 'time/update_s'):.2f} s, on "
+        f"{median(own, 'groups'):.0f} of {GROUPS} groups",
     )
 
 
-def our_iterations(seed: int) -> list[Record]:
+def our_iterations(case: Case, seed: int) -> list[Record]:
     """The iterations that count, of one run."""
-    result = run_module("flows.online", "tiny", *overrides(policy(), seed))
+    result = run_module("flows.online", "tiny", *overrides(policy(), case, seed))
     records = iteration_records(result["run_dir"])
     for record in records:
         record["groups"] = GROUPS * (1 - record["group/zero_signal_frac"])
     return [record for record in records[WARM_UP:-1] if record["groups"] >= GROUPS - 1]
 
 
-def overrides(folder: str, seed: int) -> list[str]:
+def overrides(folder: str, case: Case, seed: int) -> list[str]:
     return [
         # At this size two ranks of one thread each take a tenth less than one rank of two: no threads to wait for.
         "cluster.trainer_ranks=2",
@@ -78,6 +105,8 @@ def overrides(folder: str, seed: int) -> list[str]:
         "train.micro_batch_tokens=2048",
         "model.warm_start=null",
         f"model.path={folder}",
+        f"model.dtype={case.dtype}",
+        f"train.mini_batches={case.optimizer_steps}",
         f"seed={seed}",
         f"iterations={ITERATIONS}",
         f"data.columns={COLUMNS}",
@@ -92,9 +121,10 @@ def overrides(folder: str, seed: int) -> list[str]:
     ]
 
 
-def trl_steps(seed: int) -> list[Record]:
+def trl_steps(case: Case, seed: int) -> list[Record]:
     """The steps of one run of the peer that count, with both cores and OpenMP as it comes (its best, measured)."""
-    columns = run_module("bench.trl_peer", policy(), str(ITERATIONS), str(seed), OMP_NUM_THREADS="2")
+    command = [policy(), str(ITERATIONS), str(seed), case.dtype, str(case.optimizer_steps)]
+    columns = run_module("bench.trl_peer", *command, OMP_NUM_THREADS="2")
     steps = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return steps[WARM_UP:]
 

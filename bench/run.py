@@ -20,7 +20,10 @@ from tasks.engines.guard import start_guard
 MODULES = {
     "generation": "bench.generation",
     "update": "bench.update",
+    "update_shared": "bench.update",
     "iteration": "bench.iteration",
+    "iteration_bfloat16": "bench.iteration",
+    "iteration_two_steps": "bench.iteration",
     "overhead": "bench.iteration",
     "logprobs_memory": "bench.logprobs",
     "logprobs_time": "bench.logprobs",

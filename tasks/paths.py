@@ -20,7 +20,8 @@ def home() -> Path:
 
 
 def writable_home() -> Path:
-    """`home()`, made where it is missing. Raises ConfigError where nothing can be written there."""
+    """`home()`, made where it is missing. Raises ConfigError where nothing can be written there, or one of its databases
+    can't (SQLite's and Prefect's own errors do not name the file)."""
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -28,6 +29,9 @@ def writable_home() -> Path:
             raise OSError(0, "you may not write there")
     except OSError as error:
         raise ConfigError(f"SGPO_HOME={folder} can't be used ({error.strerror}): choose another folder") from None
+    for database in (*folder.glob("*.db"), *folder.glob("prefect/*.db")):
+        if not os.access(database, os.W_OK):
+            raise ConfigError(f"{database} can't be written: make it writable, or choose another SGPO_HOME")
     return folder
 
 

@@ -19,6 +19,8 @@ from httpx import ConnectError
 from flows import cli
 from flows.commands import COMMANDS, about, page, parser_of
 from flows.overview import bash_completion, overview
+from sgpo_core.config.base import ConfigError
+from tasks.paths import writable_home
 from tasks.reports.summary import summary
 from tests.helpers import REPOSITORY, run_module
 
@@ -261,6 +263,18 @@ def test_on_a_full_disk_every_error_names_it(monkeypatch: pytest.MonkeyPatch) ->
     assert cli._advice(RuntimeError("Timed out")) == "Timed out"
     monkeypatch.setattr(cli.shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
     assert cli._advice(RuntimeError("Timed out")).startswith("the disk is full (Timed out): free some")
+
+
+@pytest.mark.parametrize("name", ["mlflow.db", "prefect/prefect.db"])
+def test_a_read_only_database_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).touch()
+    monkeypatch.setenv("SGPO_HOME", str(tmp_path))
+    assert writable_home() == tmp_path
+    # As root, whom no mode of a file keeps out, the answer of a read-only file system has to be made up.
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / name)
+    with pytest.raises(ConfigError, match=rf"{name} can't be written: make it writable"):
+        writable_home()
 
 
 @pytest.mark.parametrize("command", [["flows.online", "tiny"], ["tasks.services.stack", "up"]])
