@@ -20,8 +20,8 @@ def home() -> Path:
 
 
 def writable_home() -> Path:
-    """`home()`, made where it is missing. Raises ConfigError where nothing can be written there, or one of its databases
-    can't (SQLite's and Prefect's own errors do not name the file)."""
+    """`home()`, made where it is missing. Raises ConfigError where nothing can be written there, or not into one of its
+    databases (SQLite's and Prefect's own errors do not name the file)."""
     folder = home()
     try:
         folder.mkdir(parents=True, exist_ok=True)
