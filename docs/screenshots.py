@@ -29,7 +29,7 @@ from tasks.paths import home  # noqa: E402
 from tasks.reports.traces import write_traces  # noqa: E402
 from tasks.services.environment import addresses  # noqa: E402
 from tasks.services.login import kept_login  # noqa: E402
-from tasks.tracking import tracker as tracking  # noqa: E402
+from tasks.tracking.server import open_client  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
 
@@ -64,7 +64,7 @@ def main() -> None:
 
 def run_of(sweep: str) -> Path:
     """The folder of an SGPO run of the sweep."""
-    client = tracking.open_client()
+    client = open_client()
     experiments = [e.experiment_id for e in client.search_experiments()]
     [found, *_] = client.search_runs(experiments, f"tags.sweep = '{sweep}' and tags.algorithm = 'sgpo'")
     return Path(found.data.tags["run_dir"])

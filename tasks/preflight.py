@@ -20,7 +20,7 @@ from tasks.models.folders import local_folder, missing_model
 from tasks.models.policy_checks import check_policy
 from tasks.paths import home
 from tasks.sizing import existing, gib_on_a_gpu, sizing_problems, this_machine
-from tasks.tracking.tracker import check_reachable, tracking_uri
+from tasks.tracking.server import check_reachable, tracking_uri
 
 _FREE_DISK_MIB = 512
 _CUDA = Path("/usr/local/cuda")  # where torch looks for the toolkit without CUDA_HOME

@@ -75,7 +75,9 @@ def test_flows_are_wiring(trees: Trees) -> None:
 
 def test_mlflow_is_imported_in_one_place(trees: Trees) -> None:
     importing = {name for name, tree in trees.items() if "mlflow" in tops(tree)}
-    assert importing == {f"tasks/tracking/{name}.py" for name in ("database", "flavor", "system_metrics", "tracker")}
+    assert importing == {
+        f"tasks/tracking/{name}.py" for name in ("database", "flavor", "server", "system_metrics", "tracker")
+    }
 
 
 def test_the_hub_is_asked_where_its_errors_are_put_in_words(trees: Trees) -> None:

@@ -31,7 +31,7 @@ from sgpo_core.storage.atomic import write_text
 from tasks.reports.text_table import text_table
 from tasks.sweeps import pictures as sweep_pictures
 from tasks.sweeps import tracking as sweep_tracking
-from tasks.tracking import tracker as tracking
+from tasks.tracking.server import tracking_uri, without_password
 
 METRICS = (
     *("group/all_negative_frac", "group/mixed_frac", "group/all_positive_frac"),
@@ -77,7 +77,7 @@ def announced(sweep: str) -> SweepConfig:
     """The settings of the sweep with this tag, from MLflow alone."""
     settings = sweep_tracking.sweep_settings(sweep)
     if settings is None:
-        raise ConfigError(f"MLflow ({tracking.without_password(tracking.tracking_uri())}) knows no sweep {sweep!r}")
+        raise ConfigError(f"MLflow ({without_password(tracking_uri())}) knows no sweep {sweep!r}")
     return SweepConfig.model_validate(settings)
 
 

@@ -7,15 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sgpo_core.analysis.comparison import RunRecord
-from tasks.tracking.tracker import (
-    MlflowClient,
-    MlflowRun,
-    experiment_named,
-    git_commit,
-    open_client,
-    tracking_uri,
-    yaml_artifact,
-)
+from tasks.tracking.server import MlflowClient, experiment_named, open_client, tracking_uri
+from tasks.tracking.tracker import MlflowRun, git_commit, yaml_artifact
 
 
 def sweep_records(sweep: str, run_ids: Collection[str], metrics: Sequence[str]) -> list[RunRecord]:

@@ -16,7 +16,8 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.weights import weights_hash
 from tasks.paths import home
 from tasks.tracking.flavor import log_as_model
-from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics, open_client
+from tasks.tracking.server import open_client
+from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics
 
 CANDIDATE, CHAMPION = "candidate", "champion"
 _AVG, _PROTOCOL = "avg_at_k", "protocol"  # tags of a version

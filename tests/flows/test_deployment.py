@@ -22,9 +22,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.digests import seal
 from tasks.services import access
 from tasks.tracking import registry
+from tasks.tracking.server import check_reachable
 from tasks.tracking.tracker import Tracker, new_attempt
 from tests.helpers import (
     REPOSITORY,
@@ -265,6 +267,31 @@ def test_preset_without_its_gpus_fails_within_seconds(up: dict[str, str]) -> Non
 
 def worker_log(up: dict[str, str]) -> str:
     return (Path(up["SGPO_HOME"]) / "services" / "worker.log").read_text()
+
+
+def test_what_mlflow_refuses_is_put_in_words(
+    up: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", up["_mlflow"])
+
+    def start() -> Tracker:
+        return Tracker.open("owned", "one", tmp_path, new_attempt(), {}, {})
+
+    start()
+    account = json.dumps({"username": "ann", "password": "not-an-easy-one"}).encode()
+    headers = {"Content-Type": "application/json"} | authorization(up["_login"])
+    urlopen(Request(f"{up['_mlflow']}/api/2.0/mlflow/users/create", account, headers), timeout=30).close()
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
+    with pytest.raises(ConfigError, match="MLflow does not know user ann with this password: correct MLFLOW_"):
+        check_reachable(up["_mlflow"])
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-an-easy-one")
+    with pytest.raises(ConfigError, match=r"experiment=owned: .* is another user's, and ann may not add to it"):
+        start()
+    Tracker.open("ann-s-own", "one", tmp_path, new_attempt(), {}, {})
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    with pytest.raises(ConfigError, match="MLflow wants a login: set MLFLOW_TRACKING_USERNAME and"):
+        check_reachable(up["_mlflow"])
 
 
 def test_nobody_uses_the_servers_without_the_login(up: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from sgpo_core.judges.training_examples import chains_label
 from sgpo_core.storage.atomic import read_json
 from tasks.paths import home
 from tasks.supervised.judge_exercises import exercises_of
-from tasks.tracking.tracker import tracking_uri
+from tasks.tracking.server import tracking_uri
 from tests.helpers import quick_judge, write_columns
 
 

@@ -14,7 +14,8 @@ from sgpo_core.storage.atomic import write_json, write_text
 from sgpo_core.storage.weights import weights_hash
 from tasks.tracking import registry
 from tasks.tracking.policies import resolve
-from tasks.tracking.tracker import Tracker, new_attempt, open_client
+from tasks.tracking.server import open_client
+from tasks.tracking.tracker import Tracker, new_attempt
 from tests.small_models import save_small_model
 
 

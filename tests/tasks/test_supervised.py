@@ -14,7 +14,8 @@ from sgpo_core.storage.weights import weights_hash
 from tasks.supervised import loop
 from tasks.supervised import warm_start as tasks
 from tasks.supervised.lessons import ChainsLessons
-from tasks.tracking.tracker import Tracker, tracking_uri
+from tasks.tracking.server import tracking_uri
+from tasks.tracking.tracker import Tracker
 
 # Two rounds: the gate can't be passed before the second one's test, which is made to pass.
 SETTINGS = ["curriculum=[{steps: 30, slip_rate: 0.3}]", "gate_samples=32", "gate_steps=10", "gate_rounds=1"]

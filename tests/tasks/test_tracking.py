@@ -21,6 +21,7 @@ from tasks.paths import home
 from tasks.tracking import tracker as tracking
 from tasks.tracking.database import make_database
 from tasks.tracking.parameters import as_parameters
+from tasks.tracking.server import check_reachable
 from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker
 from tests.helpers import REPOSITORY
@@ -194,7 +195,7 @@ def test_server_away_in_the_middle_loses_nothing(tracker: Tracker, monkeypatch: 
 
 def test_unreachable_server_is_named_at_once() -> None:
     with pytest.raises(ConfigError, match=r"MLFLOW_TRACKING_URI=http://127\.0\.0\.1:9"):
-        tracking.check_reachable("http://127.0.0.1:9")
+        check_reachable("http://127.0.0.1:9")
 
 
 def test_an_apostrophe_in_the_home_s_path_is_nothing_special(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
