@@ -1,6 +1,6 @@
 """iteration, iteration_bfloat16, iteration_two_steps, overhead: whole iterations of `python -m flows.online` as a
-user runs it (Ray, vLLM, DeepSpeed, Prefect, MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py),
-both on 16 problems x 8 responses, in one precision and with as many optimizer steps.
+user runs it (Ray, vLLM, DeepSpeed, Prefect, MLflow, parquet) against steps of TRL's GRPOTrainer (see trl_peer.py), on
+the same 16 problems x 8 responses, in one precision and with as many optimizer steps.
 
 TRL is what one would use instead on this machine. Its bare minimum is transformers' generation and the update; ours
 generates with vLLM, grades, judges every wrong response (more than the default does), records everything, and brings
@@ -16,16 +16,32 @@ and saves), and those in which more than one group was without signal: we skip i
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 
 from bench.figures import Figure
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS, iteration_records, policy, run_module
+from bench.trl_peer import Work
+from bench.workload import (
+    COLUMNS,
+    GROUP_SIZE,
+    GROUPS,
+    LARGE_GROUPS,
+    LARGE_MAX_TOKENS,
+    LR,
+    MAX_TOKENS,
+    iteration_records,
+    large_policy,
+    long_problems,
+    policy,
+    run_module,
+)
+from sgpo_core.config.data import DataSettings
+from sgpo_core.data.problems import load_problems, problems_of_iteration
+from tasks.paths import home
 
-ROUNDS = 2
-ITERATIONS = 14
 WARM_UP = 2
 STAGES = ("generate", "grade", "judge", "credit", "update", "sync", "record")
 
@@ -40,6 +56,33 @@ class Case:
     dtype: str
     optimizer_steps: int
     goal: float
+    large: bool = False
+
+    @property
+    def rounds(self) -> int:
+        return 1 if self.large else 2
+
+    @property
+    def iterations(self) -> int:
+        return 7 if self.large else 14
+
+    @property
+    def groups(self) -> int:
+        return LARGE_GROUPS if self.large else GROUPS
+
+    @property
+    def max_tokens(self) -> int:
+        return LARGE_MAX_TOKENS if self.large else MAX_TOKENS
+
+    def policy(self) -> str:
+        return large_policy() if self.large else policy()
+
+    def data(self) -> DataSettings:
+        if not self.large:
+            return DataSettings(columns=COLUMNS)
+        source = home() / "long-problems.jsonl"
+        source.write_text("\n".join(map(json.dumps, long_problems(2 * self.groups * self.iterations))))
+        return DataSettings(source=str(source))
 
 
 CASES = (
@@ -51,14 +94,8 @@ CASES = (
 
 def measure() -> Iterator[Figure]:
     """All figures; `overhead` is of the runs of the first."""
-    if find_spec("trl") is None:
-        raise SystemExit("bench: the peer of `iteration`, TRL, is not installed; `make bench` does that")
     for case in CASES:
-        own: list[Record] = []
-        peer: list[Record] = []
-        for seed in range(ROUNDS):
-            own += our_iterations(case, seed)
-            peer += trl_steps(case, seed)
+        own, peer = in_turn(case)
         yield against_trl(case, own, peer)
         if case is CASES[0]:
             yield Figure(
@@ -69,6 +106,18 @@ def measure() -> Iterator[Figure]:
                 how="neither generate nor update; medians in ms: "
                 + ", ".join(f"{name} {1000 * median(own, f'time/{name}_s'):.0f}" for name in STAGES),
             )
+
+
+def in_turn(case: Case) -> tuple[list[Record], list[Record]]:
+    """The iterations that count, ours and those of the peer."""
+    if find_spec("trl") is None:
+        raise SystemExit(f"bench: the peer of `{case.figure}`, TRL, is not installed; `make bench` does that")
+    own: list[Record] = []
+    peer: list[Record] = []
+    for seed in range(case.rounds):
+        own += our_iterations(case, seed)
+        peer += trl_steps(case, seed)
+    return own, peer
 
 
 def against_trl(case: Case, own: Sequence[Record], peer: Sequence[Record]) -> Figure:
@@ -84,37 +133,39 @@ def against_trl(case: Case, own: Sequence[Record], peer: Sequence[Record]) -> Fi
         f"{case.optimizer_steps}; medians of {len(own)} and {len(peer)}; "
         f"sampled tokens {median(own, 'rollout/tokens'):.0f} and {median(peer, 'tokens'):.0f}; "
         f"ours: generate {median(own, 'time/generate_s'):.2f} s, update {median(own, 'time/update_s'):.2f} s, on "
-        f"{median(own, 'groups'):.0f} of {GROUPS} groups",
+        f"{median(own, 'groups'):.0f} of {case.groups} groups",
     )
 
 
 def our_iterations(case: Case, seed: int) -> list[Record]:
     """The iterations that count, of one run."""
-    result = run_module("flows.online", "tiny", *overrides(policy(), case, seed))
+    result = run_module("flows.online", "tiny", *overrides(case, seed))
     records = iteration_records(result["run_dir"])
     for record in records:
-        record["groups"] = GROUPS * (1 - record["group/zero_signal_frac"])
-    return [record for record in records[WARM_UP:-1] if record["groups"] >= GROUPS - 1]
+        record["groups"] = case.groups * (1 - record["group/zero_signal_frac"])
+    return [record for record in records[WARM_UP:-1] if record["groups"] >= case.groups - 1]
 
 
-def overrides(folder: str, case: Case, seed: int) -> list[str]:
+def overrides(case: Case, seed: int) -> list[str]:
+    data = case.data()
+    large = ["algorithm=ngrpo", "data=file", f"data.source={data.source}", "cluster.kv_cache_mib=512"]
+    small = [f"data.columns={data.columns}", "algorithm.credit.scope=all_incorrect"]
     return [
+        *(large if case.large else small),
         # At this size two ranks of one thread each take a tenth less than one rank of two: no threads to wait for.
-        "cluster.trainer_ranks=2",
-        "cluster.trainer_threads=1",
+        *([] if case.large else ["cluster.trainer_ranks=2", "cluster.trainer_threads=1"]),
         "train.micro_batch_tokens=2048",
         "model.warm_start=null",
-        f"model.path={folder}",
+        f"model.path={case.policy()}",
         f"model.dtype={case.dtype}",
         f"train.mini_batches={case.optimizer_steps}",
         f"seed={seed}",
-        f"iterations={ITERATIONS}",
-        f"data.columns={COLUMNS}",
-        f"++eval.sets.chains.data.columns={COLUMNS}",
-        f"sampling.problems={GROUPS}",
+        f"iterations={case.iterations}",
+        f"eval.sets.chains.data.columns={COLUMNS}",
+        *(["eval.sets.chains.data.count=1", "eval.sets.chains.k=1"] if case.large else []),
+        f"sampling.problems={case.groups}",
         f"sampling.group_size={GROUP_SIZE}",
-        f"sampling.max_tokens={MAX_TOKENS}",
-        "algorithm.credit.scope=all_incorrect",
+        f"sampling.max_tokens={case.max_tokens}",
         "eval.every=1000",
         f"train.lr={LR}",
         "checkpoint.every=1000",
@@ -123,8 +174,20 @@ def overrides(folder: str, case: Case, seed: int) -> list[str]:
 
 def trl_steps(case: Case, seed: int) -> list[Record]:
     """The steps of one run of the peer that count, with both cores and OpenMP as it comes (its best, measured)."""
-    command = [policy(), str(ITERATIONS), str(seed), case.dtype, str(case.optimizer_steps)]
-    columns = run_module("bench.trl_peer", *command, OMP_NUM_THREADS="2")
+    problems = load_problems(case.data())
+    chosen = [p for i in range(1, case.iterations + 1) for p in problems_of_iteration(problems, case.groups, seed, i)]
+    work = Work(
+        policy=case.policy(),
+        problems=[{"prompt": p.prompt, "answer": p.answer} for p in chosen],
+        dtype=case.dtype,
+        groups=case.groups,
+        max_tokens=case.max_tokens,
+        optimizer_steps=case.optimizer_steps,
+        seed=seed,
+    )
+    file = home() / "work-of-trl.json"
+    file.write_text(json.dumps(asdict(work)))
+    columns = run_module("bench.trl_peer", str(file), OMP_NUM_THREADS="2")
     steps = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     return steps[WARM_UP:]
 

@@ -24,6 +24,7 @@ MODULES = {
     "iteration": "bench.iteration",
     "iteration_bfloat16": "bench.iteration",
     "iteration_two_steps": "bench.iteration",
+    "iteration_135m": "bench.large_iteration",
     "overhead": "bench.iteration",
     "logprobs_memory": "bench.logprobs",
     "logprobs_time": "bench.logprobs",

@@ -1,10 +1,10 @@
-"""The peer of `iteration`: TRL's GRPOTrainer on the CPU, `python -m bench.trl_peer FOLDER ITERATIONS SEED DTYPE STEPS`.
+"""The peer of `iteration`: TRL's GRPOTrainer on the CPU, `python -m bench.trl_peer FILE`, which holds its work.
 
 TRL generates with transformers here: its vLLM mode needs a GPU. It gets the same policy, the same problems in the same
 order, as many completions of the same length, and the same exact-match reward. Where its defaults would only cost time
 they are changed: no activation checkpointing, the whole batch in one pass, nothing logged or saved, no reference model.
 In bfloat16 the weights themselves are that, which is its fastest (ours keeps float32 copies for the optimizer). Prints
-one JSON object: seconds and sampled tokens of every iteration, which has STEPS optimizer steps.
+one JSON object: seconds and sampled tokens of every iteration.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from bench.workload import COLUMNS, GROUP_SIZE, GROUPS, LR, MAX_TOKENS
-from sgpo_core.config.data import DataSettings
+from bench.workload import GROUP_SIZE, LR
 from sgpo_core.config.training import TrainSettings
-from sgpo_core.data.problems import load_problems, problems_of_iteration
 from tasks.data import load_tokenizer
 
 
@@ -46,8 +46,20 @@ class StepLog:
         self._began = now
 
 
-def train(folder: str, iterations: int, seed: int, dtype: str, steps: int) -> StepLog:
-    """So many optimizer steps on every 16 x 8 completions."""
+@dataclass(frozen=True)
+class Work:
+    """`groups` problems an iteration, in this order, so many optimizer steps on the completions of all."""
+
+    policy: str
+    problems: list[dict[str, str]]
+    dtype: str
+    groups: int
+    max_tokens: int
+    optimizer_steps: int
+    seed: int
+
+
+def train(work: Work) -> StepLog:
     from datasets import Dataset
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
@@ -58,21 +70,19 @@ def train(folder: str, iterations: int, seed: int, dtype: str, steps: int) -> St
         def on_step_end(self, *_: Any, **__: Any) -> None:
             log.end_step()
 
-    problems = load_problems(DataSettings(columns=COLUMNS))
-    chosen = [p for i in range(1, iterations + 1) for p in problems_of_iteration(problems, GROUPS, seed, i)]
     ours = TrainSettings()
     with tempfile.TemporaryDirectory() as scratch:
         settings = GRPOConfig(
             output_dir=scratch,
             use_cpu=True,
             bf16=False,
-            seed=seed,
-            max_steps=iterations * steps,
-            per_device_train_batch_size=GROUPS * GROUP_SIZE // steps,
-            steps_per_generation=steps,
+            seed=work.seed,
+            max_steps=len(work.problems) // work.groups * work.optimizer_steps,
+            per_device_train_batch_size=work.groups * GROUP_SIZE // work.optimizer_steps,
+            steps_per_generation=work.optimizer_steps,
             num_generations=GROUP_SIZE,
             shuffle_dataset=False,
-            max_completion_length=MAX_TOKENS,
+            max_completion_length=work.max_tokens,
             temperature=1.0,
             loss_type="grpo",
             learning_rate=LR,
@@ -87,11 +97,11 @@ def train(folder: str, iterations: int, seed: int, dtype: str, steps: int) -> St
             disable_tqdm=True,
         )
         trainer = GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
+            model=AutoModelForCausalLM.from_pretrained(work.policy, dtype=work.dtype),
             reward_funcs=log,
             args=settings,
-            train_dataset=Dataset.from_list([{"prompt": p.prompt, "answer": p.answer} for p in chosen]),
-            processing_class=load_tokenizer(folder),
+            train_dataset=Dataset.from_list(work.problems),
+            processing_class=load_tokenizer(work.policy),
             callbacks=[Clock()],
         )
         trainer.train()
@@ -99,17 +109,11 @@ def train(folder: str, iterations: int, seed: int, dtype: str, steps: int) -> St
 
 
 def main() -> None:
-    folder, iterations, seed, dtype, steps = (
-        sys.argv[1],
-        int(sys.argv[2]),
-        int(sys.argv[3]),
-        sys.argv[4],
-        int(sys.argv[5]),
-    )
+    work = Work(**json.loads(Path(sys.argv[1]).read_text()))
     os.nice(15)  # as Ray's workers are: else other work on the machine would hit them alone
     result = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what TRL prints is no result
-    log = train(folder, iterations, seed, dtype, steps)
+    log, steps = train(work), work.optimizer_steps
     seconds = [sum(log.seconds[i : i + steps]) for i in range(0, len(log.seconds), steps)]
     print(json.dumps({"seconds": seconds, "tokens": log.tokens}), file=result, flush=True)
 

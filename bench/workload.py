@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 import time
@@ -17,12 +19,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tasks.paths import REPOSITORY
+from sgpo_core.chains import problems as chains
+from sgpo_core.sizing.shapes import KNOWN
+from tasks.paths import REPOSITORY, home
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, sampling_parameters
 
 COLUMNS = 4
 GROUPS, GROUP_SIZE = 16, 8
 MAX_TOKENS = 64
+LARGE_GROUPS, LARGE_MAX_TOKENS = 4, 150  # of large_policy
 LR = 1e-5  # small: after some iterations the groups still give signals as at the start
 _WARM_START = [
     f"columns={COLUMNS}",
@@ -43,6 +48,35 @@ _WARM_START = [
 def policy() -> str:
     """Folder of the policy, made once for all benches of a call."""
     return str(run_module("flows.warm_start", "tiny", *_WARM_START)["run_dir"])
+
+
+@lru_cache(maxsize=1)
+def large_policy() -> str:
+    """Folder of random weights in the shape of SmolLM2-135M, with the small policy's tokenizer. Its responses never
+    end, and it learns nothing: it is there for the seconds that work takes."""
+    import torch
+    from transformers import AutoModelForCausalLM, Qwen2Config
+
+    folder = shutil.copytree(policy(), home() / "large-policy")
+    for written in ("model.safetensors", "digests.json"):
+        (folder / written).unlink(missing_ok=True)
+    config = Qwen2Config(**KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"].config(), max_position_embeddings=2048)
+    ids = json.loads((folder / "config.json").read_text())
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        setattr(config, name, ids.get(name))
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    return str(folder)
+
+
+def long_problems(count: int) -> list[dict[str, str]]:
+    """Additions behind two worked ones: about 100 of the policy's tokens each."""
+    rng, found = random.Random(0), list[dict[str, str]]()
+    for _ in range(count):
+        (a, b), *shown = (chains.sample_operands(rng, columns, 0.9) for columns in (COLUMNS, COLUMNS - 1, COLUMNS - 1))
+        examples = "".join(chains.prompt(x, y) + chains.solve(x, y, rng).text + "\n" for x, y in shown)
+        found.append({"problem": examples + chains.prompt(a, b), "answer": str(a + b)})
+    return found
 
 
 def run_module(*command: str, **variables: str) -> dict[str, Any]:

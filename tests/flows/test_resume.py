@@ -25,8 +25,8 @@ def test_killed_offline_run_ends_as_the_one_never_killed(policy: str, tmp_path: 
     overrides += ["algorithm.credit.scope=all_incorrect"]
     home = tmp_path / "killed"
     with meanwhile(lambda: result_of(overrides, tmp_path / "whole")) as whole:
-        # While responses are being made, and in the second epoch's first iteration, after the checkpoint of the third.
-        kill_when_there(overrides, home, "../../responses/*/rollouts/*.parquet")
+        # In the second epoch's first iteration, after the checkpoint of the third. (While responses are made: see
+        # `make faults`.)
         kill_when_there(overrides, home, "iterations/000005/rollouts.parquet")
         result, log = result_of(overrides, home)
         unkilled, killed = Path(whole.result()[0]["run_dir"]), Path(result["run_dir"])
