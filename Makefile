@@ -125,7 +125,7 @@ test: setup ## Run the tests (ARGS="tests/core -k credit")
 	@$(VENV)/bin/python -m pytest $(ARGS)
 
 test-fast: setup ## Run the tests that start no engine and no server (several minutes on two cores)
-	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py tests/test_requirements.py $(ARGS)
+	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py tests/test_requirements.py tests/test_docs.py tests/test_bench.py $(ARGS)
 
 test-peers: $(PEERS_STAMP) ## Compare the formulas with TRL's and verl's own functions (ARGS="...")
 	@PYTHONPATH=$(PEERS) $(VENV)/bin/python -m pytest tests/peers $(ARGS)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from bench.figures import Figure
 from bench.iteration import Case, against_trl, in_turn
 
+CASE = Case("iteration_135m", "bfloat16", 1, 1.4, large=True)
+
 
 def measure() -> Iterator[Figure]:
-    case = Case("iteration_135m", "bfloat16", 1, 1.4, large=True)
-    yield against_trl(case, *in_turn(case))
+    yield against_trl(CASE, *in_turn(CASE))

@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import ray
 
 from bench.figures import Figure, side_by_side
 from bench.offline_import import MODEL
@@ -34,8 +33,8 @@ from sgpo_core.rl.training_samples import TrainingSample, policy_samples
 from sgpo_core.storage.rollout_table import from_table
 from sgpo_core.types import Credit
 from tasks.data import load_tokenizer
+from tasks.engines.actors import start_ray
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
-from tasks.engines.guard import start_guard
 from tasks.paths import home
 from tasks.training import train_on
 
@@ -85,8 +84,7 @@ def _read(policy: str, shards: Path) -> Figure:
     held = [training_samples(batches, iteration) for iteration in range(1, REPEATS + 3)]
     turns = {"ours": iter(range(REPEATS + 3, 2 * REPEATS + 5)), "peer": iter(held)}  # ours: batches not seen before
     with keep_engines():
-        start_guard()
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        start_ray()
         engines = Engines((), start_trainers(ClusterSettings(trainer_threads=2)), Path())
         engines.on_all_ranks("setup", policy, MODEL, TRAIN, DeepSpeedSettings(), False)
         train = partial(train_on, token_budget=TRAIN.micro_batch_tokens, loss=LOSS, temperature=1.0)

@@ -32,8 +32,8 @@ from sgpo_core.config.training import ClusterSettings, DeepSpeedSettings, TrainS
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.data import load_tokenizer
+from tasks.engines.actors import start_ray
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
-from tasks.engines.guard import start_guard
 from tasks.paths import REPOSITORY
 from tasks.training import train_on
 from tasks.workers.trainer_worker import trainer_environment
@@ -46,8 +46,7 @@ LOSS = LossSettings()
 def measure() -> Iterator[Figure]:
     """Seconds of one step on 128 responses, one rank of two threads."""
     with keep_engines():
-        start_guard()
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        start_ray()
         engines = Engines((), start_trainers(ClusterSettings(trainer_threads=2)), Path())
         engines.on_all_ranks("setup", policy(), ModelSettings(), TRAIN, DeepSpeedSettings(), False)
         yield against_plain_loop(engines, "update", training_samples(policy()), 0.85)

@@ -29,15 +29,15 @@ GROUPS, GROUP_SIZE = 16, 8
 MAX_TOKENS = 64
 LARGE_GROUPS, LARGE_MAX_TOKENS = 4, 150  # of large_policy
 LR = 1e-5  # small: after some iterations the groups still give signals as at the start
-_WARM_START = [
-    f"columns={COLUMNS}",
+WARM_START = [
+    f"data.columns={COLUMNS}",
     "hidden_size=256",
     "layers=4",
     "heads=8",
     "intermediate_size=448",
     "curriculum=[{steps: 300, slip_rate: 0.5}]",
     "batch_size=24",
-    "carry_rate=0.9",
+    "data.carry_rate=0.9",
     "noise=0",
     "train={lr: 1.4e-3, weight_decay: 0.01, warmup_steps: 30}",
     "gate_agreement=0",  # what it has learned matters little; that it is the same every time does
@@ -47,7 +47,7 @@ _WARM_START = [
 @lru_cache(maxsize=1)
 def policy() -> str:
     """Folder of the policy, made once for all benches of a call."""
-    return str(run_module("flows.warm_start", "tiny", *_WARM_START)["run_dir"])
+    return str(run_module("flows.warm_start", "tiny", *WARM_START)["run_dir"])
 
 
 @lru_cache(maxsize=1)
