@@ -88,15 +88,15 @@ def training_samples(folder: str, shared: bool = False) -> list[TrainingSample]:
     rng, tokenizer = random.Random(0), load_tokenizer(folder)
     size = GROUP_SIZE if shared else 1
     groups = [_group(number, size, rng, tokenizer) for number in range(GROUPS * GROUP_SIZE // size)]
-    members = [(group, _credited(r, rng.choice([-1.0, 1.0]))) for group in groups for r in group.rollouts]
-    return policy_samples(members, LOSS, MAX_TOKENS)
+    return policy_samples([(group, rollout) for group in groups for rollout in group.rollouts], LOSS, MAX_TOKENS)
 
 
 def _group(number: int, size: int, rng: random.Random, tokenizer: Any) -> RolloutGroup:
     """A problem of its own, and so many responses to it."""
     a, b = chains.sample_operands(rng, COLUMNS, 0.9)
     problem = Problem(f"chains-{a}+{b}", chains.prompt(a, b), str(a + b))
-    responses = tuple(_response(chains.solve(a, b, rng, slip_rate=0.3).text, tokenizer) for _ in range(size))
+    traces = [chains.solve(a, b, rng, slip_rate=0.3).text for _ in range(size)]
+    responses = tuple(_credited(_response(text, tokenizer), rng.choice([-1.0, 1.0])) for text in traces)
     example = "" if size == 1 else chains.solve(*chains.sample_operands(rng, COLUMNS - 1, 0.9), rng).text + "\n"
     return RolloutGroup(
         number, problem, np.array(tokenizer(example + problem.prompt)["input_ids"], np.int32), responses
