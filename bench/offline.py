@@ -31,7 +31,7 @@ from sgpo_core.offline.batches import OfflineBatches
 from sgpo_core.offline.store import Groups, Responses
 from sgpo_core.rl.training_samples import TrainingSample, policy_samples
 from sgpo_core.storage.rollout_table import from_table
-from sgpo_core.types import Credit
+from sgpo_core.types import Credit, RolloutGroup
 from tasks.data import load_tokenizer
 from tasks.engines.actors import start_ray
 from tasks.engines.cluster import Engines, keep_engines, start_trainers
@@ -116,9 +116,13 @@ def _read(policy: str, shards: Path) -> Figure:
 def training_samples(batches: OfflineBatches, iteration: int) -> list[TrainingSample]:
     """An iteration's responses as the trainer takes them; advantages are made up."""
     columns = ["group", "sample", "prompt_ids", "token_ids", "rollout_logprobs"]
-    members = []
-    for group in from_table(batches.table(iteration).select(columns)):
-        for rollout in group.rollouts:
-            advantage, share = (1.0 if rollout.sample % 2 else -1.0), np.ones(len(rollout.token_ids), np.float32)
-            members.append((group, replace(rollout, credit=Credit(0.0, advantage=advantage, token_credit=share))))
-    return policy_samples(members, LOSS, 96)
+    groups = [_credited(group) for group in from_table(batches.table(iteration).select(columns))]
+    return policy_samples([(group, rollout) for group in groups for rollout in group.rollouts], LOSS, 96)
+
+
+def _credited(group: RolloutGroup) -> RolloutGroup:
+    credits = [
+        Credit(0.0, advantage=1.0 if r.sample % 2 else -1.0, token_credit=np.ones(len(r.token_ids), np.float32))
+        for r in group.rollouts
+    ]
+    return group.with_rollouts([replace(r, credit=credit) for r, credit in zip(group.rollouts, credits, strict=True)])
