@@ -148,7 +148,13 @@ def our_iterations(case: Case, seed: int) -> list[Record]:
 
 def overrides(case: Case, seed: int) -> list[str]:
     data = case.data()
-    large = ["algorithm=ngrpo", "data=file", f"data.source={data.source}", "cluster.kv_cache_mib=512"]
+    large = [
+        "algorithm=ngrpo",
+        "data=file",
+        f"data.source={data.source}",
+        "cluster.kv_cache_mib=512",
+        "model.max_length=320",
+    ]
     small = [f"data.columns={data.columns}", "algorithm.credit.scope=all_incorrect"]
     return [
         *(large if case.large else small),
