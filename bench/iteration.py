@@ -10,8 +10,9 @@ best.
 overhead is the share of our iterations (float32, one optimizer step) that is neither generation nor update: the price
 of the orchestration.
 
-The runs take turns, each with the machine to itself. Not counted are the first iterations, our last one (it evaluates
-and saves), and those in which more than one group was without signal: we skip its tokens, where TRL computes on.
+The runs of a case take turns, each with the machine to itself. Not counted are the first iterations, our last one (it
+evaluates and saves), and those in which more than one group was without signal: we skip its tokens, where TRL computes
+on.
 """
 
 from __future__ import annotations

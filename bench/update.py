@@ -2,11 +2,11 @@
 in a Ray actor) against a bare torch loop.
 
 The peer is what one writes without a framework: transformers model, log-softmax, clipped loss, `backward`, gradient
-clipping, `torch.optim.AdamW`. It has the same threads and the same tokens in the same micro-batches, whose tensors are
-made before its clock starts; ours makes them, measures entropy, clip share and distance to the sampler, and sends
-samples and results through Ray. In `update` every response has a prompt of its own, and the peer is the limit: nobody
-computes these gradients on this machine with less. In `update_shared` eight responses share a prompt, as in a run, and
-prompts are half of the padded rows' tokens: the peer computes a prompt with each response, ours once.
+clipping, `torch.optim.AdamW`. It has the same threads and responses, as padded rows, in micro-batches of the same token
+budget, whose tensors are made before its clock starts; ours makes them, measures entropy, clip share and distance to
+the sampler, and sends samples and results through Ray. In `update` every response has a prompt of its own. In
+`update_shared` eight responses share a prompt, as in a run, and prompts are half of the padded rows' tokens: the peer
+computes a prompt with each response, ours once.
 """
 
 from __future__ import annotations

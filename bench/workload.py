@@ -52,8 +52,8 @@ def policy() -> str:
 
 @lru_cache(maxsize=1)
 def large_policy() -> str:
-    """Folder of random weights in the shape of SmolLM2-135M, with the small policy's tokenizer. Its responses never
-    end, and it learns nothing: it is there for the seconds that work takes."""
+    """Folder of random weights in the shape of SmolLM2-135M, with the small policy's tokenizer. Its responses
+    almost never end, and it learns nothing: it is there for the seconds that work takes."""
     import torch
     from transformers import AutoModelForCausalLM, Qwen2Config
 

@@ -29,8 +29,11 @@ def writable_home() -> Path:
             raise OSError(0, "you may not write there")
     except OSError as error:
         raise ConfigError(f"SGPO_HOME={folder} can't be used ({error.strerror}): choose another folder") from None
-    for database in (*folder.glob("*.db"), *folder.glob("prefect/*.db")):
-        if not os.access(database, os.W_OK):
+    names = ["verdicts.db", "prefect/prefect.db"]
+    if not os.environ.get("MLFLOW_TRACKING_URI", "").startswith("http"):
+        names.append("mlflow.db")
+    for database in (folder / name for name in names):
+        if database.exists() and not os.access(database, os.W_OK):
             raise ConfigError(f"{database} can't be written: make it writable, or choose another SGPO_HOME")
     return folder
 

@@ -93,7 +93,9 @@ def _hydra_advice(error: Exception, known: Catalog, overrides: Sequence[str]) ->
         return f"{override}: one value is wanted; {fix}"
     if absent := re.match(r"Could not (?:override|delete) '(.+?)'\. *No match in the defaults list", message):
         keys = [key for key in known.settings if key.startswith(f"{absent[1]}.")]
-        return f"no file of conf/{absent[1]} is for this flow: set {', '.join(keys[:3])}"
+        return (
+            f"no file of conf/{absent[1]} is for this flow: set {', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''}"
+        )
     if not any((key := override.partition("=")[0].lstrip("+~")) and key in message for override in overrides):
         return f"{', '.join(overrides)}: {message}"
     return message

@@ -36,7 +36,8 @@ def start_ray() -> None:
             # a process is its user's alone.
             if "RAY_AUTH_TOKEN_PATH" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-            # Ray would start a process for each core in advance. No actor takes one: each wants variables of its own.
+            # Ray would start a process for each core in advance. None of our actors takes one: each wants variables of
+            # its own.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
         with _own_sigterm():
             ray.init(

@@ -38,8 +38,8 @@ def without_password(uri: str) -> str:
 
 
 def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
-    """Raises ConfigError within seconds when a tracking server does not answer, or wants another login. SQLite's file
-    is made where it is missing."""
+    """Raises ConfigError when a tracking server does not answer, which is known within seconds, or wants another login.
+    SQLite's file is made where it is missing."""
     if urlparse(uri).scheme not in ("http", "https"):
         writable_home()
         make_database(uri)
@@ -53,8 +53,11 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
             f"MLFLOW_TRACKING_URI={shown}: no MLflow server answers there ({error}). Start it, correct the address, or "
             "unset the variable to use SQLite"
         ) from None
-    with let_in():
-        MlflowClient(uri).search_experiments(max_results=1)
+    try:
+        with let_in():
+            MlflowClient(uri).search_experiments(max_results=1)
+    except MlflowException as error:
+        raise ConfigError(f"MLFLOW_TRACKING_URI={shown}: MLflow's server answers with an error: {error}") from None
 
 
 @contextmanager
@@ -65,18 +68,24 @@ def let_in(experiment: str = "") -> Iterator[None]:
         yield
     except MlflowException as error:
         user = os.environ.get("MLFLOW_TRACKING_USERNAME")
-        shown, answer = without_password(tracking_uri()), re.search(r"error code (401|403)\b", str(error))
-        if answer and answer[1] == "401":
-            wrong = f"does not know user {user} with this password: correct" if user else "wants a login: set"
+        shown, answer = without_password(tracking_uri()), refused(error)
+        if answer == 401:
+            wrong = f"does not know user {user} with this password: correct" if user else "wants another login: set"
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI={shown}: MLflow {wrong} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from None
         if answer and experiment:
             raise ConfigError(
-                f"experiment={experiment}: in MLflow ({shown}) it is another user's, and {user} may not add to it: ask "
-                "its owner for the permission EDIT, or choose another experiment"
+                f"experiment={experiment}: MLflow ({shown}) does not let {user or 'this login'} add to it: ask its "
+                "owner or an administrator for the permission EDIT, or choose another experiment"
             ) from None
         raise
+
+
+def refused(error: MlflowException) -> int | None:
+    """401 (who are you?) or 403 (you may not), where that is the server's answer."""
+    found = re.search(r"error code (401|403)\b", str(error))
+    return int(found[1]) if found else None
 
 
 def experiment_named(client: MlflowClient, name: str, uri: str) -> str:

@@ -32,7 +32,15 @@ from sgpo_core.storage.atomic import atomic_directory, read_json, write_json
 from tasks.failures import was_terminated
 from tasks.paths import REPOSITORY
 from tasks.tracking.parameters import as_parameters
-from tasks.tracking.server import check_reachable, experiment_named, let_in, open_client, tracking_uri, without_password
+from tasks.tracking.server import (
+    check_reachable,
+    experiment_named,
+    let_in,
+    open_client,
+    refused,
+    tracking_uri,
+    without_password,
+)
 
 log = logging.getLogger("sgpo.tracking")
 _SYSTEM = "system/"  # of the metrics in system_metrics.py, which are sent once, or not
@@ -69,7 +77,7 @@ class Tracker:
         found = [run for run in earlier if run.data.tags.get("attempt") == attempt]
         for run in earlier:
             if run not in found:
-                client.delete_run(run.info.run_id)
+                _set_aside(client, run.info.run_id)
         all_tags = {**tags, **identity, "attempt": attempt, "git_commit": git_commit()}
         with let_in(experiment):
             run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
@@ -193,6 +201,17 @@ def this_attempt(folder: Path) -> str:
 
 def new_attempt() -> str:
     return uuid.uuid4().hex
+
+
+def _set_aside(client: MlflowClient, run_id: str) -> None:
+    """Moves a run to MLflow's deleted ones. In an experiment of another user, where this account may add but not
+    delete, a tag says it."""
+    try:
+        client.delete_run(run_id)
+    except MlflowException as error:
+        if not refused(error):
+            raise
+        client.set_tag(run_id, "superseded", "true")
 
 
 def run_tags(config: TrainingConfig) -> dict[str, str]:

@@ -285,12 +285,12 @@ def test_what_mlflow_refuses_is_put_in_words(
     with pytest.raises(ConfigError, match="MLflow does not know user ann with this password: correct MLFLOW_"):
         check_reachable(up["_mlflow"])
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-an-easy-one")
-    with pytest.raises(ConfigError, match=r"experiment=owned: .* is another user's, and ann may not add to it"):
+    with pytest.raises(ConfigError, match=r"experiment=owned: .* does not let ann add to it"):
         start()
     Tracker.open("ann-s-own", "one", tmp_path, new_attempt(), {}, {})
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
-    with pytest.raises(ConfigError, match="MLflow wants a login: set MLFLOW_TRACKING_USERNAME and"):
+    with pytest.raises(ConfigError, match="MLflow wants another login: set MLFLOW_TRACKING_USERNAME and"):
         check_reachable(up["_mlflow"])
 
 
