@@ -30,6 +30,8 @@ def test_iterations_have_settings_that_there_are(
     monkeypatch.setattr(iteration, "large_policy", lambda: "a-policy")
     config = load_run("tiny", iteration.overrides(case, 0))
     assert (config.model.dtype, config.train.mini_batches) == (case.dtype, case.optimizer_steps)
+    prompt = 115 if case.large else 20  # tokens, at most
+    assert prompt + config.sampling.max_tokens <= config.model.max_length
 
 
 def test_others_have_settings_that_there_are() -> None:

@@ -277,10 +277,14 @@ def test_what_mlflow_refuses_is_put_in_words(
     def start() -> Tracker:
         return Tracker.open("owned", "one", tmp_path, new_attempt(), {}, {})
 
-    start()
-    account = json.dumps({"username": "ann", "password": "not-an-easy-one"}).encode()
-    headers = {"Content-Type": "application/json"} | authorization(up["_login"])
-    urlopen(Request(f"{up['_mlflow']}/api/2.0/mlflow/users/create", account, headers), timeout=30).close()
+    def as_administrator(path: str, **what: str) -> None:
+        headers = {"Content-Type": "application/json"} | authorization(up["_login"])
+        request = Request(f"{up['_mlflow']}/api/{path}", json.dumps(what).encode(), headers)
+        urlopen(request, timeout=30).close()
+
+    first = start()
+    experiment = first.client.get_run(first.run_id).info.experiment_id
+    as_administrator("2.0/mlflow/users/create", username="ann", password="not-an-easy-one")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
     with pytest.raises(ConfigError, match="MLflow does not know user ann with this password: correct MLFLOW_"):
         check_reachable(up["_mlflow"])
@@ -288,6 +292,10 @@ def test_what_mlflow_refuses_is_put_in_words(
     with pytest.raises(ConfigError, match=r"experiment=owned: .* does not let ann add to it"):
         start()
     Tracker.open("ann-s-own", "one", tmp_path, new_attempt(), {}, {})
+    what = {"resource_type": "experiment", "resource_id": experiment, "permission": "EDIT"}
+    as_administrator("3.0/mlflow/users/permissions/grant", username="ann", **what)
+    assert start().run_id != first.run_id, "and she may not delete the one before"
+    assert first.client.get_run(first.run_id).data.tags["superseded"] == "true"
     for name in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
     with pytest.raises(ConfigError, match="MLflow wants another login: set MLFLOW_TRACKING_USERNAME and"):
