@@ -162,6 +162,9 @@ def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tu
     if wanted > machine.gpus:
         problems.insert(0, f"{wanted} GPUs, {machine.gpus} are there: cluster=... chooses another layout")
     verdict = "\n".join(f"DOES NOT FIT  {problem}" for problem in problems)
+    if not problems and wanted < machine.gpus:
+        idle = f"{machine.gpus - wanted} of {machine.gpus} GPUs are not used"
+        lines += ["", f"{idle}: flows.simulate finds the best split"]
     fits = (
         "FITS" if machine.memory else "FITS the GPUs; host memory, shared memory and disk of that machine are not known"
     )

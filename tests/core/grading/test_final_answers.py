@@ -99,8 +99,8 @@ def test_what_is_no_worked_solution_is_none(reference: str | None) -> None:
 @pytest.mark.parametrize("piece", ["#### ", "answer is ", "\\boxed{", "{", "answer: \\boxed{1}", "a. "])
 def test_time_is_linear(piece: str) -> None:
     def seconds(times: int) -> float:
-        start = time.perf_counter()
+        start = time.thread_time()
         final_answers(piece * times, "any")
-        return time.perf_counter() - start
+        return time.thread_time() - start
 
     assert min(seconds(80_000) for _ in range(3)) < 100 * max(1e-3, min(seconds(8_000) for _ in range(3)))

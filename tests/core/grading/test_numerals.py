@@ -148,7 +148,7 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES)
 def test_long_answers_take_no_longer(piece: str) -> None:
     """Thirty answers of 1,024 characters: a few ms each, where a backtracking expression would take seconds."""
-    began = time.perf_counter()
+    began = time.thread_time()
     for end in ("", "1", "!", "}", "cm", "\\%"):
         for beginning in ("", "1", "\\text{ cm}", "x=", "\\frac{"):
             text = canonical((beginning + piece * 1024)[: 1024 - len(end)] + end)
@@ -158,4 +158,4 @@ def test_long_answers_take_no_longer(piece: str) -> None:
             is_no_number(text, whole=True)
             for side in sides(text):
                 numeral(side)
-    assert time.perf_counter() - began < 3
+    assert time.thread_time() - began < 3

@@ -45,7 +45,7 @@ def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> No
 
 
 def test_other_judges_fit_too() -> None:
-    for judge, gpus in (("qwen3-32b", 8), ("qwen3-8b", 7), ("llm", 7)):
+    for judge, gpus in (("qwen3-32b", 8), ("qwen3-8b", 5), ("llm", 5)):
         config = load_run("7b", [f"judge={judge}"])
         found = needs(config, SEVEN, shape(config.judge.model), NODE)
         assert all(need.fits for need in found) and gpus_wanted(config, shape(config.judge.model)) == gpus
@@ -72,15 +72,15 @@ def test_on_a_small_gpu_engine_and_trainer_fit_together(preset: str) -> None:
 
 
 def test_host_and_disk_of_7b(seven: RunConfig) -> None:
-    """Four ranks that each read files of up to 5 GB, one of which exports 2 bytes a parameter; four checkpoints of
+    """Three ranks that each read files of up to 5 GB, one of which exports 2 bytes a parameter; four checkpoints of
     12 + 2 bytes and a policy of 2; 2 bytes on their way to the engines."""
     found = needs(seven, SEVEN, SEVEN, NODE)
     host = of(found, "host memory")
-    assert host.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 5e9 / GIB)
+    assert host.parts["weights in every rank, while they are loaded"] == pytest.approx(3 * 5e9 / GIB)
     assert host.parts["weights that rank 0 exports"] == pytest.approx(2 * N / GIB)
     assert "optimizer" not in host.parts
     whole = of(needs(load_run("7b", ["deepspeed=zero2"]), SEVEN, SEVEN, NODE), "host memory")
-    assert whole.parts["weights in every rank, while they are loaded"] == pytest.approx(4 * 2 * N / GIB)
+    assert whole.parts["weights in every rank, while they are loaded"] == pytest.approx(3 * 2 * N / GIB)
     assert of(found, "disk").total == pytest.approx((4 * 14 + 2) * N / GIB)
     assert of(found, "folder /dev/shm").total == pytest.approx(2 * N / GIB)
 
@@ -92,7 +92,7 @@ def test_an_offloaded_optimizer_is_in_host_memory(seven: RunConfig) -> None:
 
 
 def test_what_does_not_fit_names_the_setting_that_mends_it() -> None:
-    small = Machine(8, GPUS["A100-40"], memory=48, shared_memory=1, disk=100)
+    small = Machine(8, GPUS["A100-40"], memory=40, shared_memory=1, disk=100)
     found = needs(load_run("7b", []), SEVEN, SEVEN, small)
     assert [need.what.split(" (")[0] for need in found if not need.fits] == [
         *("trainer rank", "host memory", "folder /dev/shm", "disk")
@@ -105,10 +105,10 @@ def test_what_does_not_fit_names_the_setting_that_mends_it() -> None:
 @pytest.mark.parametrize(
     "overrides, gpu, fix",
     [
-        (["train.micro_batch_tokens=131072"], "A100-80", "train.micro_batch_tokens=65536"),
+        (["train.micro_batch_tokens=131072"], "A100-80", "train.micro_batch_tokens=32768"),
         (["train.gradient_checkpointing=false"], "A100-40", "train.gradient_checkpointing=true"),
         (["deepspeed=zero2"], "A100-40", "deepspeed=zero3"),
-        (["deepspeed=zero3_offload", "model.max_length=16384"], "L4-24", "cluster.trainer_ranks=8, or a smaller model"),
+        (["deepspeed=zero3_offload", "model.max_length=16384"], "L4-24", "cluster.trainer_ranks=6, or a smaller model"),
     ],
 )
 def test_the_smallest_change_comes_first(overrides: list[str], gpu: str, fix: str) -> None:
@@ -147,7 +147,7 @@ def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
     2 x 28 layers x 3,584 x 975 tokens. The sync copies 2 bytes a parameter four times, broadcast twice."""
     found = {phase.name: phase for phase in phases(seven, SEVEN, None, NODE.gpu, 775)}
     work = 10 / 2 * 819_200 * (2 * SEVEN.multiplied + 2 * 28 * 3584 * 975)
-    assert found["update"].seconds == pytest.approx(work / (4 * 989e12 * MFU))
+    assert found["update"].seconds == pytest.approx(work / (3 * 989e12 * MFU))
     assert found["sync"].seconds == pytest.approx(4 * 2 * N / COPY)
     broadcast = load_run("7b", ["cluster.sync_by=broadcast"])
     [sync] = [phase for phase in phases(broadcast, SEVEN, None, NODE.gpu, 775) if phase.name == "sync"]
@@ -169,10 +169,10 @@ def test_one_step_off_the_update_hides_the_judged_generation_or_is_hidden_by_it(
 
 
 def test_seconds_of_generation_are_those_of_reading(seven: RunConfig) -> None:
-    """Two engines, each 512 responses in batches of 256: a step reads the weights, and of every sequence 57,344
+    """One engine with 1,024 responses in batches of 256: a step reads the weights, and of every sequence 57,344
     bytes for each of 200 + 387.5 tokens. What is left is the prompts' products."""
     found = phases(seven, SEVEN, None, NODE.gpu, 775)[0]
     step = (2 * SEVEN.multiplied + 256 * 587.5 * 57_344) / (3350e9 * BANDWIDTH)
-    steps = 1024 / 2 * 775 / 256
+    steps = 1024 * 775 / 256
     assert found.bound == "memory bandwidth"
-    assert steps * step < found.seconds < steps * step + 4
+    assert steps * step < found.seconds < steps * step + 8

@@ -60,11 +60,11 @@ def even(length: int) -> list[Work]:
 
 
 def test_of_responses_of_one_length_preflight_says_the_same(seven: RunConfig) -> None:
-    """There each response computes its prompt, here each group: 7 of 8 x 512 x 200 tokens less for each engine."""
+    """There each response computes its prompt, here each group: 7 of 8 x 1,024 x 200 tokens less for the engine."""
     whole = {phase.name: phase.seconds for phase in phases(seven, SEVEN, None, H100, 768)}
     pipeline = estimated(seven, SEVEN, None, H100, 768)
     line = simulate(pipeline, even(768))
-    generate = whole["generate"] - 7 / 8 * 512 * 200 * pipeline.engine.prefill
+    generate = whole["generate"] - 7 / 8 * 1024 * 200 * pipeline.engine.prefill
     assert line.iteration_s == pytest.approx(generate + whole["update"] + whole["sync"] + pipeline.other, rel=0.002)
 
 
