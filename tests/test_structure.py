@@ -117,6 +117,7 @@ ROOMS = {
     "sgpo_core.offline": {"config", "data", "rl", "storage", "types"},
     "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},
     "tasks.services": {"paths"},
+    "tasks.reports": {"paths"},
     "tasks.models": {"data", "paths"},
     "tasks.tracking": {"failures", "models", "paths"},
     "tasks.data": {"paths"},

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 
-matplotlib.use("Agg")
+if "MPLBACKEND" not in os.environ:  # a notebook sets it, and shows its own pictures by it
+    matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from sgpo_core.storage.atomic import write_atomically

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sgpo_core.analysis.comparison import RunRecord
-from tasks.tracking.server import MlflowClient, experiment_named, open_client, tracking_uri
+from tasks.tracking.server import MlflowClient, experiment_named, let_in, open_client, tracking_uri
 from tasks.tracking.tracker import MlflowRun, git_commit, yaml_artifact
 
 
@@ -59,11 +59,12 @@ def open_summary(experiment: str, sweep: str, settings: dict[str, Any]) -> str:
     """The id of the sweep's one summary run, which holds its settings and its report. It has no `sweep` tag: the chart
     page groups runs by that, and the summary has no curves."""
     client = open_client()
-    experiment_id = experiment_named(client, experiment, tracking_uri())
-    found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
-    tags = {"report_of": sweep, "git_commit": git_commit()}
-    run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
-    client.log_dict(run.info.run_id, settings, "sweep.yaml")
+    with let_in(f"experiment={experiment}"):
+        experiment_id = experiment_named(client, experiment, tracking_uri())
+        found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
+        tags = {"report_of": sweep, "git_commit": git_commit()}
+        run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
+        client.log_dict(run.info.run_id, settings, "sweep.yaml")
     return str(run.info.run_id)
 
 

@@ -16,7 +16,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.weights import weights_hash
 from tasks.paths import home
 from tasks.tracking.flavor import log_as_model
-from tasks.tracking.server import open_client
+from tasks.tracking.server import create_model, let_in, open_client
 from tasks.tracking.tracker import NotThere, local_artifacts, log_model_metrics
 
 CANDIDATE, CHAMPION = "candidate", "champion"
@@ -57,10 +57,15 @@ class Score:
 def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE, score: Score | None = None) -> Version:
     """A new version with these weights, made by this MLflow run, which the alias then names. The same weights of the
     same run are registered once. With a `score` the alias stays at a version that has at least the same one, measured
-    in the same way."""
+    in the same way. Raises ConfigError where the server does not let us add to this model."""
+    with let_in(f"checkpoint.model={model}"):
+        return _register(model, folder, run_id, alias, score)
+
+
+def _register(model: str, folder: Path, run_id: str, alias: str, score: Score | None) -> Version:
     client, weights = open_client(), weights_hash(folder)
     if not client.search_registered_models(f"name = '{model}'"):
-        client.create_registered_model(model, description="Policies of training runs (tasks/tracking/registry.py).")
+        create_model(client, model, "Policies of training runs (tasks/tracking/registry.py).")
     same = [
         found
         for found in client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")

@@ -61,9 +61,9 @@ def check_reachable(uri: str, timeout_s: float = 5.0) -> None:
 
 
 @contextmanager
-def let_in(experiment: str = "") -> Iterator[None]:
+def let_in(target: str = "") -> Iterator[None]:
     """Raises ConfigError in place of a server's answer that it does not know this account, or that the account may not
-    write to this experiment."""
+    write to the `target`, a setting and its value (experiment=NAME)."""
     try:
         yield
     except MlflowException as error:
@@ -74,10 +74,10 @@ def let_in(experiment: str = "") -> Iterator[None]:
             raise ConfigError(
                 f"MLFLOW_TRACKING_URI={shown}: MLflow {wrong} MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
             ) from None
-        if answer and experiment:
+        if answer and target:
             raise ConfigError(
-                f"experiment={experiment}: MLflow ({shown}) does not let {user or 'this login'} add to it: ask its "
-                "owner or an administrator for the permission EDIT, or choose another experiment"
+                f"{target}: MLflow ({shown}) does not let {user or 'this login'} add to it: ask its owner or an "
+                f"administrator for the permission EDIT, or choose another {target.partition('=')[0]}"
             ) from None
         raise
 
@@ -101,6 +101,16 @@ def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
         if found is None:
             raise
         return str(found.experiment_id)
+
+
+def create_model(client: MlflowClient, name: str, description: str) -> None:
+    """A registered model without versions. One that is there stays: another run made it just now, or it is one that this
+    account may not see, and then can't add to."""
+    try:
+        client.create_registered_model(name, description=description)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
 def open_client() -> MlflowClient:

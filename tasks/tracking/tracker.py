@@ -68,7 +68,7 @@ class Tracker:
         uri = tracking_uri()
         check_reachable(uri)
         client = MlflowClient(tracking_uri=uri)
-        with let_in(experiment):
+        with let_in(f"experiment={experiment}"):
             experiment_id = experiment_named(client, experiment, uri)
         identity = {"run_id": run_id, "run_dir": str(folder)}
         of_this_id = client.search_runs([experiment_id], f"tags.run_id = '{run_id}'")
@@ -79,7 +79,7 @@ class Tracker:
             if run not in found:
                 _set_aside(client, run.info.run_id)
         all_tags = {**tags, **identity, "attempt": attempt, "git_commit": git_commit()}
-        with let_in(experiment):
+        with let_in(f"experiment={experiment}"):
             run = found[0] if found else client.create_run(experiment_id, run_name=run_id, tags=all_tags)
         tracker = cls(client, run, folder)
         client.update_run(tracker.run_id, status="RUNNING")

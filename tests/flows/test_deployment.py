@@ -25,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.digests import seal
 from tasks.services import access
+from tasks.sweeps.tracking import open_summary
 from tasks.tracking import registry
 from tasks.tracking.server import check_reachable
 from tasks.tracking.tracker import Tracker, new_attempt
@@ -270,7 +271,7 @@ def worker_log(up: dict[str, str]) -> str:
 
 
 def test_what_mlflow_refuses_is_put_in_words(
-    up: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    up: dict[str, str], policy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", up["_mlflow"])
 
@@ -283,6 +284,7 @@ def test_what_mlflow_refuses_is_put_in_words(
         urlopen(request, timeout=30).close()
 
     first = start()
+    registry.register("owned", Path(policy), first.run_id)
     experiment = first.client.get_run(first.run_id).info.experiment_id
     as_administrator("2.0/mlflow/users/create", username="ann", password="not-an-easy-one")
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ann")
@@ -291,7 +293,11 @@ def test_what_mlflow_refuses_is_put_in_words(
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "not-an-easy-one")
     with pytest.raises(ConfigError, match=r"experiment=owned: .* does not let ann add to it"):
         start()
-    Tracker.open("ann-s-own", "one", tmp_path, new_attempt(), {}, {})
+    with pytest.raises(ConfigError, match=r"experiment=owned: .* does not let ann add to it"):
+        open_summary("owned", "a-sweep", {})
+    own = Tracker.open("ann-s-own", "one", tmp_path, new_attempt(), {}, {})
+    with pytest.raises(ConfigError, match=r"checkpoint.model=owned: .* ann .* choose another checkpoint.model"):
+        registry.register("owned", Path(policy), own.run_id)
     what = {"resource_type": "experiment", "resource_id": experiment, "permission": "EDIT"}
     as_administrator("3.0/mlflow/users/permissions/grant", username="ann", **what)
     assert start().run_id != first.run_id, "and she may not delete the one before"
