@@ -13,6 +13,8 @@ Engines stay up from one `run` to the next, and end with `stop()` or with the pr
 from __future__ import annotations
 
 import atexit
+import signal
+import threading
 from contextlib import ExitStack, redirect_stderr, suppress
 from functools import cache
 from io import StringIO
@@ -25,6 +27,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.loading import to_yaml
 from sgpo_core.config.suggestions import did_you_mean
 from tasks.engines.guard import start_guard
+from tasks.failures import end_as_terminated
 from tasks.reports.tables import metrics, responses
 from tasks.services.environment import prepare_process
 
@@ -86,6 +89,8 @@ def _read(name: str, words: tuple[str, ...]) -> dict[str, Any]:
 @cache
 def _prepare() -> None:
     prepare_process()
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        end_as_terminated()
     start_guard()
 
 
@@ -93,6 +98,4 @@ def _prepare() -> None:
 def _keep_engines() -> None:
     keep_engines = resolve_name("tasks.engines.cluster:keep_engines")  # after `_prepare`, which Prefect needs
     _engines.enter_context(keep_engines())
-
-
-atexit.register(stop)
+    atexit.register(stop)  # after Ray was imported, and so before it ends

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -146,15 +147,13 @@ def kept_actors(key: str, start: Callable[[], tuple[Any, ...]]) -> tuple[Any, ..
 def stop_engines() -> None:
     """Ends all that are kept; the next run starts its own. Also after a run that failed: nobody knows in what state its
     engines are."""
-    for engines in _live.values():
-        for actor in (*engines.rollouts, *engines.trainers):
+    actors = [actor for engines in _live.values() for actor in (*engines.rollouts, *engines.trainers)]
+    if ray.is_initialized():  # or Ray would look for a cluster to end them in
+        for actor in (*actors, *chain.from_iterable(_others.values())):
             ray.kill(actor)
-        shutil.rmtree(engines.sync_dir, ignore_errors=True)
-    for actors in _others.values():
-        for actor in actors:
-            ray.kill(actor)
-    if ray.is_initialized():
         release()
+    for engines in _live.values():
+        shutil.rmtree(engines.sync_dir, ignore_errors=True)
     _live.clear()
     _others.clear()
 

@@ -26,11 +26,12 @@ def metrics(run: RunName) -> pd.DataFrame:
 
 
 def responses(run: RunName, iteration: int | None = None) -> pd.DataFrame:
-    """One row a response of that iteration (the last one where none is given): problem, text, grade, verdict, reward,
-    advantage, tokens. `run`: as for `metrics`. Raises ConfigError where there are none."""
+    """One row a response of that iteration (the last complete one where none is given): problem, text, grade, verdict,
+    reward, advantage, tokens. `run`: as for `metrics`. Raises ConfigError where there are none."""
     paths = _paths(run)
     there = sorted(int(file.parent.name) for file in paths.root.glob("iterations/*/rollouts.parquet"))
-    chosen = iteration if iteration is not None else max(there, default=0)
+    complete = [number for number in there if paths.metrics(number).is_file()]
+    chosen = iteration if iteration is not None else max(complete, default=0)
     if chosen not in there:
         raise ConfigError(f"{paths.root} has no responses of iteration {chosen}; it has those of {there}")
     return pd.read_parquet(paths.rollouts(chosen))

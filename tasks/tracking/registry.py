@@ -58,14 +58,11 @@ def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE, scor
     """A new version with these weights, made by this MLflow run, which the alias then names. The same weights of the
     same run are registered once. With a `score` the alias stays at a version that has at least the same one, measured
     in the same way. Raises ConfigError where the server does not let us add to this model."""
-    with let_in(f"checkpoint.model={model}"):
-        return _register(model, folder, run_id, alias, score)
-
-
-def _register(model: str, folder: Path, run_id: str, alias: str, score: Score | None) -> Version:
     client, weights = open_client(), weights_hash(folder)
-    if not client.search_registered_models(f"name = '{model}'"):
-        create_model(client, model, "Policies of training runs (tasks/tracking/registry.py).")
+    with let_in(f"checkpoint.model={model}"):
+        if not client.search_registered_models(f"name = '{model}'"):
+            create_model(client, model, "Policies of training runs (tasks/tracking/registry.py).")
+        client.set_registered_model_tag(model, "made_by", "sgpo")  # refused here, not when the weights are there
     same = [
         found
         for found in client.search_model_versions(f"name = '{model}' and run_id = '{run_id}'")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from flows import notebook
 from sgpo_core.config.base import ConfigError
-from tests.helpers import REPOSITORY, SMALL, start_from
+from tests.helpers import REPOSITORY, SMALL, shell_environment, start_from
 
 
 @pytest.fixture
@@ -66,6 +70,49 @@ def test_what_is_wrong_is_an_error_before_anything_starts(session_home: Path) ->
             notebook.run(*words)
     with pytest.raises(ConfigError, match="there is no run nobody"):
         notebook.metrics("nobody")
+
+
+_LEAVES = """
+import ray
+from flows import notebook
+notebook._prepare()
+notebook._keep_engines()
+from tasks.engines import cluster
+
+@ray.remote(num_cpus=0)
+class Engine:
+    def answer(self):
+        return "here"
+
+[engine] = cluster.kept_actors("an engine", lambda: (Engine.remote(),))
+print(ray.get(engine.answer.remote()))
+end = ray.kill
+ray.kill = lambda actor: (end(actor), print("ended", flush=True))
+"""
+
+
+def test_a_process_that_does_not_stop_its_engines_ends_them(tmp_path: Path) -> None:
+    """While Ray is there: afterwards Ray would look for any other cluster of this machine."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LEAVES],
+        cwd=REPOSITORY,
+        env=shell_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout.split() == ["here", "ended"] and done.returncode == 0, done.stderr
+
+
+def test_the_last_complete_iteration_is_chosen(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    for iteration in (1, 2):
+        folder = tmp_path / f"iterations/{iteration:06d}"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table({"response": [f"of {iteration}"]}), folder / "rollouts.parquet")
+    (tmp_path / "iterations/000001/metrics.json").touch()
+    assert notebook.responses(tmp_path)["response"].tolist() == ["of 1"], "2 is only generated"
+    assert notebook.responses(tmp_path, 2)["response"].tolist() == ["of 2"]
 
 
 def test_an_iteration_without_responses_is_named(tmp_path: Path) -> None:

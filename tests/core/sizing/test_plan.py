@@ -45,9 +45,10 @@ def test_the_presets_fit_the_node_that_they_are_for(preset: str, gpu: str) -> No
 
 
 def test_other_judges_fit_too() -> None:
-    for judge, gpus in (("qwen3-32b", 8), ("qwen3-8b", 5), ("llm", 5)):
-        config = load_run("7b", [f"judge={judge}"])
-        found = needs(config, SEVEN, shape(config.judge.model), NODE)
+    cases = (("7b", "qwen3-32b", 8), ("7b", "qwen3-8b", 5), ("7b", "llm", 5), ("32b", "qwen3-8b", 7), ("32b", "llm", 7))
+    for preset, judge, gpus in cases:
+        config = load_run(preset, [f"judge={judge}"])
+        found = needs(config, shape(config.model.path), shape(config.judge.model), NODE)
         assert all(need.fits for need in found) and gpus_wanted(config, shape(config.judge.model)) == gpus
 
 
