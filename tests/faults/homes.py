@@ -17,8 +17,8 @@ from mlflow.entities import Experiment, Run, ViewType
 
 from tests.helpers import CLOCKS
 
-# Of services, or for people alone.
-_NOT_COMPARED = ("mlflow.db", "mlartifacts/", "prefect/", "services/", "cache/", "datasets/")
+# Of services, for people alone, or copies of what is elsewhere (registry: of what a server of MLflow holds).
+_NOT_COMPARED = ("mlflow.db", "mlartifacts/", "prefect/", "services/", "cache/", "datasets/", "registry/")
 _COMPARED = (".parquet", ".json", ".jsonl", ".safetensors", ".arrow", ".yaml", ".jinja")
 _PARTS = "generations"
 # Keys of records that differ from run to run.
