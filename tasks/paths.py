@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.storage.run_dir import RunPaths
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -41,3 +42,11 @@ def writable_home() -> Path:
 def run_folders(run: str) -> list[Path]:
     """Where a run may lie that the command line names by its folder or by its id; none has to be there."""
     return [Path(run).expanduser(), *(home().glob(f"*/{run}") if "/" not in run else ())]
+
+
+def run_named(run: str) -> RunPaths:
+    """The run of that folder or id. Raises ConfigError where there is none."""
+    for paths in map(RunPaths, run_folders(run)):
+        if paths.config.is_file():
+            return paths
+    raise ConfigError(f"{run}: no folder of a run, and no run below {home()} has this id")

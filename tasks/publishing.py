@@ -29,7 +29,7 @@ from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.storage.weights import is_policy
 from tasks.models import stand_in
 from tasks.models.folders import undamaged
-from tasks.paths import REPOSITORY, home, run_folders, writable_home
+from tasks.paths import REPOSITORY, home, run_named, writable_home
 from tasks.reports.data_card import data_card
 from tasks.reports.model_card import USED_AS, data_name, public, start_model, start_of
 
@@ -69,10 +69,7 @@ def publish(run: str, to: str | None, dataset: str | None, private: bool) -> lis
 
 
 def _complete(run: str) -> RunPaths:
-    there = [RunPaths(folder) for folder in run_folders(run) if RunPaths(folder).config.is_file()]
-    if not there:
-        raise ConfigError(f"{run}: no folder of a run, and no run below {home()} has this id")
-    paths = there[0]
+    paths = run_named(run)
     if not (paths.result.is_file() and is_policy(paths.policy)):
         raise ConfigError(f"{paths.root} is not complete: the command that began the run goes on with it")
     undamaged(run, paths.policy)

@@ -11,7 +11,8 @@ import pandas as pd
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.atomic import read_json
 from sgpo_core.storage.run_dir import RunPaths
-from tasks.paths import run_folders
+from tasks.paths import run_named
+from tasks.reports.traces import iterations_with_rollouts
 
 RunName = Mapping[str, Any] | str | Path
 
@@ -29,7 +30,7 @@ def responses(run: RunName, iteration: int | None = None) -> pd.DataFrame:
     """One row a response of that iteration (the last complete one where none is given): problem, text, grade, verdict,
     reward, advantage, tokens. `run`: as for `metrics`. Raises ConfigError where there are none."""
     paths = _paths(run)
-    there = sorted(int(file.parent.name) for file in paths.root.glob("iterations/*/rollouts.parquet"))
+    there = iterations_with_rollouts(paths.root)
     complete = [number for number in there if paths.metrics(number).is_file()]
     chosen = iteration if iteration is not None else max(complete, default=0)
     if chosen not in there:
@@ -38,8 +39,4 @@ def responses(run: RunName, iteration: int | None = None) -> pd.DataFrame:
 
 
 def _paths(run: RunName) -> RunPaths:
-    name = str(run["run_dir"] if isinstance(run, Mapping) else run)
-    for paths in map(RunPaths, run_folders(name)):
-        if paths.config.is_file():
-            return paths
-    raise ConfigError(f"there is no run {name}: give a flow's result, a run's id, or its folder")
+    return run_named(str(run["run_dir"] if isinstance(run, Mapping) else run))

@@ -60,8 +60,7 @@ def register(model: str, folder: Path, run_id: str, alias: str = CANDIDATE, scor
     in the same way. Raises ConfigError where the server does not let us add to this model."""
     client, weights = open_client(), weights_hash(folder)
     with let_in(f"checkpoint.model={model}"):
-        if not client.search_registered_models(f"name = '{model}'"):
-            create_model(client, model, "Policies of training runs (tasks/tracking/registry.py).")
+        create_model(client, model, "Policies of training runs (tasks/tracking/registry.py).")
         client.set_registered_model_tag(model, "made_by", "sgpo")  # refused here, not when the weights are there
     same = [
         found

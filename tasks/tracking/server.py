@@ -104,8 +104,7 @@ def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
 
 
 def create_model(client: MlflowClient, name: str, description: str) -> None:
-    """A registered model without versions. One that is there stays: another run made it just now, or this account may
-    not see it, and then can't add to it."""
+    """A registered model without versions. One that is there stays, whether this account may see it or not."""
     try:
         client.create_registered_model(name, description=description)
     except MlflowException as error:

@@ -68,7 +68,7 @@ def test_what_is_wrong_is_an_error_before_anything_starts(session_home: Path) ->
     ):
         with pytest.raises(ConfigError, match=said.replace("?", r"\?")):
             notebook.run(*words)
-    with pytest.raises(ConfigError, match="there is no run nobody"):
+    with pytest.raises(ConfigError, match="nobody: no folder of a run, and no run below"):
         notebook.metrics("nobody")
 
 
