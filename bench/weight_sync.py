@@ -24,6 +24,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench.figures import Figure, side_by_side
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
+from tasks.workers.meeting import Meeting
 from tasks.workers.weight_sync import ExpectedDigests, Layout, Part, digest
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
 
@@ -42,7 +43,7 @@ def measure() -> Iterator[Figure]:
         with TemporaryDirectory(dir=folder) as shared, Receiver(weights) as receiver:
             ways = {
                 "sync_file": FileTransfer(f"{shared}/policy"),
-                "sync_broadcast": BroadcastTransfer(2, 60.0, meeting=f"{shared}/meeting"),
+                "sync_broadcast": BroadcastTransfer(Meeting(2, file=f"{shared}/meeting"), 60.0),
             }
             plain = partial(copied, weights, f"{shared}/copy.safetensors", receiver)
             for figure, transfer in ways.items():

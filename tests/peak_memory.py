@@ -25,6 +25,7 @@ from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
 from sgpo_core.rl.training_samples import TrainingSample, forward_sample
 from sgpo_core.sizing.memory import GIB, trainer_memory
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
+from tasks.workers.meeting import Meeting
 from tasks.workers.trainer_worker import TrainerWorker
 
 SHAPE = KNOWN["HuggingFaceTB/SmolLM2-135M-Instruct"]
@@ -48,7 +49,7 @@ def main(dtype: Literal["float32", "bfloat16"]) -> None:
     save_model(SHAPE, getattr(torch, dtype), folder)
     model, train = ModelSettings(dtype=dtype), TrainSettings(gradient_checkpointing=True, micro_batch_tokens=2048)
     rank = TrainerWorker(0, 1)
-    rank.connect("127.0.0.1", 0, f"{folder}/ranks")
+    rank.connect(Meeting(1, file=f"{folder}/ranks"))
 
     def watch() -> None:
         nonlocal peak

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
 from ray._private import ray_constants
 
-from tasks.engines.guard import start_guard
+from tasks.engines.guard import start_guard, sync_folder
 from tasks.engines.placement import Seat
 from tasks.paths import REPOSITORY
 
@@ -21,6 +23,11 @@ from tasks.paths import REPOSITORY
 def one_node() -> bool:
     """All is on this machine, in a Ray that this process started."""
     return "RAY_ADDRESS" not in os.environ
+
+
+def local_folder() -> Path | None:
+    """A folder of this user's alone where processes of this machine meet, None where some may be on others."""
+    return sync_folder(tempfile.gettempdir()) if one_node() else None
 
 
 def start_ray() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,11 +25,12 @@ from prefect.logging import get_logger
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.actors import one_node, remote_actor, start_ray
+from tasks.engines.actors import local_folder, one_node, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
 from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, wait_for_nodes
 from tasks.workers import rollout_worker, trainer_worker
+from tasks.workers.meeting import Meeting
 from tasks.workers.vllm_process import vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Transfer
 
@@ -223,7 +223,7 @@ def kv_advice(sequences: float, model: ModelSettings, cluster: ClusterSettings) 
 def _start_rollouts(
     policy: str, model: ModelSettings, cluster: ClusterSettings, seats: Sequence[Seat]
 ) -> tuple[Any, ...]:
-    variables = vllm_environment(cluster.rollout_threads, one_node())
+    variables = vllm_environment(cluster.rollout_threads, local_folder())
     return tuple(
         remote_actor(rollout_worker.RolloutWorker, seat, variables).remote(policy, model, cluster) for seat in seats
     )
@@ -241,11 +241,13 @@ def start_trainers(
         remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))
         for rank, seat in enumerate(seats)
     )
-    first, deadline = "trainer rank 0", _start_deadline(cluster)
-    [(host, port)] = answers({ranks[0].address.remote(one_node()): first}, deadline)
-    meeting = str(sync_folder(tempfile.gettempdir()) / f"ranks-{uuid.uuid4().hex}") if one_node() else None
-    meeting_calls = {rank.connect.remote(host, port, meeting): f"trainer rank {i}" for i, rank in enumerate(ranks)}
-    answers({**meeting_calls, **(beside or {})}, deadline)
+    deadline = _start_deadline(cluster)
+    if folder := local_folder():
+        meeting = Meeting(len(ranks), file=str(folder / f"ranks-{uuid.uuid4().hex}"))
+    else:
+        [meeting] = answers({ranks[0].host_meeting.remote(len(ranks)): "trainer rank 0"}, deadline)
+    connecting = {rank.connect.remote(meeting): f"trainer rank {i}" for i, rank in enumerate(ranks)}
+    answers({**connecting, **(beside or {})}, deadline)
     return ranks
 
 
@@ -258,15 +260,15 @@ def _broadcast(
     if one_node():
         if cluster.sync_by != "broadcast":
             return None
-        return BroadcastTransfer(size, deadline, meeting=str(folder / f"broadcast-{uuid.uuid4().hex}"))
+        return BroadcastTransfer(Meeting(size, file=str(folder / f"broadcast-{uuid.uuid4().hex}")), deadline)
     named = {ranks[0].__ray_call__.remote(_node): "trainer rank 0"}
     named |= {rollout.__ray_call__.remote(_node): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
     where = {ray.get_runtime_context().get_node_id(), *answers(named, _start_deadline(cluster))}
     alike = (cluster.rollout_gpus > 0) == (cluster.trainer_gpus > 0) and not cluster.colocated
     if cluster.sync_by == "broadcast" or (cluster.sync_by == "auto" and len(where) > 1 and alike):
-        [(host, port)] = answers({ranks[0].host_meeting.remote(size, deadline): "trainer rank 0"}, deadline)
+        [meeting] = answers({ranks[0].host_meeting.remote(size, deadline): "trainer rank 0"}, deadline)
         get_logger("engines").info(f"weights are broadcast: the flow, its engines and ranks are on {len(where)} nodes")
-        return BroadcastTransfer(size, deadline, host=host, port=port)
+        return BroadcastTransfer(meeting, deadline)
     if len(where) > 1 and (blind := nodes_without(folder)):
         raise ConfigError(
             f"weights go through a file in cluster.sync_dir={cluster.sync_dir}, which {', '.join(blind)} can't see: "

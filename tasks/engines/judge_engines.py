@@ -17,7 +17,7 @@ from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
-from tasks.engines.actors import one_node, remote_actor
+from tasks.engines.actors import local_folder, remote_actor
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.placement import release, seats
 from tasks.workers import judge_worker
@@ -60,7 +60,10 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
-    places, variables = seats([settings.gpus] * settings.actors, what), vllm_environment(settings.threads, one_node())
+    places, variables = (
+        seats([settings.gpus] * settings.actors, what),
+        vllm_environment(settings.threads, local_folder()),
+    )
     classes = [remote_actor(judge_worker.JudgeWorker, seat, variables, CALLS) for seat in places]
     actors = tuple(actor.remote(model, settings) for actor in classes)
     try:

@@ -28,10 +28,11 @@ from tasks.imports import importing
 from tasks.workers.compiled_ops import load_shared_memory_op
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
+from tasks.workers.meeting import Meeting, host_meeting
 from tasks.workers.optimizer_state import load_state, save_state
 from tasks.workers.policy_model import PolicyModel, load_policy
 from tasks.workers.weight_sync import Digests, ExpectedDigests, Layout
-from tasks.workers.weight_transfer import Named, Transfer, host_meeting, on_the_cpu, write_weights
+from tasks.workers.weight_transfer import Named, Transfer, on_the_cpu, write_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,46 +63,24 @@ class TrainerWorker:
         # It plans anew for every shape, and hardly two micro-batches have the same.
         torch.backends.cuda.enable_cudnn_sdp(False)
 
-    def address(self, one_node: bool) -> tuple[str, int]:
-        """Host and a free port for the ranks to meet at (asked of rank 0)."""
-        import socket
+    def host_meeting(self, size: int, timeout_s: float | None = None) -> Meeting:
+        """Where `size` processes on several nodes, this one the first, can meet (asked of rank 0)."""
+        return host_meeting(size, _PATIENCE if timeout_s is None else timedelta(seconds=timeout_s))
 
-        import ray
-
-        host = "127.0.0.1" if one_node else ray.util.get_node_ip_address()
-        with socket.socket() as s:
-            s.bind((host, 0))
-            return host, s.getsockname()[1]
-
-    def host_meeting(self, size: int, timeout_s: float) -> tuple[str, int]:
-        """Host and port where `size` processes on several nodes meet for the transfer of weights (asked of rank 0)."""
-        import ray
-
-        return ray.util.get_node_ip_address(), host_meeting(size, timeout_s)
-
-    def connect(self, host: str, port: int, meeting: str | None) -> None:
-        """`meeting`: a file where the ranks of one node meet, there as long as they are; without it they do at host
-        and port."""
+    def connect(self, meeting: Meeting) -> None:
+        """To the other ranks."""
         with importing():
             import deepspeed
 
         load_shared_memory_op()
 
-        os.environ.update(
-            RANK=str(self.rank),
-            WORLD_SIZE=str(self.world_size),
-            LOCAL_RANK="0",
-            MASTER_ADDR=host,
-            MASTER_PORT=str(port),
-        )
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        if meeting is not None:
-            # torch's TCP store listens on all interfaces, whatever address it is given; a file listens on none.
+        os.environ |= {"RANK": str(self.rank), "WORLD_SIZE": str(self.world_size), "LOCAL_RANK": "0"}
+        if meeting.file:  # all are on this node
             os.environ |= {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
-            store = torch.distributed.FileStore(meeting, self.world_size)
-            torch.distributed.init_process_group(
-                backend, timeout=_PATIENCE, store=store, rank=self.rank, world_size=self.world_size
-            )
+        backend, store = "nccl" if torch.cuda.is_available() else "gloo", meeting.store(self.rank, _PATIENCE)
+        torch.distributed.init_process_group(
+            backend, timeout=_PATIENCE, store=store, rank=self.rank, world_size=self.world_size
+        )
         deepspeed.init_distributed(backend, auto_mpi_discovery=False, timeout=_PATIENCE)
         self.device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
 

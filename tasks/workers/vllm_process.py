@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _NOTICED_S = 2.0
+_SOCKET_FOLDER = 107 - 37  # characters: the longest address of a Unix socket, less the name that vLLM gives it
 
 
 class ProcessLost(RuntimeError):
@@ -40,10 +42,13 @@ def processes(count: int) -> dict[str, Any]:
     return {"tensor_parallel_size": count, "distributed_executor_backend": "mp" if count > 1 else "uni"}
 
 
-def vllm_environment(threads: int, one_node: bool) -> dict[str, str]:
+def vllm_environment(threads: int, local: Path | None) -> dict[str, str]:
     """Variables of a process with an engine of its own; they must be there before vLLM and OpenMP are loaded.
-    `one_node`: whomever it talks to is on this machine."""
+    `local`: a folder for sockets, where whomever it talks to is on this machine."""
     loopback = {"VLLM_HOST_IP": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    if local and len(str(local)) <= _SOCKET_FOLDER:
+        # The processes of an engine would leave theirs in the shared temporary folder.
+        loopback["VLLM_RPC_BASE_PATH"] = str(local)
     return {
         "OMP_NUM_THREADS": str(threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -52,7 +57,7 @@ def vllm_environment(threads: int, one_node: bool) -> dict[str, str]:
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # It would be compiled by nvcc at the start, and be used for no request of ours: they have seeds, or are greedy.
         "VLLM_USE_FLASHINFER_SAMPLER": "0",
-        **(loopback if one_node else {}),
+        **(loopback if local else {}),
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_LOGGING_LEVEL": "WARNING",
         "TOKENIZERS_PARALLELISM": "false",

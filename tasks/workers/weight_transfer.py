@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 
 from sgpo_core.storage.atomic import write_atomically
+from tasks.workers.meeting import Meeting
 
 Named = tuple[str, torch.Tensor]
 _HEADER = 1024  # bytes of a tensor's name, dtype and shape, which go before it
@@ -68,14 +69,10 @@ class FileTransfer:
 
 @dataclass(frozen=True, slots=True)
 class BroadcastTransfer:
-    """Tensor after tensor, from the memory of the sender's device to that of each receiver's, without a file. `size`
-    processes take part. They meet in the file `meeting`, or, where it is empty, at the sender's `host` and `port`."""
+    """Tensor after tensor, from the memory of the sender's device to that of each receiver's, without a file."""
 
-    size: int
+    meeting: Meeting
     timeout_s: float
-    meeting: str = ""
-    host: str = ""
-    port: int = 0
     together = True
 
     def send(self, tensors: Iterable[Named]) -> None:
@@ -110,37 +107,19 @@ class _Group:
     def __init__(self, transfer: BroadcastTransfer, rank: int, device: str) -> None:
         from torch import distributed
 
-        timeout = timedelta(seconds=transfer.timeout_s)
-        store: Any
-        if transfer.meeting:
-            store = distributed.FileStore(transfer.meeting, transfer.size)
-        elif rank == 0:
-            store = _hosted[transfer.port]
-        else:
-            store = distributed.TCPStore(transfer.host, transfer.port, transfer.size, False, timeout)
+        timeout, size = timedelta(seconds=transfer.timeout_s), transfer.meeting.size
+        store = transfer.meeting.store(rank, timeout)
         if device == "cuda":
             options = distributed.ProcessGroupNCCL.Options()
             options._timeout = timeout
-            self._group: Any = distributed.ProcessGroupNCCL(store, rank, transfer.size, options)
+            self._group: Any = distributed.ProcessGroupNCCL(store, rank, size, options)
         else:
-            self._group = distributed.ProcessGroupGloo(store, rank, transfer.size, timeout)
+            self._group = distributed.ProcessGroupGloo(store, rank, size, timeout)
         self._store, self._how = store, distributed.BroadcastOptions()
         self._how.rootRank = self._how.rootTensor = 0
 
     def broadcast(self, tensor: torch.Tensor) -> None:
         self._group.broadcast([tensor], self._how).wait()
-
-
-_hosted: dict[int, Any] = {}  # port -> the meeting of processes on several nodes, held open from its choice on
-
-
-def host_meeting(size: int, timeout_s: float) -> int:
-    """Opens a meeting of `size` processes in this one, which is to be the sender, and returns its port."""
-    from torch import distributed
-
-    store = distributed.TCPStore("0.0.0.0", 0, size, True, timedelta(seconds=timeout_s), wait_for_workers=False)
-    _hosted[store.port] = store
-    return store.port
 
 
 @cache  # to meet costs more than to send: once in the life of a process

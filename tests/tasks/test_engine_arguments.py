@@ -44,7 +44,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def read(arguments: list[dict[str, object]]) -> list[object]:
-    shell = shell_environment(Path("/nonexistent/sgpo")) | vllm_environment(threads=2, one_node=True)
+    shell = shell_environment(Path("/nonexistent/sgpo")) | vllm_environment(threads=2, local=Path("/nonexistent"))
     done = subprocess.run(
         [sys.executable, "-c", READ],
         input=json.dumps(arguments),

@@ -27,6 +27,7 @@ from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
 from tasks.engines.generation import generate_groups
 from tasks.engines.sync import sync_engines
+from tasks.workers.meeting import Meeting
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 from tasks.workers.weight_transfer import BroadcastTransfer
 from tests.records import RIGHT, WRONG, group, rollout
@@ -48,7 +49,7 @@ def either(running: Engines, request: pytest.FixtureRequest) -> Engines:
     if request.param == "file":
         return running
     meeting = running.sync_dir / f"broadcast-{uuid.uuid4().hex}"
-    return replace(running, broadcast=BroadcastTransfer(1 + len(running.rollouts), 60.0, meeting=str(meeting)))
+    return replace(running, broadcast=BroadcastTransfer(Meeting(1 + len(running.rollouts), file=str(meeting)), 60.0))
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,14 @@ from sgpo_core.config.run import load_run
 from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines import cluster, placement
-from tasks.engines.actors import remote_actor
+from tasks.engines.actors import local_folder, remote_actor
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.engines.faults import EngineLost
 from tasks.engines.generation import generate_groups
 from tasks.engines.guard import sync_folder
 from tasks.engines.placement import Seat
 from tasks.engines.sync import sync_engines
+from tasks.workers.meeting import Meeting
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, engine_arguments
 from tasks.workers.vllm_process import processes, vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer
@@ -57,7 +58,7 @@ def spread(policy: str) -> Iterator[Engines]:
         group = ray.util.placement_group([{"CPU": 1}])
         assert group.wait(60)
         placement._groups.append(group)
-        actor = remote_actor(TwoProcesses, Seat(0, group), vllm_environment(1, one_node=True))
+        actor = remote_actor(TwoProcesses, Seat(0, group), vllm_environment(1, local_folder()))
         return actor.remote(policy, CONFIG.model, CONFIG.cluster), *start_trainers(CONFIG.cluster)
 
     with cluster.keep_engines():
@@ -77,7 +78,7 @@ def prompt(policy: str) -> list[int]:
 
 def by_broadcast(engines: Engines) -> Engines:
     meeting = engines.sync_dir / f"broadcast-{uuid.uuid4().hex}"
-    return replace(engines, broadcast=BroadcastTransfer(3, 60.0, meeting=str(meeting)))
+    return replace(engines, broadcast=BroadcastTransfer(Meeting(3, file=str(meeting)), 60.0))
 
 
 def test_each_process_proves_its_part(spread: Engines, prompt: list[int]) -> None:
@@ -146,6 +147,11 @@ def test_it_listens_on_loopback_alone(spread: Engines) -> None:
     }
     elsewhere = [str(ip) for ip in listening if not (getattr(ip, "ipv4_mapped", None) or ip).is_loopback]
     assert len(processes) >= 3 and listening and elsewhere == []
+
+
+def test_its_sockets_are_where_the_guard_removes_them(spread: Engines) -> None:
+    folder = local_folder()
+    assert folder and any(path.is_socket() for path in folder.iterdir())
 
 
 def test_responses_come_and_an_engine_that_lost_a_process_is_lost(

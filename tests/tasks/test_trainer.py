@@ -27,6 +27,7 @@ from tasks.engines.cluster import Engines, kept_actors, start_trainers
 from tasks.training import check_finite, token_logprobs, train_on
 from tasks.workers import optimizer_state
 from tasks.workers.deepspeed_config import deepspeed_config
+from tasks.workers.meeting import Meeting
 from tasks.workers.policy_model import PolicyModel, load_policy
 from tasks.workers.trainer_worker import trainer_environment
 from tasks.workers.weight_sync import Part, digest
@@ -193,7 +194,7 @@ def test_weights_in_shards_are_broadcast_one_by_one(
     ranks: dict[int, Engines], start: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")  # the receiver is this process
-    transfer = BroadcastTransfer(2, 60.0, meeting=str(tmp_path / "meeting"))
+    transfer = BroadcastTransfer(Meeting(2, file=str(tmp_path / "meeting")), 60.0)
     weights = load_file(Path(start) / "model.safetensors")
     layout = {name: (Part(name),) for name in weights}
     ranks[2].on_all_ranks("setup", start, MODEL, TrainSettings(), DeepSpeedSettings(zero_stage=3), False)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tasks.workers.meeting import Meeting
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Named
 
 CPU = torch.device("cpu")
@@ -36,7 +37,7 @@ def lent(shortened_to: int | None = None) -> Iterator[Named]:
 @pytest.fixture
 def broadcast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BroadcastTransfer:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    return BroadcastTransfer(3, timeout_s=60.0, meeting=str(tmp_path / "meeting"))
+    return BroadcastTransfer(Meeting(3, file=str(tmp_path / "meeting")), timeout_s=60.0)
 
 
 @pytest.fixture
