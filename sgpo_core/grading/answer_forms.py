@@ -29,7 +29,7 @@ _E_NOTATION = re.compile(r"([+-]?\d+(?:\.\d+)?)[eE]([+-]?\d{1,4})", re.ASCII)
 _PERCENT = re.compile(r"(\d)\s*(?:\\text\s*\{\s*percent\s*\}|percent)$", re.IGNORECASE)
 # An interval as it is written elsewhere: ]2,5[ open at both ends, and 0;1 for 0,1.
 _INTERVAL = re.compile(r"([\[\](])([^\[\]();,]+)[;,]([^\[\]();,]+)([\[\])])")
-_STRETCHED = re.compile(r"\\(?:left|right)\s*(?=[\[\]()])")
+_STRETCHED = re.compile(r"\\(?:left|right)\s*(?=[\[\]()|])")
 _MIXED = re.compile(r"([+-]?\d+) (\d+)/(\d+)", re.ASCII)
 _HEDGE = re.compile(r"(?:\\approx|\\text\s*\{\s*(?:approximately|about)\s*\}|approximately |about )\s*")
 WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname|mbox)\s*\{([^{}]*)\}")
@@ -164,7 +164,6 @@ _BRACED_OPERATOR = re.compile(r"\{\s*([-+*])\s*\}")
 _IN_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox|operatorname)\s*\{[^{}]*\}")
 # A sum, difference or product that is left to do: an operand, an operator, an operand with or without a sign.
 _UNDONE = re.compile(r"[\d)}\]|!]\s*(?:[-+*×·]|\\times|\\cdot|\\ast)[-+\s]*[\d({\\|.]")
-_SIDE_BY_SIDE = re.compile(r"(?:(?<![\d._])[\d.]+|\))\s*\(\s*[-+]?[\d.]")  # 2(3), (2)(3), and not \log_2(8)
 _JOINED = re.compile(
     r"\\(?:iff|implies|impliedby|to|gets|mapsto|(?:long|Long)?(?:left|right|leftright|Left|Right|Leftright)arrow)"
     r"(?![a-zA-Z])|[→⇒⇔←]|[-=]>"
@@ -173,6 +172,26 @@ _DIGIT = re.compile(r"\d")
 # The same for divisions: 10/2 is no answer to a question for an integer.
 _UNDIVIDED = re.compile(r"[\d)}\]|!]\s*(?:[/:÷]|\\div|\\over(?![a-zA-Z]))[-+\s]*[\d({\\|.]")
 _BAR = re.compile(r"\\[dtc]?frac\s*(?:\\[a-zA-Z]+|[-+{(\[|.\s]){0,8}\d")
+_POWER_OF_UNIT = re.compile(r"§\s*\^\s*(?:\d|\{\s*-?\d\s*\})")
+# What is one number, from the inside to the outside: # stands for one that was found before.
+_ONE = r"(?:\d[\d.]*|\.\d+|#)"
+_ONE_NUMBER = [
+    re.compile(way.replace("ONE", _ONE), re.ASCII)
+    for way in (
+        r"\{\s*[-+]?\s*ONE\s*\}",
+        r"\\sqrt\s*(?:\[\s*ONE\s*\])?\s*[\d#]",
+        r"\\(?:log|ln|lg)(?:\s*_\s*[\d#])?\s*ONE",
+        r"(?<![_\d.])ONE\s*(?:\^\s*[-+]?[\d#]|\*\*\s*ONE)",  # not the bounds of an integral
+        r"ONE\s*\\overline\s*[\d#]",
+        r"ONE\s*!",
+        r"\\lfloor\s*[-+]?\s*ONE\s*\\rfloor|\\lceil\s*[-+]?\s*ONE\s*\\rceil",
+        r"\|\s*[-+]?\s*ONE\s*\||\(\s*[-+]?\s*ONE\s*\)",
+    )
+]
+_ONE_QUOTIENT = [
+    re.compile(way.replace("ONE", _ONE), re.ASCII) for way in (r"\\[dtc]?frac\s*[\d#]\s*[\d#]", r"ONE\s*/\s*ONE")
+]
+_MAX_DEPTH = 16
 _SCIENTIFIC = re.compile(r"(?<![\d.])([1-9](?:\.\d+)?)\s*(?:\\times|\\cdot|\*)\s*10\s*(?=\^)", re.ASCII)
 _OTHER_BASE = re.compile(r"\d\s*_")
 _TWO_QUANTITIES = re.compile(r"\d\s*(?:§\s*|(?<![\\a-zA-Z])[a-zA-Z]{2,}\s+)+\d")
@@ -204,14 +223,28 @@ _MATHEMATICS = {
 
 def is_no_number(answer: str, whole: bool) -> bool:
     """Whether an answer to a question for a rational number, which does not end in one, says something else than one
-    number, though a maths library would find that number in it: a sum or product left to do (restating the problem,
+    number, though a maths library would find that number in it: a calculation left to do (restating the problem,
     "284471 + 936979", would be the easiest way to a reward), a number of another base, or two quantities. If the
     number is `whole`, a division left to do is none either. 4.5 \\times 10^{33} is no product."""
-    words = _IN_TEXT.sub("§", answer)
+    words = _POWER_OF_UNIT.sub("§", _IN_TEXT.sub("§", answer))
     flat = _SCIENTIFIC.sub("10", _BRACED_OPERATOR.sub(r"\1", TEX_SPACES.sub("", words)))
-    side_by_side = _SIDE_BY_SIDE.search(_STRETCHED.sub("", flat))
     undivided = whole and (_UNDIVIDED.search(flat) or _BAR.search(flat))
-    return any((_UNDONE.search(flat), side_by_side, undivided, _OTHER_BASE.search(flat), _TWO_QUANTITIES.search(words)))
+    other = any((_UNDONE.search(flat), undivided, _OTHER_BASE.search(flat), _TWO_QUANTITIES.search(words)))
+    return other or _numbers(flat, whole) > 1
+
+
+def _numbers(flat: str, whole: bool) -> int:
+    """How many numbers stand in a calculation, and so are left to be put together, whatever its operators are: \\int,
+    \\gcd, ⊕ or none. What can stand for one number (a power, a root, ...) counts as one."""
+    ways = [*_ONE_NUMBER, *(() if whole else _ONE_QUOTIENT)]
+    flat, before = _STRETCHED.sub("", flat), ""
+    for _ in range(_MAX_DEPTH):
+        if flat == before:
+            break
+        before = flat
+        for way in ways:
+            flat = way.sub("#", flat)
+    return len(re.findall(_ONE, flat))
 
 
 def says_more(answer: str) -> bool:

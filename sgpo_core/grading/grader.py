@@ -30,7 +30,7 @@ from sgpo_core.grading.numerals import Numeral, numeral, same_number
 from sgpo_core.types import Grade, Outcome, RolloutGroup
 
 # Two results that were graded by different versions are not compared: raise it with every change of what comes out.
-GRADER = f"boxed/4, math-verify {metadata.version('math-verify')}"
+GRADER = f"boxed/5, math-verify {metadata.version('math-verify')}"
 TAIL_CHARACTERS = 16_384  # of a response, in which its answer is looked for
 START_DEADLINE_S = 60.0  # for a child to import its libraries, 1-2 s on an idle machine
 

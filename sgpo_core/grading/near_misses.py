@@ -177,7 +177,7 @@ def swapped(text: str) -> Iterator[str]:
 
 
 def restated(text: str) -> Iterator[str]:
-    """Sums, differences, products and quotients that are left to do."""
+    """Calculations that are left to do."""
     plain = number(text)
     if plain is None or plain.form == "e-notation":
         return
@@ -197,6 +197,13 @@ def restated(text: str) -> Iterator[str]:
         yield f"({write(value - 2)})+(2)"
         yield f"{write(value - 2)}+2\\text{{ cm}}"
         yield f"\\left({write(value + 2)}\\right)-2"
+        yield f"\\int_{{-2}}^{{{write(value - 2)}}} dx"
+        yield f"\\sum_{{i=1}}^{{2}} {write(value / 2)}"
+        yield f"\\log_2(2^{{{write(value - 2)}}}2^2)"
+        yield f"\\gcd({write(2 * value)}, {write(3 * value)})"
+        yield f"\\max({write(value - 1)}, {write(value)})"
+        yield f"{write(value - 2)}⊕2"
+        yield f"2⋅{write(value / 2)}"
 
 
 def _written(plain: Number) -> Callable[[Fraction], str]:

@@ -2,7 +2,7 @@
 
 <data set>/imported/000000.arrow  problem_id domain group sample prompt answer reference answer_form prompt_ids
                                   token_ids rollout_logprobs response truncated, and grade and verdict where recorded
-           graded/                grade extracted_answer outcome_reward
+           graded-<key>/          grade extracted_answer outcome_reward
            judged-<judge>/        step_ends first_error_step verdict_...
            logprobs-<policy>/       rollout_logprobs          (those that were not recorded are the initial policy's)
 

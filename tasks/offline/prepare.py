@@ -29,7 +29,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import OfflineConfig, ResponsesSettings
 from sgpo_core.data.problems import as_problem, request_seed
 from sgpo_core.data.segmentation import SEGMENTER
-from sgpo_core.grading.grader import AnswerGrader
+from sgpo_core.grading.grader import GRADER, AnswerGrader
 from sgpo_core.offline.checks import BadRows
 from sgpo_core.offline.importer import Imported, import_responses
 from sgpo_core.offline.sources import source_files
@@ -129,7 +129,9 @@ def import_source(config: OfflineConfig, policy: str, sampled: Path | None = Non
     """The source (or what was sampled), checked, tokenized, and grouped by problem; returns the stage's folder."""
     settings = config.responses
     if sampled is not None:
-        settings = ResponsesSettings(source=str(sampled), max_bad_rows=settings.max_bad_rows)
+        settings = ResponsesSettings(
+            source=str(sampled), max_bad_rows=settings.max_bad_rows, answer_form=config.data.answer_form
+        )
     codec = PolicyCodec(policy, config.model)
     imported = home() / "responses" / f"{_name(settings)}-{_source_key(settings, codec)}" / "imported"
     if damaged := [file.name for file in sorted(imported.glob("*.arrow")) if not is_as_written(file)]:
@@ -164,6 +166,7 @@ def _source_key(settings: ResponsesSettings, codec: PolicyCodec) -> str:
         [
             content or [settings.source, settings.split, settings.revision],
             settings.columns.model_dump(mode="json"),
+            settings.answer_form,
             codec.key,
             SEGMENTER,
         ]
@@ -173,11 +176,12 @@ def _source_key(settings: ResponsesSettings, codec: PolicyCodec) -> str:
 @plain_task("grade")
 def grade_responses(imported: Path) -> Path:
     """Grades what brought no grade along."""
-    stage, responses = imported.parent / "graded", Responses(imported)
+    stage, responses = imported.parent / f"graded-{fingerprint([GRADER])}", Responses(imported)
+    needed = ["group", "answer", "answer_form", "response", "grade"]
     with AnswerGrader() as grader:
 
         def grades(number: int) -> pa.Table:
-            groups = rollout_table.from_table(responses.table(number).select(["group", "answer", "response", "grade"]))
+            groups = rollout_table.from_table(responses.table(number).select(needed))
             return rollout_table.to_table([grader.grade_group(group) for group in groups], rollout_table.GRADED)
 
         _fill(stage, responses.shards, grades, "grading")

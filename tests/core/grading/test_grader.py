@@ -186,7 +186,7 @@ COMPARISONS = [
     ("5", "5 (((", Outcome.UNPARSABLE),  # read whole or not at all
     ("5", "5*", Outcome.UNPARSABLE),
     ("5", "$5$ (((", Outcome.UNPARSABLE),
-    ("5", "5\x00\x01\x1b[2J", Outcome.UNPARSABLE),
+    ("5", "5\x00\x01\x1b[2J", Outcome.WRONG),
     ("5", "__import__('os').system('exit')", Outcome.UNPARSABLE),
 ]
 
