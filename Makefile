@@ -83,7 +83,7 @@ $(STAMP):
 	@$(VENV)/bin/python -m pip install --quiet uv==$(UV_VERSION)
 	@$(INSTALL_TORCH)
 	@$(UV) pip sync --quiet $(IN_VENV) --compile-bytecode $(REQUIREMENTS) -c $(HASHES)
-	@$(BUILD_OP)
+	@$(BUILD_OPS)
 	@echo $(EXTRA) > $(VENV)/.extra
 	@touch $@
 
@@ -94,24 +94,25 @@ $(VENV)/bin/sgpo: $(STAMP) Makefile
 		"$(CURDIR)" "$(abspath $(VENV))" > $@
 	@chmod +x $@
 
+# DeepSpeed compiles these (communication in shared memory, Adam on the CPU) at first use, for a minute and in every rank
+# at once: do it here, side by side. On GPUs it needs the second alone.
 ifeq ($(EXTRA),cpu)
 # Alone and before the rest: a torch backend claims other packages too (triton), which the CPU index need not have.
 INSTALL_TORCH = $(UV) pip install --quiet $(IN_VENV) --no-deps $(TORCH_BACKEND) "$$(grep '^torch==' $(REQUIREMENTS))"
-# DeepSpeed compiles these (communication in shared memory, Adam on the CPU) at first use, for a minute and in every rank
-# at once: do it here, side by side.
-define BUILD_OP
-echo "setup: compiling two ops of DeepSpeed (about two minutes)"; \
+OPS := ShareMemComm CPUAdam
+else
+INSTALL_TORCH = :
+OPS := CPUAdam
+endif
+define BUILD_OPS
+echo "setup: compiling ops of DeepSpeed (about two minutes)"; \
 build() { \
 	DS_ACCELERATOR=cpu $(VENV)/bin/python -c "from deepspeed.ops.op_builder import cpu; cpu.$$1Builder().load()" \
 		> $(VENV)/$$1.log 2>&1 \
 		|| { tail -n 20 $(VENV)/$$1.log >&2; echo "setup: compiling failed, see $(VENV)/$$1.log" >&2; return 1; }; \
 }; \
-build ShareMemComm & other=$$!; build CPUAdam; wait $$other
+started=(); for op in $(OPS); do build $$op & started+=($$!); done; for op in $${started[@]}; do wait $$op; done
 endef
-else
-INSTALL_TORCH = :
-BUILD_OP = :
-endif
 
 demo: setup ## Train GRPO and SGPO in miniature and compare them (ARGS="...")
 	@$(VENV)/bin/python -m flows.demo $(ARGS)

@@ -23,7 +23,6 @@ from tasks.sizing import existing, gib_on_a_gpu, sizing_problems, this_machine
 from tasks.tracking.server import check_reachable, tracking_uri
 
 _FREE_DISK_MIB = 512
-_CUDA = Path("/usr/local/cuda")  # where torch looks for the toolkit without CUDA_HOME
 
 
 def check_resources(config: TrainingConfig) -> None:
@@ -72,11 +71,6 @@ def _gpu_problems(config: TrainingConfig) -> list[str]:
     if machine and not _holds_engines():
         wanted = config.cluster.gpus + kind_of(config.judge).gpus(config.judge)
         problems += _busy(found, wanted, gib_on_a_gpu(config, machine))
-    if config.deepspeed.offload_optimizer and not _has_compiler():
-        problems.append(
-            "the CUDA toolkit, with which DeepSpeed compiles the optimizer for deepspeed.offload_optimizer: install it "
-            "and set CUDA_HOME to its folder (no nvcc was found)"
-        )
     return problems + (sizing_problems(config, machine) if machine else [])
 
 
@@ -96,12 +90,6 @@ def _busy(found: list[Device], wanted: int, gib: float) -> list[str]:
         f"{wanted} GPUs with {gib:.0f} GiB that nobody else uses ({told}): end what runs there, or name others in "
         "CUDA_VISIBLE_DEVICES"
     ]
-
-
-def _has_compiler() -> bool:
-    home_ = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    folders = [Path(home_)] if home_ else [_CUDA]
-    return any((folder / "bin/nvcc").is_file() for folder in folders) or shutil.which("nvcc") is not None
 
 
 def _disk_problems() -> list[str]:

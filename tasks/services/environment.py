@@ -79,6 +79,7 @@ def service_environment() -> dict[str, str]:
         "SGPO_HOME": str(home()),
         "PREFECT_HOME": prefect_home,
         "PREFECT_PROFILES_PATH": f"{prefect_home}/profiles.toml",  # not that of `publish`: its server may have died
+        "PREFECT_SERVER_MEMO_STORE_PATH": f"{prefect_home}/memo_store.toml",  # by default in ~/.prefect, whatever home
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         PAGES: "http://127.0.0.1",  # none: the server of one process has no page that anybody opens
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few on a busy machine

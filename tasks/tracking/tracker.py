@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import shutil
 import subprocess
 import time
 import uuid
@@ -250,10 +251,13 @@ def environment_report() -> dict[str, Any]:
 
 
 def git_commit() -> str:
-    """The commit, with "-dirty" where files differ from it; "unknown" outside of a checkout."""
+    """The commit, with "-dirty" where files differ from it; outside of a checkout SGPO_COMMIT, or "unknown"."""
+    elsewhere = os.environ.get("SGPO_COMMIT") or "unknown"
+    if shutil.which("git") is None:
+        return elsewhere
     command = ["git", "-C", str(REPOSITORY), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip() or elsewhere
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from sgpo_core.rl.losses import policy_loss, supervised_loss
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
 from tasks.imports import importing
-from tasks.workers.compiled_ops import load_shared_memory_op
+from tasks.workers.compiled_ops import load_cpu_adam, load_shared_memory_op
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.lora import Exported, adapter_tensors, add_adapters, exported, write_config
 from tasks.workers.meeting import Meeting, host_meeting
@@ -99,6 +99,8 @@ class TrainerWorker:
         lm = load_policy(policy, model.dtype, train.gradient_checkpointing)
         if model.lora.rank:
             add_adapters(lm, model.lora)
+        if sharding.offload_optimizer:
+            load_cpu_adam()
         self.engine, *_ = deepspeed.initialize(model=PolicyModel(lm), config=config)
         del sharded  # what is loaded from now on is whole
         self.engine.train()

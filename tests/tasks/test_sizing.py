@@ -141,28 +141,6 @@ def test_what_does_not_fit_is_said_with_the_setting(driver: Path) -> None:
     assert "GiB for trainer rank" not in refusal("7b")
 
 
-def test_offload_needs_the_toolkit(driver: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    driver.write_text(eight())
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    monkeypatch.delenv("CUDA_HOME", raising=False)
-    monkeypatch.delenv("CUDA_PATH", raising=False)
-    monkeypatch.setattr("tasks.preflight._CUDA", tmp_path / "cuda")
-    assert "CUDA_HOME" in refusal("14b") and "CUDA_HOME" not in refusal("7b")
-
-
-def test_the_toolkit_is_found_where_torch_finds_it(
-    driver: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    driver.write_text(eight())
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    for name in ("CUDA_HOME", "CUDA_PATH"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("tasks.preflight._CUDA", tmp_path / "cuda")
-    (tmp_path / "cuda/bin").mkdir(parents=True)
-    (tmp_path / "cuda/bin/nvcc").touch()
-    assert "CUDA_HOME" not in refusal("14b")
-
-
 def test_a_folders_shape_is_read(tmp_path: Path) -> None:
     assert shape_of("Qwen/Qwen2.5-7B-Instruct@a09a35") == shape_of("Qwen/Qwen2.5-7B-Instruct") is not None
     assert shape_of("nobody/knows-this") is None

@@ -23,7 +23,7 @@ from tasks.tracking.database import make_database
 from tasks.tracking.parameters import as_parameters
 from tasks.tracking.server import check_reachable
 from tasks.tracking.system_metrics import system_metrics
-from tasks.tracking.tracker import Tracker
+from tasks.tracking.tracker import Tracker, git_commit
 from tests.helpers import REPOSITORY
 
 
@@ -144,6 +144,14 @@ def test_a_value_of_any_length_and_sign(tracker: Tracker) -> None:
     assert (found["a.c"], found["a.d"]) == ("{}", '[1, {"e": "ü"}]')
     assert found["a.body"] == '{"$schema": 1}', "a name that MLflow does not take"
     tracker.client.log_batch(tracker.run_id, params=[Param(key, value) for key, value in found.items()])
+
+
+def test_without_git_the_commit_is_what_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.delenv("SGPO_COMMIT", raising=False)
+    assert git_commit() == "unknown"
+    monkeypatch.setenv("SGPO_COMMIT", "abc123")
+    assert git_commit() == "abc123"
 
 
 def test_an_experiment_opens_as_training_runs(tracker: Tracker) -> None:
