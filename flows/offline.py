@@ -32,7 +32,7 @@ from sgpo_core.config.overrides import Overrides
 from tasks.checkpointing import save_checkpoint
 from tasks.data import Benchmarks, ProblemSets, load_benchmarks, refuse_overlap
 from tasks.engines.cluster import keep_engines, outlived
-from tasks.evaluation import evaluate
+from tasks.evaluation import check_benchmarks, evaluate
 from tasks.offline.prepare import (
     data_set_lock,
     grade_responses,
@@ -79,6 +79,7 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
 
         def trained() -> dict[str, Any]:
             policy = initial_policy(config)
+            check_benchmarks(config, policy, benchmarks)
             data = TrainingSet(config, prepare(config, policy, benchmarks))
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)

@@ -31,7 +31,7 @@ from tasks.ahead import generating_ahead
 from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines, outlived
-from tasks.evaluation import evaluate
+from tasks.evaluation import check_benchmarks, evaluate
 from tasks.judging import check_judge, judge, warn_of_blind_judge
 from tasks.models.folders import model_folder
 from tasks.offline.training_set import tokens_spent, trained_policy
@@ -68,9 +68,10 @@ def online(
 
         def trained() -> dict[str, Any]:
             policy, spent = initial_policy_of(config)
+            check_benchmarks(config, policy, sets.benchmarks)
             train_set = drop_overlong_prompts(sets.train, policy, config.model, config.sampling.max_tokens)
             fitting = ProblemSets(train_set, sets.benchmarks)
-            with open_run(config, config.iterations, policy, ready(config.judge), fitting, paths) as run:
+            with open_run(config, config.iterations, policy, ready(config.asked_judge), fitting, paths) as run:
                 train(run, spent)
                 return finish(run)
 

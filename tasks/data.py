@@ -105,7 +105,8 @@ class PolicyCodec:
 
     def prompts(self, texts: Sequence[str]) -> list[list[int]]:
         if not self.model.chat_template:
-            return self.encode([self.model.preamble + text + self.model.instruction for text in texts])
+            asked = self.encode([self.model.preamble + text + self.model.instruction for text in texts])
+            return [_with_beginning(self.tokenizer, ids) for ids in asked]
         return [encode_prompt(self.tokenizer, Problem("", text, ""), self.model) for text in texts]
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
@@ -148,11 +149,20 @@ def encode_prompt(tokenizer: Any, problem: Problem, model: ModelSettings) -> lis
     """Token ids of a problem as the policy gets it: with `model.instruction`, in the chat template if one is set."""
     text = model.preamble + problem.prompt + model.instruction
     if not model.chat_template:
-        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}], add_generation_prompt=True, tokenize=True, return_dict=True
-    )
+        return _with_beginning(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+    # The names of Qwen3, and of DeepSeek-V3.1 and Granite; a template ignores the one that it does not know.
+    switch = {} if model.thinks is None else {"enable_thinking": model.thinks, "thinking": model.thinks}
+    chat = [{"role": "user", "content": text}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=True, return_dict=True, **switch)
     return list(ids["input_ids"])
+
+
+def _with_beginning(tokenizer: Any, ids: Sequence[int]) -> list[int]:
+    """Token ids of a plain text, behind the token with which the tokenizer begins every text (Llama, Gemma), if there
+    is one: such a model has seen no text without it."""
+    first = tokenizer("")["input_ids"][:1]
+    begins = first == [tokenizer.bos_token_id] and list(ids[:1]) != first
+    return [*first, *ids] if begins else list(ids)
 
 
 def encode_prompts(policy: str, problems: Sequence[Problem], model: ModelSettings, max_tokens: int) -> list[list[int]]:

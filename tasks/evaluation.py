@@ -5,15 +5,27 @@ from __future__ import annotations
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import BenchmarkSettings
+from sgpo_core.config.run import TrainingConfig
 from sgpo_core.data.problems import as_problem, request_seed
 from sgpo_core.evaluation.scores import GradedResponse, score
 from sgpo_core.storage.atomic import write_atomically
-from tasks.data import encode_prompts
+from tasks.data import Benchmarks, encode_prompts
 from tasks.engines.generation import generate_groups, group_requests
 from tasks.run import Run
 from tasks.stage import IterationMetrics, Metrics, stage
 from tasks.workers.rollout_worker import Sampling
+
+
+def check_benchmarks(config: TrainingConfig, policy: str, benchmarks: Benchmarks) -> None:
+    """Raises ConfigError for the first problem whose prompt leaves no room for a response."""
+    for name, settings in config.eval.sets.items():
+        problems = [as_problem(row) for row in benchmarks[name]]
+        try:
+            encode_prompts(policy, problems, config.model, config.sampling.max_tokens)
+        except ConfigError as error:
+            raise ConfigError(f"eval.sets.{name}.data.source={settings.data.source}: {error}") from None
 
 
 @stage("evaluate")

@@ -28,14 +28,14 @@ _FREE_DISK_MIB = 512
 def check_resources(config: TrainingConfig) -> None:
     """Raises ConfigError that names every missing resource: the model, GPUs, disk, the tracking server; and what is
     wrong with a model that is on this machine."""
-    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, config.judge)]
-    problems += [*kind_of(config.judge).missing(config.judge), *_disk_problems(), *_gpu_problems(config)]
+    problems = [*_model_problems(config.model), *_cluster_problems(config.cluster, config.asked_judge)]
+    problems += [*kind_of(config.asked_judge).missing(config.asked_judge), *_disk_problems(), *_gpu_problems(config)]
     if problems:
         raise ConfigError(f"preset {config.preset} needs " + "; ".join(problems))
     if config.model.path is not None and (folder := local_folder(config.model.path)) is not None:
         check_policy(f"model.path={config.model.path}", folder, config.model, config.cluster)
-    if config.judge.min_f1 and config.algorithm.credit.scope != "none":
-        load(config.judge.gate_data, setting="judge.gate_data")
+    if config.asked_judge.min_f1:
+        load(config.asked_judge.gate_data, setting="judge.gate_data")
     check_reachable(tracking_uri())
 
 
@@ -69,7 +69,7 @@ def _gpu_problems(config: TrainingConfig) -> list[str]:
     machine = this_machine(config)
     problems = []
     if machine and not _holds_engines():
-        wanted = config.cluster.gpus + kind_of(config.judge).gpus(config.judge)
+        wanted = config.cluster.gpus + kind_of(config.asked_judge).gpus(config.asked_judge)
         problems += _busy(found, wanted, gib_on_a_gpu(config, machine))
     return problems + (sizing_problems(config, machine) if machine else [])
 

@@ -117,14 +117,18 @@ def rollout_group(
 def _problems(run: Run, iteration: int, number: int) -> list[Problem]:
     per_round, seed = run.config.sampling.problems, run.config.seed
     if run.config.algorithm.resampling.strategy == "history":
-        solved = lambda earlier: _all_correct(run.paths.rollouts(earlier))  # noqa: E731
+        solved = lambda earlier: _solved(run.paths.rollouts(earlier))  # noqa: E731
         return problems_with_history(run.problems, per_round, seed, iteration, solved)
     return problems_of_round(run.problems, per_round, seed, iteration, number)
 
 
-@cache  # of an earlier iteration, whose file does not change any more
-def _all_correct(rollouts: Path) -> dict[str, bool]:
+def _solved(rollouts: Path) -> dict[str, bool]:
     """Problem id -> whether all its responses were correct."""
+    return _solved_in(rollouts, rollouts.stat().st_mtime_ns)
+
+
+@cache  # of an earlier iteration, whose file does not change any more; a run that starts over writes another one
+def _solved_in(rollouts: Path, written: int) -> dict[str, bool]:
     groups = rollout_table.read(rollouts, ["group", "problem_id", "grade"])
     return {group.problem.id: group.all_positive for group in groups}
 

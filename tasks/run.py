@@ -63,7 +63,7 @@ class Run:
         self.stop_ids = stop_ids(policy)
         self.grader = AnswerGrader()
         self.judge = GroupJudge(judge, config.algorithm.credit.scope)
-        self.stream = GroupStream(self.grader, self.judge, kind_of(config.judge).calls_at_a_time)
+        self.stream = GroupStream(self.grader, self.judge, kind_of(config.asked_judge).calls_at_a_time)
         self.credit = credit_assignment(config, self.problems["domain"], self.tokenizer)
 
     @property
@@ -158,8 +158,7 @@ def open_run(
             engines_for(policy, config.model, config.cluster) as engines,
             open_judge(judge_settings) as judge,
         ):
-            if config.algorithm.credit.scope != "none":
-                check_gate(judge_settings, judge)
+            check_gate(judge_settings, judge)
             run = Run(config, iterations, paths, policy, sets, engines, judge, tracker)
             try:
                 yield run

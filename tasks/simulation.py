@@ -41,7 +41,7 @@ def estimates_page(
     """The best splits for each number of nodes of `gpus` GPUs each, as text; and those of the first number. Raises
     ConfigError where there is nothing to compute from, or nothing fits."""
     policy = policy_to_size(config)
-    judge = judge_shape(config) if config.judge.engine.gpus and config.algorithm.credit.scope != "none" else None
+    judge = judge_shape(config) if config.judge.engine.gpus else None
     works = drawn_works(config, response_tokens, ITERATIONS)
 
     def pipeline(settings: RunConfig, judge: ModelShape | None) -> Pipeline:

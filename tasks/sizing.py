@@ -85,7 +85,7 @@ def gib_on_a_gpu(config: TrainingConfig, machine: Machine) -> float:
     """How much of a GPU has to be free; nine tenths where the model's shape is not known."""
     if (policy := _policy_shape(config)) is None:
         return 0.9 * machine.gpu.memory
-    return free_gib(config, policy, machine.gpu)
+    return free_gib(config, policy, judge_shape(config), machine.gpu)
 
 
 def named_machine(gpu: str, gpus: int) -> Machine:
@@ -123,7 +123,7 @@ def _policy_shape(config: TrainingConfig) -> ModelShape | None:
 
 def judge_shape(config: TrainingConfig) -> ModelShape | None:
     """Of the model that judge engines of the run hold, if there are such."""
-    return shape_of(config.judge.model) if kind_of(config.judge).local else None
+    return shape_of(config.asked_judge.model) if kind_of(config.asked_judge).local else None
 
 
 def policy_to_size(config: TrainingConfig) -> ModelShape:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
@@ -32,11 +32,22 @@ class ModelSettings(Settings):
     )
     max_length: Positive = Field(128, description="prompt and response together, tokens")
     chat_template: bool = Field(False, description="wrap prompts with the tokenizer's chat template")
+    thinks: bool | None = Field(
+        None,
+        description="whether the policy is to think, where its chat template can switch that (Qwen3); null: as the "
+        "template has it",
+    )
     preamble: str = Field(
         "", description="text put before every problem: for a base model, problems with solutions in the form asked for"
     )
     instruction: str = Field("", description="text put after every problem")
     lora: LoraSettings = LoraSettings()
+
+    @model_validator(mode="after")
+    def _thinks_in_a_template(self) -> Self:
+        if self.thinks is not None and not self.chat_template:
+            raise ValueError("model.thinks is for model.chat_template=true: leave it out")
+        return self
 
     @field_validator("instruction")
     @classmethod

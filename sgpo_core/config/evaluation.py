@@ -28,6 +28,11 @@ class EvaluationConfig(Settings):
     chat_template: ChatTemplate = Field(
         "auto", description="wrap prompts in the tokenizer's chat template (auto: if it has one)"
     )
+    thinks: bool | None = Field(
+        None,
+        description="whether policies are to think, where their chat templates can switch that (Qwen3); null: as the "
+        "template has it",
+    )
     dtype: Dtype = Field("float32", description="dtype of the weights in the engines; bfloat16 on GPUs")
     cluster: ClusterSettings = ClusterSettings()
     alarm: AlarmSettings = AlarmSettings()

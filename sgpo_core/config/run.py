@@ -43,6 +43,11 @@ class TrainingConfig(Settings):
             require_preset("model.warm_start", "warm_start", self.model.warm_start)
         return self
 
+    @property
+    def asked_judge(self) -> JudgeSettings:
+        """The judge; where credit asks about no response (GRPO), one that needs nothing."""
+        return JudgeSettings() if self.algorithm.credit.scope == "none" else self.judge
+
     @cached_property
     def run_id(self) -> str:
         """Name of the run and its folder, computed once: the same deciding settings are the same run, so that the same

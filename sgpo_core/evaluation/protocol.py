@@ -35,6 +35,7 @@ class Protocol:
     seed: int
     dtype: Dtype
     grader: str
+    thinks: bool | None = None
 
     @property
     def id(self) -> str:
@@ -57,6 +58,7 @@ def protocol(
         problems=fingerprint([(p.id, p.prompt, p.answer) for p in problems]),
         prompt=benchmark.prompt,
         chat_template=config.chat_template,
+        thinks=config.thinks,
         temperature=benchmark.temperature,
         top_p=benchmark.top_p,
         max_tokens=benchmark.max_tokens,
@@ -72,7 +74,8 @@ def protocol_in_training(config: TrainingConfig) -> str:
     the policy."""
     sets = {name: benchmark.model_dump(mode="json") for name, benchmark in config.eval.sets.items()}
     how = [GRADER, sets, config.sampling.max_tokens, config.model.dtype]
-    return fingerprint([*how, config.model.preamble, config.model.instruction, config.model.chat_template])
+    model = config.model
+    return fingerprint([*how, model.preamble, model.instruction, model.chat_template, model.thinks])
 
 
 @dataclass(frozen=True, slots=True)

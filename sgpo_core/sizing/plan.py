@@ -87,11 +87,11 @@ def indivisible(config: TrainingConfig, policy: ModelShape, judge: ModelShape | 
     ]
 
 
-def free_gib(config: TrainingConfig, policy: ModelShape, gpu: Gpu) -> float:
+def free_gib(config: TrainingConfig, policy: ModelShape, judge: ModelShape | None, gpu: Gpu) -> float:
     """How much of a GPU has to be free for whatever runs on it. vLLM wants its whole share at once."""
-    cluster, judge = config.cluster, config.judge.engine
+    cluster, judges = config.cluster, config.judge.engine
     engine = cluster.gpu_memory_utilization * gpu.memory if cluster.rollout_gpus else 0.0
-    judging = judge.gpu_memory_utilization * gpu.memory if judge.gpus else 0.0
+    judging = judges.gpu_memory_utilization * gpu.memory if judge and judges.gpus else 0.0
     trainer = _trainer(config, policy, gpu).total if cluster.trainer_gpus else 0.0
     return max(engine + trainer if cluster.colocated else max(engine, trainer), judging)
 

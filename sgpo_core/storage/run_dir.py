@@ -5,7 +5,6 @@
           iterations/000012/.rollouts.parquet.digests   what it has to be, or was a moment before
           iterations/000012/metrics.json      its metrics, as they go to the tracking server
           checkpoints/000012/engine/          weights and optimizer after iteration 12 (DeepSpeed)
-          checkpoints/000012/layout.json      over how many ranks, and how, the optimizer's state is spread
           checkpoints/000012/digests.json     of all these files
           checkpoints/000012/policy/          the weights alone (Hugging Face layout, safetensors)
           policy/                             the final policy

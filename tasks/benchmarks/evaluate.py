@@ -148,12 +148,18 @@ def uses_template(config: EvaluationConfig, job: Job) -> bool:
     template = load_tokenizer(job.policy.folder).chat_template
     if config.chat_template == "always" and not template:
         raise ConfigError("chat_template=always: the policy's tokenizer has no chat template")
-    return config.chat_template != "never" and bool(template)
+    used = config.chat_template != "never" and bool(template)
+    if config.thinks is not None and not (used and "thinking" in str(template)):
+        raise ConfigError(f"thinks={str(config.thinks).lower()}: no chat template with a switch for thinking is used")
+    return used
 
 
 def encoded_prompts(job: Job, chat_template: bool) -> list[list[int]]:
     """Token ids of all prompts, as the protocol has them."""
-    tokenizer, model = load_tokenizer(job.policy.folder), ModelSettings(chat_template=chat_template)
+    tokenizer, model = (
+        load_tokenizer(job.policy.folder),
+        ModelSettings(chat_template=chat_template, thinks=job.protocol.thinks),
+    )
     texts = [replace(p, prompt=job.settings.prompt.replace("{problem}", p.prompt)) for p in job.problems]
     return [encode_prompt(tokenizer, problem, model) for problem in texts]
 

@@ -14,6 +14,9 @@ from sgpo_core.rl.credit import Scope, must_judge
 from sgpo_core.types import Judgment, Problem, Rollout, RolloutGroup, Verdict
 
 Key = tuple[int, int]  # a response: number of its group, number in it
+# Responses that a judge is asked about in one call. Its verdicts are kept when the call ends, and an engine that does
+# not end one within an hour counts as lost. QwQ-32B on two A100 takes 7 s a verdict (by preflight).
+_AT_ONCE = 128
 
 
 class GroupJudge:
@@ -34,7 +37,8 @@ class GroupJudge:
         """Nothing to read is not an abstention: such a response has RTS 0, and nobody has to be asked."""
         written = [item for item in items if item.steps]
         with self._at_work():
-            answers = iter(self._judge(written) if written else ())
+            parts = [written[begin : begin + _AT_ONCE] for begin in range(0, len(written), _AT_ONCE)]
+            answers = iter([judgment for part in parts for judgment in self._judge(part)])
         return [next(answers) if item.steps else Judgment(Verdict(None)) for item in items]
 
     @contextmanager

@@ -151,7 +151,7 @@ class LlmKind(PromptedKind):
         return settings.engine.actors * settings.engine.gpus
 
     def model(self, settings: JudgeSettings) -> str:
-        return weights_hash(Path(settings.model))
+        return f"{weights_hash(Path(settings.model))} in {settings.engine.dtype}"
 
     def chat(self, settings: JudgeSettings, held: ExitStack) -> tuple[Chat, ControlTokens]:
         engines = judge_engines(settings.model, settings.engine)

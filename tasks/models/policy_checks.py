@@ -67,7 +67,7 @@ def _unfit(folder: Path, model: ModelSettings, cluster: ClusterSettings, trained
     if getattr(config.get_text_config(), "tie_word_embeddings", False):
         yield from _head_of_its_own(folder)
     if model.chat_template:
-        yield from _template(folder)
+        yield from _template(folder, model.thinks)
     if trained:
         yield from _not_trainable(folder, config, model.max_length, length)
 
@@ -202,7 +202,7 @@ def _tensor(folder: Path, name: str) -> Any:
     return None
 
 
-def _template(folder: Path) -> Iterator[str]:
+def _template(folder: Path, thinks: bool | None) -> Iterator[str]:
     tokenizer = load_tokenizer(str(folder))
     if not tokenizer.chat_template:
         yield (
@@ -210,6 +210,8 @@ def _template(folder: Path) -> Iterator[str]:
             "the template into its folder (chat_template.jinja)"
         )
         return
+    if thinks is not None and "thinking" not in str(tokenizer.chat_template):
+        yield f"its chat template has no switch for thinking, for model.thinks={str(thinks).lower()}: leave that out"
     try:
         tokenizer.apply_chat_template([{"role": "user", "content": "1 + 1"}], add_generation_prompt=True)
     except Exception as error:  # whatever a template raises

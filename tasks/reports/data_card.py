@@ -62,7 +62,7 @@ responses = load_dataset("{name}", split="train")
 ```
 
 There is one file for each iteration, and one row for each response. A value is null where its stage had nothing to say.
-Addresses of servers in `verdict_reason` are replaced by `...`.
+Where `verdict_reason` tells of a judge's server, it says only with which status that answered.
 
 | column | meaning |
 |---|---|

@@ -62,7 +62,7 @@ def _start(command: Sequence[str], output: Path) -> tuple[subprocess.Popen[bytes
 
 
 def _show_if_done(run: SweepRun, progress: Progress, ran: bool) -> bool:
-    result = finished_result(run_paths(run.config))
+    result = finished_result(run_paths(run.config), getattr(run.config, "iterations", 0))
     if result is not None:
         progress.add(run, result, ran)
     return result is not None

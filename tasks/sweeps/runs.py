@@ -132,11 +132,11 @@ def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: 
     flow."""
     seen = set()
     for run in runs:
-        needs = str([getattr(run.config, part, None) for part in ("model", "cluster", "judge", "responses")])
+        needs = str([getattr(run.config, part, None) for part in ("model", "cluster", "asked_judge", "responses")])
         if needs not in seen:
             seen.add(needs)
             check(run.config)
-            check_parallel(parallel, run.config.cluster, run.config.judge)
+            check_parallel(parallel, run.config.cluster, run.config.asked_judge)
 
 
 def publish_table(config: SweepConfig, table: str, report: str) -> None:

@@ -14,7 +14,7 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.run import load_run
 from sgpo_core.config.warm_start import WarmStartConfig
 from sgpo_core.types import Problem
-from tasks.data import encode_prompt, load_problem_sets, load_tokenizer, stop_ids
+from tasks.data import PolicyCodec, encode_prompt, load_problem_sets, load_tokenizer, stop_ids
 
 
 @pytest.fixture(scope="module")
@@ -60,3 +60,40 @@ def test_a_prompt_stands_between_preamble_and_instruction(folder: Path) -> None:
     model = ModelSettings(preamble="Compute 1 + 2.\nAnswer: \\boxed{3}\n", instruction="\n")
     ids = encode_prompt(tokenizer, Problem("p", "Compute 4 + 5.", "9"), model)
     assert tokenizer.decode(ids) == "Compute 1 + 2.\nAnswer: \\boxed{3}\nCompute 4 + 5.\n"
+
+
+def test_a_plain_text_begins_as_the_tokenizer_begins_it(folder: Path, tmp_path: Path) -> None:
+    """Base models of Llama and Gemma have seen no text without that token."""
+    copy, problem = tmp_path / "policy", Problem("", "1 + 2", "3")
+    shutil.copytree(folder, copy)
+    plain = encode_prompt(load_tokenizer(str(folder)), problem, ModelSettings())
+    settings = json.loads((copy / "tokenizer.json").read_text())
+    first = {"SpecialToken": {"id": "<pad>", "type_id": 0}}
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    settings["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [first, text],
+        "pair": [first, text, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<pad>": {"id": "<pad>", "ids": [0], "tokens": ["<pad>"]}},
+    }
+    (copy / "tokenizer.json").write_text(json.dumps(settings))
+    named = json.loads((copy / "tokenizer_config.json").read_text()) | {"bos_token": "<pad>"}
+    (copy / "tokenizer_config.json").write_text(json.dumps(named))
+    tokenizer = load_tokenizer(str(copy))
+    assert encode_prompt(tokenizer, problem, ModelSettings()) == [0, *plain]
+    assert encode_prompt(tokenizer, problem, ModelSettings(preamble="<pad>")) == [0, *plain], "it stands there already"
+    assert PolicyCodec(str(copy), ModelSettings()).prompts(["1 + 2"]) == [[0, *plain]]
+
+
+def test_a_template_is_told_whether_to_think(folder: Path, tmp_path: Path) -> None:
+    copy, problem = tmp_path / "policy", Problem("", "1 + 2", "3")
+    shutil.copytree(folder, copy)
+    template = "{{ messages[0].content }}{% if enable_thinking is defined and not enable_thinking %} = {% endif %}"
+    (copy / "chat_template.jinja").write_text(template)
+    tokenizer = load_tokenizer(str(copy))
+
+    def text(thinks: bool | None) -> str:
+        ids = encode_prompt(tokenizer, problem, ModelSettings(chat_template=True, thinks=thinks))
+        return tokenizer.decode(ids)
+
+    assert text(None) == text(True) == "1 + 2" and text(False) == "1 + 2 = "

@@ -120,3 +120,22 @@ def test_a_saved_table_is_judged_as_the_stream_did_and_a_truncated_step_is_not_r
     assert [j and j.verdict.first_error_step for j in judgments] == [2, 1]
     assert [j and len(j.votes) for j in judgments] == [0, 3] and [j and j.prompt_tokens for j in judgments] == [0, 5]
     assert [len(r.step_ends or ()) for r in judged.rollouts] == [7, 3]
+
+
+def test_a_call_of_the_judge_has_an_end_however_many_are_to_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged is kept call by call, and a call that takes too long counts as lost."""
+    monkeypatch.setattr("tasks.judges.group_judge._AT_ONCE", 3)
+    sizes: list[int] = []
+
+    def counting(items: Sequence[Item]) -> list[Judgment]:
+        sizes.append(len(items))
+        return [Judgment(Verdict(number)) for number, _ in enumerate(items)]
+
+    wrong = [rollout(text=wrong_at(PROBLEMS[0], 3), grade=WRONG)] * 4
+    groups = [group_of(n, wrong, PROBLEMS[0]) for n in range(2)]
+    judged = GroupJudge(counting, "all_negative").complete(groups, {})
+    assert sizes == [3, 3, 2]
+    assert [r.judgment and r.judgment.verdict.first_error_step for g in judged for r in g.rollouts] == [0, 1, 2] * 2 + [
+        0,
+        1,
+    ]

@@ -196,6 +196,12 @@ def test_history_is_read_from_the_run_s_own_record(tmp_path: Path) -> None:
     again = rollouts._problems(run, 3, 0)
     assert len(again) == 4 and not solved & {p.id for p in again}
 
+    for iteration in (1, 2):  # the run starts over: another record under the same name
+        chosen = [p.problem for p in rollout_table.read(run.paths.rollouts(iteration))]
+        wrong = [group(g, [graded(False)] * 2, p) for g, p in enumerate(chosen)]
+        rollout_table.write(run.paths.rollouts(iteration), wrong)
+    assert {p.id for p in rollouts._problems(run, 3, 0)} & solved
+
 
 @pytest.mark.parametrize(("mixed", "rounds"), [([1, 3], [0, 1]), ([4, 0], [0]), ([1, 1, 1], [0, 1, 2])])
 def test_a_resumed_iteration_counts_its_rounds_as_the_first_time(

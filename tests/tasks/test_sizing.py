@@ -84,6 +84,13 @@ def test_gpus_that_somebody_uses_are_named(driver: Path) -> None:
     assert "nobody else" not in refusal("7b", "judge=qwen3-8b"), "five are enough"
 
 
+def test_grpo_needs_no_judge(driver: Path) -> None:
+    driver.write_text(eight(busy=4))
+    assert "8 GPUs with" in refusal("7b") and "nobody else" not in refusal("7b", "algorithm=grpo")
+    assert "which model judges" in refusal("7b", "judge=endpoint")
+    assert "which model judges" not in refusal("7b", "judge=endpoint", "algorithm=grpo")
+
+
 def test_a_desktop_on_the_gpu_is_no_one_else(driver: Path) -> None:
     """0.5b takes 11.1 GiB for its rank and .4 of the GPU for its engine."""
     driver.write_text("NVIDIA GeForce RTX 4090, 24564, 22500, 580.65.06\n")

@@ -46,3 +46,9 @@ def test_a_sweep_tries_again_what_failed_but_not_what_was_stopped(error: Excepti
         else:
             assert runs._attempt(first, config, online, fresh=False) is error
     assert len(tried) == tries
+
+
+def test_what_only_one_arm_needs_is_checked_before_the_first_run() -> None:
+    checked: list[str] = []
+    runs.check_all(sweep_runs(load_sweep("grpo-vs-sgpo-7b")), lambda config: checked.append(config.asked_judge.name))
+    assert sorted(checked) == ["llm", "rule"]

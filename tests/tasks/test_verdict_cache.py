@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from sgpo_core.config.base import ConfigError
-from sgpo_core.config.judge import EndpointSettings, JudgeSettings
+from sgpo_core.config.judge import EndpointSettings, JudgeEngineSettings, JudgeSettings
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.control_tokens import ControlTokens
 from sgpo_core.types import Judgment, Problem, Step, Verdict
@@ -123,6 +123,7 @@ def test_another_judge_has_another_identity(tmp_path: Path) -> None:
             {"thinks": False},
             {"thinks": True},
             {"thinks": True, "thinking_tokens": 7},
+            {"engine": JudgeEngineSettings(dtype="bfloat16")},
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:1/v1")},
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1")},
             {"name": "endpoint", "endpoint": EndpointSettings(url="http://127.0.0.1:2/v1", reasoning_effort="low")},
@@ -130,7 +131,7 @@ def test_another_judge_has_another_identity(tmp_path: Path) -> None:
         )
     ]
     other_model = base.model_copy(update={"model": str(tmp_path / "n")})
-    assert len({identity(each) for each in [base, *others, other_model]}) == 16
+    assert len({identity(each) for each in [base, *others, other_model]}) == 17
     same = base.model_copy(update={"noise": 0.3, "patience": 9, "min_f1": 0.1})  # what happens to verdicts later
     unused = base.model_copy(update={"thinking_tokens": 7})
     assert identity(same) == identity(unused) == identity(base)

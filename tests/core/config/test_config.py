@@ -291,3 +291,21 @@ def test_a_line_break_that_is_none() -> None:
     assert load_run("tiny", ['model.instruction="\n\nThink."']).model.instruction == "\n\nThink."
     with pytest.raises(ConfigError, match=r"model\.instruction.*backslash and an n"):
         load_run("tiny", [r'model.instruction="\n\nThink."'])
+
+
+@pytest.mark.parametrize("preset", [preset for preset in presets("online") if preset.startswith("r1-")])
+def test_the_steps_of_a_thinking_section_are_not_measured_by_a_worked_solution(preset: str) -> None:
+    assert load_run(preset).algorithm.credit.expected_length == "group"
+    assert load_offline(preset).algorithm.credit.expected_length == "group"
+
+
+def test_where_credit_asks_about_no_response_the_judge_is_one_that_needs_nothing() -> None:
+    sgpo, grpo = load_run("7b"), load_run("7b", ["algorithm=grpo"])
+    assert sgpo.asked_judge == sgpo.judge and sgpo.judge.name == "llm"
+    assert grpo.judge == sgpo.judge and grpo.asked_judge.name == "rule"
+
+
+def test_thinking_is_switched_in_a_chat_template_alone() -> None:
+    assert load_run("7b", ["model.thinks=false"]).model.thinks is False
+    with pytest.raises(ConfigError, match=r"model\.thinks"):
+        load_run("tiny", ["model.thinks=false"])

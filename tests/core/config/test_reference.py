@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[3]
 OTHER = {
     "cluster.sync_by": "file",
     "model.dtype": "bfloat16",
+    "model.thinks": True,
     "model.warm_start": "tiny_mild",
     "data.answer_type": "integer",
     "data.answer_form": "hashes",
@@ -52,6 +53,7 @@ OTHER = {
     "eval.sets.<name>.data.seed": 7,
 }
 TOGETHER: dict[str, dict[str, Any]] = {
+    "model.thinks": {"model.chat_template": True},
     "cluster.colocated": {
         **{"cluster.rollout_actors": 1, "cluster.rollout_gpus": 1},
         **{"cluster.trainer_ranks": 1, "cluster.trainer_gpus": 1},

@@ -87,7 +87,7 @@ def test_host_and_disk_of_7b(seven: RunConfig) -> None:
 
 
 def test_an_offloaded_optimizer_is_in_host_memory(seven: RunConfig) -> None:
-    """12 bytes a parameter, and 4 of gradients."""
+    """12 bytes a parameter, and 8 of gradients."""
     config = load_run("7b", ["deepspeed=zero3_offload"])
     assert of(needs(config, SEVEN, None, NODE), "host memory").parts["optimizer"] == pytest.approx(20 * N / GIB)
 
