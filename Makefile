@@ -72,6 +72,8 @@ define CHECK
 		|| { echo "setup: the headers of Python 3.11 are missing: install python3.11-dev" >&2; exit 1; }
 	@command -v "$${CXX:-c++}" >/dev/null \
 		|| { echo "setup: no C++ compiler ($${CXX:-c++}): install g++ (Debian: apt install build-essential)" >&2; exit 1; }
+	@test $(EXTRA) = gpu || $(BASE_PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null \
+		|| { echo "setup: libnuma, which vLLM needs on the CPU, is missing (Debian: apt install libnuma1)" >&2; exit 1; }
 endef
 
 # The old stamps go first: an environment left half-way must not pass for a finished one.
