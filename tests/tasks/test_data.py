@@ -14,7 +14,8 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.run import load_run
 from sgpo_core.config.warm_start import WarmStartConfig
 from sgpo_core.types import Problem
-from tasks.data import PolicyCodec, encode_prompt, load_problem_sets, load_tokenizer, stop_ids
+from tasks.data import PolicyCodec, encode_prompt, load_benchmarks, load_problem_sets, load_tokenizer, stop_ids
+from tasks.evaluation import check_benchmarks
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +98,12 @@ def test_a_template_is_told_whether_to_think(folder: Path, tmp_path: Path) -> No
         return tokenizer.decode(ids)
 
     assert text(None) == text(True) == "1 + 2" and text(False) == "1 + 2 = "
+
+
+def test_a_problem_of_a_benchmark_that_is_too_long_is_refused_with_its_set(folder: Path, tmp_path: Path) -> None:
+    source = problems(tmp_path / "test.jsonl", "1 + 2", "1 + 2 " * 100)
+    config = load_run("tiny", ["eval=file", f"eval.sets.file.data.source={source}"])
+    with pytest.raises(
+        ConfigError, match=r"eval\.sets\.file\.data\.source=.*test\.jsonl: problem .* model\.max_length="
+    ):
+        check_benchmarks(config, str(folder), load_benchmarks(config.eval.sets))
