@@ -75,7 +75,7 @@ def test_killed_repeated_forced_and_rescored(policy: str, session_home: Path, tm
 
     assert benchmark_eval(policy, SETTINGS, force=True)["final_metrics"] == first["final_metrics"]  # to the last digit
     again = times(parts(session_home))
-    assert generations(session_home) == kept and all(new > old for new, old in zip(again, made, strict=True))
+    assert generations(session_home) == kept and min(again) > max(made)  # how many parts, is a matter of time
 
     scored, [result] = record(session_home), times(results(session_home))
     assert benchmark_eval(policy, SETTINGS, rescore=True)["final_metrics"] == first["final_metrics"]
