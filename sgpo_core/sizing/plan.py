@@ -189,9 +189,8 @@ def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, m
         "weights that rank 0 exports": weights,
         "processes": _PROCESS * (1 + cluster.rollout_actors + cluster.trainer_ranks + judges),
     }
-    if (
-        config.deepspeed.offload_optimizer
-    ):  # and the gradients in float32, twice: as they are reduced, and as it takes them
+    if config.deepspeed.offload_optimizer:
+        # Twice the gradients in float32: as they are reduced, and as the optimizer takes them.
         trained = shape.trained(config.model.lora.rank)
         parts["optimizer"] = (optimizer_bytes(trained, config.model) + 8 * trained) / GIB
     return Need("host memory", parts, machine.memory, "a node with more memory, or fewer ranks: cluster.trainer_ranks")

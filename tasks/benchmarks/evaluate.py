@@ -156,10 +156,8 @@ def uses_template(config: EvaluationConfig, job: Job) -> bool:
 
 def encoded_prompts(job: Job, chat_template: bool) -> list[list[int]]:
     """Token ids of all prompts, as the protocol has them."""
-    tokenizer, model = (
-        load_tokenizer(job.policy.folder),
-        ModelSettings(chat_template=chat_template, thinks=job.protocol.thinks),
-    )
+    tokenizer = load_tokenizer(job.policy.folder)
+    model = ModelSettings(chat_template=chat_template, thinks=job.protocol.thinks)
     texts = [replace(p, prompt=job.settings.prompt.replace("{problem}", p.prompt)) for p in job.problems]
     return [encode_prompt(tokenizer, problem, model) for problem in texts]
 

@@ -60,10 +60,8 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
 
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
-    places, variables = (
-        seats([settings.gpus] * settings.actors, what),
-        vllm_environment(settings.threads, local_folder()),
-    )
+    places = seats([settings.gpus] * settings.actors, what)
+    variables = vllm_environment(settings.threads, local_folder())
     classes = [remote_actor(judge_worker.JudgeWorker, seat, variables, CALLS) for seat in places]
     actors = tuple(actor.remote(model, settings) for actor in classes)
     try:
