@@ -174,18 +174,18 @@ _UNDIVIDED = re.compile(r"[\d)}\]|!]\s*(?:[/:÷]|\\div|\\over(?![a-zA-Z]))[-+\s]
 _BAR = re.compile(r"\\[dtc]?frac\s*(?:\\[a-zA-Z]+|[-+{(\[|.\s]){0,8}\d")
 _POWER_OF_UNIT = re.compile(r"§\s*\^\s*(?:\d|\{\s*-?\d\s*\})")
 # What is one number, from the inside to the outside: # stands for one that was found before.
-_ONE = r"(?:\d[\d.]*|\.\d+|#)"
+_ONE = r"(?:(?<![\d.])(?:\d[\d.]*|\.\d+)|#)"
 _ONE_NUMBER = [
     re.compile(way.replace("ONE", _ONE), re.ASCII)
     for way in (
-        r"\{\s*[-+]?\s*ONE\s*\}",
+        r"\{\s*(?:[-+]\s*)?ONE\s*\}",
         r"\\sqrt\s*(?:\[\s*ONE\s*\])?\s*[\d#]",
         r"\\(?:log|ln|lg)(?:\s*_\s*[\d#])?\s*ONE",
         r"(?<![_\d.])ONE\s*(?:\^\s*[-+]?[\d#]|\*\*\s*ONE)",  # not the bounds of an integral
         r"ONE\s*\\overline\s*[\d#]",
         r"ONE\s*!",
-        r"\\lfloor\s*[-+]?\s*ONE\s*\\rfloor|\\lceil\s*[-+]?\s*ONE\s*\\rceil",
-        r"\|\s*[-+]?\s*ONE\s*\||\(\s*[-+]?\s*ONE\s*\)",
+        r"\\lfloor\s*(?:[-+]\s*)?ONE\s*\\rfloor|\\lceil\s*(?:[-+]\s*)?ONE\s*\\rceil",
+        r"\|\s*(?:[-+]\s*)?ONE\s*\||\(\s*(?:[-+]\s*)?ONE\s*\)",
     )
 ]
 _ONE_QUOTIENT = [
