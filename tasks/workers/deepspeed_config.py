@@ -13,8 +13,8 @@ def deepspeed_config(model: ModelSettings, train: TrainSettings, sharding: DeepS
     stage = sharding.stage(model.dtype)
     zero: dict[str, Any] = {"stage": stage}
     if sharding.offload_optimizer:
-        # Page-locked memory would come in powers of two: for 14B twice what the gradients take. Its faster copies would
-        # save seconds of an update that takes minutes.
+        # Page-locked memory would come in powers of two, up to twice what is needed. Its faster copies would save an
+        # estimated few seconds of an update that is estimated to take minutes.
         zero["offload_optimizer"] = {"device": "cpu", "pin_memory": False}
     in_float32: dict[str, Any] = {}
     if model.dtype == "bfloat16":  # gradients are added up, over micro-batches and over ranks, in float32
