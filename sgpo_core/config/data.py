@@ -68,6 +68,9 @@ class DataSettings(Settings):
     subset: str | None = Field(
         None, description="configuration of a Hugging Face data set that has several; a task of reasoning_gym"
     )
+    task: dict[str, bool | int | float | str] = Field(
+        default_factory=dict, description="settings of the task of reasoning_gym, such as {min_terms: 6}"
+    )
     split: str = Field("train", description="split of a Hugging Face data set, or of reasoning_gym (train, test)")
     revision: str | None = Field(None, description="revision of a Hugging Face data set")
     problem_column: str = Field("problem", description="column that holds the problem")

@@ -18,9 +18,10 @@ _MOST_TRIES = 50  # problems generated for one that is new and of the split
 
 
 def gym_problems(data: DataSettings) -> Iterator[Problem]:
-    """`data.count` different problems of the task `data.subset`, decided by `data.seed`, with a worked solution where
-    the task has one. The splits train and test are disjoint whatever the seeds: a problem's text decides to which of
-    them it belongs. Raises ConfigError for a task or split that there is not, and for a task with too few problems."""
+    """`data.count` different problems of the task `data.subset` with its settings `data.task`, decided by `data.seed`,
+    with a worked solution where the task has one. The splits train and test are disjoint whatever the seeds: a
+    problem's text decides to which of them it belongs. Raises ConfigError for a task, a setting of it or a split that
+    there is not, and for a task with too few problems."""
     if data.split not in ("train", "test"):
         raise ConfigError(f"data.split={data.split}: {SOURCE} has the splits train and test")
     seen: set[str] = set()
@@ -33,7 +34,7 @@ def gym_problems(data: DataSettings) -> Iterator[Problem]:
             id=f"{data.subset or TASK}-{data.seed}-{number}",
             prompt=prompt,
             answer=str(row["answer"]).strip(),
-            reference=row["metadata"].get("answer_cot"),
+            reference=_worked_solution(row["metadata"]),
             answer_form=data.answer_form,
         )
         if len(seen) == data.count:
@@ -55,8 +56,23 @@ def _generated(data: DataSettings) -> Iterator[dict[str, Any]]:
     if task not in DATASETS:
         raise ConfigError(f"data.subset={task}: {SOURCE} has no such task; it has {', '.join(sorted(DATASETS))}")
     # Its problem i of seed s is that of seed s + i: neighboring seeds would share nearly all of theirs.
-    dataset = reasoning_gym.create_dataset(task, size=_MOST_TRIES * data.count, seed=data.seed << 32)
-    return iter(dataset)
+    size = {"size": _MOST_TRIES * data.count, "seed": data.seed << 32}
+    try:
+        return iter(reasoning_gym.create_dataset(task, **size, **data.task))
+    except (AssertionError, TypeError, ValueError) as error:
+        raise ConfigError(f"data.task={data.task}: {SOURCE}'s task {task} can't be made so ({error})") from None
+
+
+def _worked_solution(metadata: dict[str, Any]) -> str | None:
+    """As the task gives it; of `chain_sum`, which gives none, the running totals, an equation a line."""
+    if metadata.get("source_dataset") != "chain_sum":
+        return metadata.get("answer_cot")
+    first, *rest = metadata["expression"].split()
+    total, lines = int(first), []
+    for sign, number in zip(rest[::2], rest[1::2], strict=True):
+        before, total = total, total + int(sign + number)
+        lines.append(f"{before} {sign} {number} = {total}")
+    return "\n".join(lines)
 
 
 def _digest(prompt: str) -> int:

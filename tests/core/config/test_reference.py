@@ -22,6 +22,7 @@ OTHER = {
     "model.dtype": "bfloat16",
     "model.thinks": True,
     "model.warm_start": "tiny_mild",
+    "data.task": {"min_terms": 6},
     "data.answer_type": "integer",
     "data.answer_form": "hashes",
     "data.max_reference_steps": 3,
