@@ -76,7 +76,7 @@ def _cut(rows: Sequence[Row], group: Sequence[int], limit: int) -> list[list[int
 
 
 def _micro_batches(rows: Sequence[Row], chunks: Sequence[list[int]], token_budget: int) -> list[tuple[int, ...]]:
-    """Chunks of like length side by side, since attention pads its queries to the longest."""
+    """Chunks of like length side by side: attention computes texts of like lengths together."""
     batches: list[list[int]] = []
     for chunk in sorted(chunks, key=lambda c: (-max(rows[i].tokens for i in c), c)):
         if batches and _cost(rows, batches[-1] + chunk) <= token_budget:

@@ -4,14 +4,15 @@
 
 Everything but attention is computed on the flat tokens. A response attends to its prompt and to itself, a prompt to
 itself; positions begin anew with each prompt and go on from it with each of its responses. So the eight responses of a
-group cost their prompt once, and no token is padding. (Inside of attention, queries are padded to the longest of the
-micro-batch.) Log-probabilities and gradients are those of responses one by one, to rounding. [ours]
+group cost their prompt once, and no token is padding. (Inside of attention, responses of like lengths are padded to the
+longest of them, at most to one and a half of their length.) Log-probabilities and gradients are those of responses one
+by one, to rounding. [ours]
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,27 +25,44 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Stretches of tokens of like lengths that are attended to together, padded to the longest (length L).
+
+    tokens int64 [R, L]: places among the flat tokens; padding points to token 0, and nothing comes of it. Of responses
+    that share prompts: prompt_of int64 [R]: the row of `Layout.prompts` that is a response's prompt; visible bool
+    [R, 1, L, P + L]: what a response's token attends to, of its prompt (padded to P) and of itself. Else both are None,
+    and a token attends to all before it in its row."""
+
+    tokens: Tensor
+    prompt_of: Tensor | None = None
+    visible: Tensor | None = None
+
+    def to(self, device: torch.device) -> Rows:
+        of_prompt = (x if x is None else x.to(device) for x in (self.prompt_of, self.visible))
+        return Rows(self.tokens.to(device), *of_prompt)
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the texts of a micro-batch stand among its N flat tokens. C texts attend to themselves alone: prompts of
-    several responses, and prompts with their only response. R responses attend to one of these prompts, too. P and L:
-    the longest text and response. Padding points to token 0, and nothing comes of it.
+    """Where the texts of a micro-batch stand among its N flat tokens.
 
-    text_tokens int64 [C, P] and response_tokens int64 [R, L]: places among the flat tokens; prompt_of int64 [R]: the
-    text that is a response's prompt; visible bool [R, 1, L, P + L]: what a response's token attends to, of its prompt
-    and of itself. Of the C * P + R * L padded places: tokens int64: their flat tokens; place int64 [N]: where
-    among them a flat token is. longest: tokens of the longest prompt with its response."""
+    prompts: those of several responses; alone: prompts with their only response; responses: those to shared prompts.
+    All their padded places, one after the other in this order: tokens int64 [places]: their flat tokens; place int64
+    [N]: where among them a flat token is. longest: tokens of the longest prompt with its response."""
 
-    text_tokens: Tensor
-    response_tokens: Tensor
-    prompt_of: Tensor
-    visible: Tensor
+    prompts: Rows
+    alone: tuple[Rows, ...]
+    responses: tuple[Rows, ...]
     tokens: Tensor
     place: Tensor
     longest: int
 
     def to(self, device: torch.device) -> Layout:
-        tensors = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "place")
-        return replace(self, **{name: getattr(self, name).to(device) for name in tensors})
+        def moved(blocks: tuple[Rows, ...]) -> tuple[Rows, ...]:
+            return tuple(rows.to(device) for rows in blocks)
+
+        tensors = self.tokens.to(device), self.place.to(device)
+        return Layout(self.prompts.to(device), moved(self.alone), moved(self.responses), *tensors, self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +86,9 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
     first, before = np.zeros(len(answers), np.int64), np.zeros(len(answers), np.int64)
     pieces: list[Ids] = []
     positions: list[Ids] = []
-    texts: list[tuple[int, int]] = []  # (place, tokens)
-    tails: list[tuple[int, int, int]] = []  # (text that is its prompt, place, tokens)
+    shared: list[tuple[int, int]] = []  # (place, tokens) of prompts with several responses
+    alone: list[tuple[int, int]] = []  # of prompts with their only response
+    tails: list[tuple[int, int, int]] = []  # of responses to shared prompts, and which of these
     total = longest = 0
     for key, members in of_prompt.items():
         prompt_ids = np.frombuffer(key, np.int64)
@@ -82,44 +101,66 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
             positions.append(len(prompt_ids) + np.arange(len(answers[i])))
             longest = max(longest, len(prompt_ids) + len(answers[i]))
             if len(members) > 1:
-                tails.append((len(texts), total, len(answers[i])))
+                tails.append((total, len(answers[i]), len(shared)))
             total += len(answers[i])
-        texts.append((begin, len(prompt_ids) if len(members) > 1 else total - begin))
-    layout = _layout(np.array(texts), np.array(tails, np.int64).reshape(-1, 3), total, longest)
+        if len(members) > 1:
+            shared.append((begin, len(prompt_ids)))
+        else:
+            alone.append((begin, total - begin))
+    layout = _layout(shared, alone, tails, total, longest)
     return Packed(np.concatenate(pieces), np.concatenate(positions), first, before, layout)
 
 
-def _layout(texts: Ids, tails: Ids, total: int, longest: int) -> Layout:
-    prompt_of, place, length = tails.T
-    text_tokens, text_there = _padded(texts[:, 0], texts[:, 1])
-    response_tokens, response_there = _padded(place, length)
-    widest = response_tokens.shape[1]
-    visible = np.concatenate(
-        [
-            np.repeat(text_there[prompt_of][:, None, :], widest, axis=1),
-            np.broadcast_to(np.tril(np.ones((widest, widest), bool)), (len(tails), widest, widest)),
-        ],
-        axis=2,
-    )
-    found = np.zeros(total, np.int64)
-    found[text_tokens[text_there]] = np.flatnonzero(text_there)
-    found[response_tokens[response_there]] = text_tokens.size + np.flatnonzero(response_there)
+def _layout(
+    shared: Sequence[tuple[int, int]],
+    alone: Sequence[tuple[int, int]],
+    tails: Sequence[tuple[int, int, int]],
+    total: int,
+    longest: int,
+) -> Layout:
+    tokens: list[Ids] = []
+    place, padded_places = np.zeros(total, np.int64), 0
+
+    def rows(stretches: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
+        """Stretches (place, tokens) as rows of flat places, and where there is one; noted as the next padded ones."""
+        nonlocal padded_places
+        offsets = np.arange(stretches[:, 1].max(initial=0))
+        there = offsets < stretches[:, 1:2]
+        found = np.where(there, stretches[:, :1] + offsets, 0)
+        place[found[there]] = padded_places + np.flatnonzero(there)
+        padded_places += found.size
+        tokens.append(found.ravel())
+        return found, there
+
+    prompts, prompt_there = rows(np.array(shared, np.int64).reshape(-1, 2))
+    whole = tuple(Rows(torch.from_numpy(rows(block)[0])) for block in _of_like_lengths(alone))
+    responses = []
+    for block in _of_like_lengths(tails):
+        found, _ = rows(block[:, :2])
+        count, width = found.shape
+        of_prompt = np.repeat(prompt_there[block[:, 2], None, :], width, axis=1)
+        of_itself = np.broadcast_to(np.tril(np.ones((width, width), bool)), (count, width, width))
+        visible = torch.from_numpy(np.concatenate([of_prompt, of_itself], axis=2)[:, None])
+        responses.append(Rows(torch.from_numpy(found), torch.from_numpy(block[:, 2].copy()), visible))
     return Layout(
-        text_tokens=torch.from_numpy(text_tokens),
-        response_tokens=torch.from_numpy(response_tokens),
-        prompt_of=torch.from_numpy(prompt_of.copy()),
-        visible=torch.from_numpy(visible[:, None]),
-        tokens=torch.from_numpy(np.concatenate([text_tokens.ravel(), response_tokens.ravel()])),
-        place=torch.from_numpy(found),
+        prompts=Rows(torch.from_numpy(prompts)),
+        alone=whole,
+        responses=tuple(responses),
+        tokens=torch.from_numpy(np.concatenate(tokens)),
+        place=torch.from_numpy(place),
         longest=longest,
     )
 
 
-def _padded(start: Ids, length: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
-    """Flat places of stretches of tokens as rows [stretches, longest], and where there is one."""
-    offsets = np.arange(length.max(initial=0))
-    there = offsets < length[:, None]
-    return np.where(there, start[:, None] + offsets, 0), there
+def _of_like_lengths(stretches: Sequence[tuple[int, ...]]) -> list[Ids]:
+    """Stretches (place, tokens, ...) in blocks, each in their order, the longest of a block at most
+    one and a half of its shortest."""
+    blocks: list[list[tuple[int, ...]]] = []
+    for stretch in sorted(stretches, key=lambda s: -s[1]):
+        if not blocks or 3 * stretch[1] < 2 * blocks[-1][0][1]:
+            blocks.append([])
+        blocks[-1].append(stretch)
+    return [np.array(sorted(block), np.int64) for block in blocks]
 
 
 def packed_attention(
@@ -151,9 +192,8 @@ def packed_attention(
     heads, shared = query.shape[1], key.shape[1]
     flat = torch.cat([x[0].transpose(0, 1) for x in (query, key, value)], dim=1).to(dtype)
     padded: Tensor = _Pad.apply(flat, layout)  # type: ignore[no-untyped-call]
-    text_count = layout.text_tokens.numel()
-    texts = padded[:text_count].view(*layout.text_tokens.shape, *flat.shape[1:])
-    responses = padded[text_count:].view(*layout.response_tokens.shape, *flat.shape[1:])
+    blocks = (layout.prompts, *layout.alone, *layout.responses)
+    parts = padded.split([rows.tokens.numel() for rows in blocks])
 
     def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Of [rows, columns, heads, size]: [rows * columns, heads, size]"""
@@ -162,19 +202,25 @@ def packed_attention(
         found = nn.functional.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, scale=scaling)
         return found.transpose(1, 2).flatten(0, 1)
 
-    text_q, text_k, text_v = texts.split([heads, shared, shared], dim=2)
-    found = attend(text_q, text_k, text_v, None)
-    if len(layout.response_tokens):
-        q, k, v = responses.split([heads, shared, shared], dim=2)
-        k = torch.cat([text_k.index_select(0, layout.prompt_of), k], dim=1)
-        v = torch.cat([text_v.index_select(0, layout.prompt_of), v], dim=1)
-        found = torch.cat([found, attend(q, k, v, layout.visible)])
-    flat_found: Tensor = _Unpad.apply(found, layout)  # type: ignore[no-untyped-call]
+    prompt_k = prompt_v = flat
+    found = []
+    for rows, part in zip(blocks, parts, strict=True):
+        if not part.numel():
+            continue
+        q, k, v = part.view(*rows.tokens.shape, *flat.shape[1:]).split([heads, shared, shared], dim=2)
+        if rows is layout.prompts:
+            prompt_k, prompt_v = k, v
+        if rows.prompt_of is not None:
+            k = torch.cat([prompt_k.index_select(0, rows.prompt_of), k], dim=1)
+            v = torch.cat([prompt_v.index_select(0, rows.prompt_of), v], dim=1)
+        found.append(attend(q, k, v, rows.visible))
+    together = torch.cat(found)
+    flat_found: Tensor = _Unpad.apply(together, layout)  # type: ignore[no-untyped-call]
     return flat_found.unsqueeze(0).to(query.dtype), None
 
 
 class _Pad(torch.autograd.Function):
-    """[N, ...] to [C * P + R * L, ...]. Every flat token has just one padded place, so that forward and backward are
+    """[N, ...] to [places, ...]. Every flat token has just one padded place, so that forward and backward are
     both a plain gather; autograd's own backward would add up, one token after the other."""
 
     @staticmethod

@@ -63,26 +63,40 @@ def gradients(lm: Any, logprobs: Tensor) -> dict[str, Tensor]:
 
 
 def test_what_stands_where() -> None:
-    packed = pack([[11, 12], [21], [11, 12]], [[13, 14], [22], [15]])
-    assert packed.input_ids.tolist() == [11, 12, 13, 14, 15, 21, 22]
-    assert packed.position_ids.tolist() == [0, 1, 2, 3, 2, 0, 1]
-    assert packed.first.tolist() == [2, 6, 4]
-    assert packed.before.tolist() == [1, 5, 1]
+    packed = pack([[11, 12], [21], [11, 12]], [[13, 14, 16], [22], [15, 17]])
+    assert packed.input_ids.tolist() == [11, 12, 13, 14, 16, 15, 17, 21, 22]
+    assert packed.position_ids.tolist() == [0, 1, 2, 3, 4, 2, 3, 0, 1]
+    assert packed.first.tolist() == [2, 8, 5]
+    assert packed.before.tolist() == [1, 7, 1]
     layout = packed.layout
-    # The shared prompt; the other prompt with its only response. Then the responses to the shared prompt.
-    assert layout.text_tokens.tolist() == [[0, 1], [5, 6]]
-    assert layout.response_tokens.tolist() == [[2, 3], [4, 0]]
-    assert layout.prompt_of.tolist() == [0, 0]
-    assert layout.visible[1, 0].tolist() == [[True, True, True, False], [True, True, True, True]]
-    assert layout.place.tolist() == [0, 1, 4, 5, 6, 2, 3]  # of the padded 2 x 2 and 2 x 2
-    assert layout.longest == 4
+    assert layout.prompts.tokens.tolist() == [[0, 1]]
+    [alone], [responses] = layout.alone, layout.responses
+    assert alone.tokens.tolist() == [[7, 8]]
+    assert responses.tokens.tolist() == [[2, 3, 4], [5, 6, 0]]
+    assert responses.prompt_of is not None and responses.prompt_of.tolist() == [0, 0]
+    assert responses.visible is not None
+    assert responses.visible[1, 0].int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert layout.tokens.tolist() == [0, 1, 7, 8, 2, 3, 4, 5, 6, 0]
+    assert layout.place.tolist() == [0, 1, 4, 5, 6, 7, 8, 2, 3]
+    assert layout.longest == 5
 
 
 def test_without_shared_prompts_all_is_plain_causal_attention() -> None:
-    layout = pack([[11, 12], [21]], [[13, 14], [22]]).layout
-    assert layout.text_tokens.tolist() == [[0, 1, 2, 3], [4, 5, 0, 0]]
-    assert layout.response_tokens.shape == (0, 0)
-    assert layout.place.tolist() == [0, 1, 2, 3, 4, 5]
+    layout = pack([[11, 12], [21]], [[13, 14], [22, 23]]).layout
+    assert [rows.tokens.tolist() for rows in layout.alone] == [[[0, 1, 2, 3], [4, 5, 6, 0]]]
+    assert layout.prompts.tokens.numel() == len(layout.responses) == 0
+    assert layout.place.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_attention_pads_to_one_and_a_half_of_the_length_at_most() -> None:
+    """One long response among short ones: 3000 places for it, not for each."""
+    rng = np.random.default_rng(0)
+    lengths = [40, 3000, 200, 90, 120, 1600, 41, 80]
+    layout = pack([[1, 2]] * 8, [rng.integers(0, 9, n) for n in lengths]).layout
+    assert [list(rows.tokens.shape) for rows in layout.responses] == [[1, 3000], [1, 1600], [1, 200], [3, 120], [2, 41]]
+    assert len(layout.tokens) <= 1.5 * len(layout.place)
+    alone = pack([[1], [2], [3]], [rng.integers(0, 9, n) for n in (10, 100, 70)]).layout.alone
+    assert [list(rows.tokens.shape) for rows in alone] == [[2, 101], [1, 11]]
 
 
 @pytest.mark.parametrize("kind", ["llama", "qwen2"])
@@ -146,6 +160,7 @@ def test_attention_that_it_does_not_compute_is_refused(setting: str, value: floa
 
 def test_every_tensor_moves() -> None:
     layout = collate(samples()).layout.to(torch.device("meta"))
-    names = ("text_tokens", "response_tokens", "prompt_of", "visible", "tokens", "place")
-    assert {getattr(layout, name).device.type for name in names} == {"meta"}
+    blocks = (layout.prompts, *layout.alone, *layout.responses)
+    parts = [part for rows in blocks for part in (rows.tokens, rows.prompt_of, rows.visible) if part is not None]
+    assert {part.device.type for part in (*parts, layout.tokens, layout.place)} == {"meta"}
     assert np.isscalar(layout.longest)
