@@ -235,6 +235,7 @@ COMMANDS = {
         _fresh,
         JudgeTrainingConfig,
         _loaded(load_judge_training),
+        "flows.judge_training:check",
     ),
     "warm_start": Command(
         "flows.warm_start:warm_start",
@@ -242,6 +243,7 @@ COMMANDS = {
         _fresh,
         WarmStartConfig,
         _loaded(load_warm_start),
+        "flows.warm_start:check",
     ),
     "preflight": Command("flows.preflight:preflight", _preset("online"), _preflight, RunConfig, _sized, is_flow=False),
     "simulate": Command(

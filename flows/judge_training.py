@@ -53,6 +53,12 @@ def judge_training(
     return make(load_judge_training(preset, overrides), fresh)
 
 
+def check(config: JudgeTrainingConfig) -> None:
+    """Whether there is something to learn from, before anything starts."""
+    if tasks.kept(config).result() is None:
+        exercises_of(config)
+
+
 def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
     """The judge itself, after the policies that it starts from and is tested on."""
     kept = tasks.kept(config)

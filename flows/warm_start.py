@@ -1,8 +1,8 @@
-"""warm-start: supervised start of a small policy on `chains`, cached by its settings.
+"""warm-start: supervised start of a policy, on `chains` or on worked solutions, cached by its settings.
 
-random weights, or another warm start ──supervised steps──▶ policy ──sample──▶ gate ──▶ runs/warm-starts/<key>
-                                              ▲                        │
-                                              └──── more steps ────────┘ answer line does not follow from the steps
+random weights, another warm start, any model ──supervised steps──▶ policy ──sample──▶ gate ──▶ runs/warm-starts/<key>
+                                                      ▲                        │
+                                                      └────── more steps ──────┘ too few responses are as they should
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from flows.deployment import explained, named_by
 from sgpo_core.config.catalog import one_of
 from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
+from tasks.data import open_problems
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
 from tasks.supervised import warm_start as tasks
@@ -43,6 +44,12 @@ def warm_start(
         fresh: Train again what is there already.
     """
     return make(load_warm_start(preset, overrides), fresh)
+
+
+def check(config: WarmStartConfig) -> None:
+    """Whether there is something to learn from, before anything starts."""
+    if tasks.kept(config).result() is None:
+        open_problems(config.data)
 
 
 def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:

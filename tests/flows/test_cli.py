@@ -277,6 +277,13 @@ def test_a_read_only_database_is_named(name: str, tmp_path: Path, monkeypatch: p
         writable_home()
 
 
+@pytest.mark.parametrize("command", ["judge_training", "warm_start"])
+def test_data_that_is_not_there_is_named_before_prefects_server_starts(command: str, tmp_path: Path) -> None:
+    done = run_module(f"flows.{command}", "smol", "data=file", "data.source=missing.jsonl", home=tmp_path / "home")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == ["error: data.source=missing.jsonl: there is no such file"]
+
+
 @pytest.mark.parametrize("command", [["flows.online", "tiny"], ["tasks.services.stack", "up"]])
 def test_a_home_that_can_not_be_written_is_named(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
