@@ -168,6 +168,10 @@ print(sum(n for n in range(1, 101) if n % 7 == 0))
 ¦In an hour 15 customers come: $8 \times 15 = 120$
 ¦Every third buys something: $120 / 3 = 40$
 ¦$\boxed{40}$""",
+    "lines with negative numbers": r"""4 - 9 = -5
+¦-5 - 2 = -7
+¦-7 + 8 = 1
+¦\boxed{1}""",
     "wrapped lines": r"""A box holds 12 eggs, and the farmer has 100
 eggs in all, of which 4 are broken. ¦He fills
 96 / 12 = 8 boxes with what is left of

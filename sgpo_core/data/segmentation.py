@@ -1,7 +1,7 @@
 """Cutting a response into steps. [ours] The paper leaves "a step" open; docs/steps.md shows what this makes of
 solutions in many styles, beside simpler ways.
 
-Segmenter `lines-v3`. A response may begin with a thinking section (`<think>...</think>` and what other model families
+Segmenter `lines-v4`. A response may begin with a thinking section (`<think>...</think>` and what other model families
 write); it and what follows it are cut apart, each by the first of these that finds two steps:
 
     numbered lines    "Step 3:", "3.", "(3)", "## Step 3", "**3. So", "步骤 3：", "第三步："; not in a thinking section
@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 from sgpo_core.types import Step
 
-SEGMENTER = "lines-v3"
+SEGMENTER = "lines-v4"
 
 _NUMBERED = re.compile(
     r"""^(?P<indent>[ \t]*)(?P<heading>\#{1,6}[ \t]+)?(?P<bold>\*\*)?(?:
@@ -46,8 +46,10 @@ _ANSWER_LINE = re.compile(
 BOXED = re.compile(r"\\boxed\s*\{")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*(?=\S)")
 _ITEM = re.compile(r"^[-*+•–][ \t]+(?=\S)", re.MULTILINE)
-# A line break before what can begin a statement.
-_LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[^\sa-z+\-*/=<>,.;)\]])")
+# A line break before what can begin a statement, such as an equation whose first number is negative.
+_LINE = re.compile(
+    r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[-\u2212]\d[^\n=]*=|[^\sa-z+\-\u2212*/=<>,.;)\]])"
+)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|[。！？][。！？”’」』）]*\s*")
 # Words that end with a full stop and go on; "No. 7"; "1." that begins an item.
 _ABBREVIATION = re.compile(

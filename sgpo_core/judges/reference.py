@@ -1,12 +1,13 @@
 """The reference judge: what a worked solution says of a response, by its numbers. No model, no cost. [ours]
 
 For problems with worked solutions in numbers (GSM8K). A wrong response follows its worked solution as far as it reaches
-numbers of it that the problem does not give. Its first wrong step is the first of these:
+numbers of it that the problem does not give, or equations of it (by their numbers: `7 + 1 = 8` may give an 8 that the
+problem has, too). Its first wrong step is the first of these:
 
     a step with a false equation                                                                (`equations`)
     a step with a number that neither the problem nor the worked solution has
-    the step behind the last one that reached a new number of the worked solution, and the third step in a row that
-    reaches none
+    the step behind the last one that reached a new number or equation of the worked solution, and the third step in a
+    row that reaches none
 
 So idle steps, however true, end the prefix. A response that ends with the right answer has a wrong step only where an
 equation is false. A right solution that takes another way looks wrong where it leaves this one; that matters little,
@@ -24,7 +25,7 @@ from sgpo_core.judges.equations import equations
 from sgpo_core.judges.math_tokens import Kind, tokens
 from sgpo_core.types import Judgment, Step, Verdict
 
-VERSION = "numbers-v1"  # another one judges recorded responses anew
+VERSION = "numbers-v2"  # another one judges recorded responses anew
 _ALWAYS = {Fraction(n) for n in (0, 1, 2, 100)}  # counts, pairs, percent: in everybody's way of saying the same
 _LABEL = re.compile(  # of a numbered step
     r"^[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+)?\(?\d{1,2}[:.)](?!\d)", re.MULTILINE
@@ -39,6 +40,8 @@ _NAMED = {
     **{"eleven": 11, "twelve": 12, "week": 7, "day": 24, "hour": 60, "minute": 60, "year": 12},
 }
 _WORD = re.compile(r"[a-z]+")
+
+Numbers = tuple[Fraction, ...]
 
 
 def reference(items: Sequence[Item]) -> list[Judgment]:
@@ -58,7 +61,7 @@ def _verdict(item: Item) -> Verdict:
     if wrong == len(steps) and _ends_with(steps[-1].text, answer[-1]):
         return Verdict(None)
     given = {*_numbers(item.problem.prompt), *_named(item.problem.prompt)}
-    return Verdict(min(wrong, _leaves(steps, given, set(solution))) + 1)
+    return Verdict(min(wrong, _leaves(steps, given, worked)) + 1)
 
 
 def _ends_with(step: str, answer: Fraction) -> bool:
@@ -67,18 +70,25 @@ def _ends_with(step: str, answer: Fraction) -> bool:
     return list(_numbers(boxes[-1])) == [answer] if boxes else answer in _numbers(step)
 
 
-def _leaves(steps: Sequence[Step], given: set[Fraction], solution: set[Fraction]) -> int:
+def _leaves(steps: Sequence[Step], given: set[Fraction], worked: str) -> int:
     """Index of the step in which a wrong response leaves the worked solution."""
-    known, to_reach = given | solution | _ALWAYS, solution - given - _ALWAYS
+    solution = set(_numbers(worked))
+    known = given | solution | _ALWAYS
+    to_reach = (solution - given - _ALWAYS) | _true_equations(worked)
     written = [set(_numbers(_LABEL.sub("", step.text))) for step in steps]
     strange = next((i for i, numbers in enumerate(written) if numbers - known), len(steps) - 1)
     last = -1
-    for i, numbers in enumerate(written[:strange]):
+    for i, step in enumerate(steps[:strange]):
         if i - last > _REACH:
             break
-        if numbers & to_reach:
-            to_reach, last = to_reach - numbers, i
+        if reached := (written[i] | _true_equations(step.text)) & to_reach:
+            to_reach, last = to_reach - reached, i
     return last + 1
+
+
+def _true_equations(text: str) -> set[Fraction | Numbers]:
+    """Each as its numbers, whatever their order."""
+    return {tuple(sorted(_numbers(text[e.start : e.end]))) for e in equations(text) if e.holds}
 
 
 def _numbers(text: str) -> Iterator[Fraction]:

@@ -62,6 +62,21 @@ def test_decimals_at_the_beginning_and_numbers_behind_the_box() -> None:
         assert judgment.verdict == Verdict(step)
 
 
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [
+        ("7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 15\n\\boxed{15}", 3),
+        ("7 + 1 = 8\n8 + 5 = 13\n\\boxed{13}", 2),  # true, and of no use
+        ("7 + 1 = 8\n7 + 1 = 8\n7 + 1 = 8\n\\boxed{8}", 2),  # once is enough
+        ("8 - 3 = 5\n7 + 1 = 8\n\\boxed{8}", 3),  # in any order
+    ],
+)
+def test_equations_whose_numbers_are_all_given(text: str, step: int) -> None:
+    problem = Problem("p", "7 + 1 - 3 + 9 + 8 + 5 =", "27", "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 14\n14 + 8 = 22\n22 + 5 = 27")
+    [judgment] = reference([Item(problem, tuple(segment(text)))])
+    assert judgment.verdict == Verdict(step)
+
+
 def test_numbers_of_steps_in_the_worked_solution_are_not_reached_by_counting() -> None:
     worked = "Step 1: 5*6=30\nStep 2: 30-4=26\nStep 3: 26/2=13"
     assert first_error("I count 1.\n\nI count 2.\n\nI count 3.\n\nSo \\boxed{9}", worked) == 1
