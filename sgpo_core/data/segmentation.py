@@ -47,9 +47,7 @@ BOXED = re.compile(r"\\boxed\s*\{")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*(?=\S)")
 _ITEM = re.compile(r"^[-*+•–][ \t]+(?=\S)", re.MULTILINE)
 # A line break before what can begin a statement, such as an equation whose first number is negative.
-_LINE = re.compile(
-    r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[-\u2212]\d[^\n=]*=|[^\sa-z+\-\u2212*/=<>,.;)\]])"
-)
+_LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[-\u2212]\d[^\n=]*=|[^\sa-z+\-\u2212*/=<>,.;)\]])")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|[。！？][。！？”’」』）]*\s*")
 # Words that end with a full stop and go on; "No. 7"; "1." that begins an item.
 _ABBREVIATION = re.compile(

@@ -72,7 +72,9 @@ def test_decimals_at_the_beginning_and_numbers_behind_the_box() -> None:
     ],
 )
 def test_equations_whose_numbers_are_all_given(text: str, step: int) -> None:
-    problem = Problem("p", "7 + 1 - 3 + 9 + 8 + 5 =", "27", "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 14\n14 + 8 = 22\n22 + 5 = 27")
+    problem = Problem(
+        "p", "7 + 1 - 3 + 9 + 8 + 5 =", "27", "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 14\n14 + 8 = 22\n22 + 5 = 27"
+    )
     [judgment] = reference([Item(problem, tuple(segment(text)))])
     assert judgment.verdict == Verdict(step)
 
