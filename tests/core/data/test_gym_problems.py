@@ -36,7 +36,8 @@ def test_sums_have_the_running_totals_as_worked_solutions() -> None:
     size = {"min_terms": 4, "max_terms": 4, "min_digits": 2, "max_digits": 2}
     for problem in generated(subset="chain_sum", task=size):
         expression = problem.prompt.split(": ")[1].removesuffix(" =").split()
-        lines = [line.split() for line in (problem.reference or "").splitlines()]
+        *lines, answer = [line.split() for line in (problem.reference or "").splitlines()]
+        assert answer == ["####", problem.answer]
         assert len(lines) == 3
         assert [lines[0][0], *(part for line in lines for part in line[1:3])] == expression
         assert all(eval_sum(*line[:3]) == int(line[4]) for line in lines)
