@@ -36,6 +36,7 @@ METRICS: dict[str, Metric] = {
     "reward/rts_mean": Metric("0..1", "mean reasoning trajectory score of judged responses; absent when none was judged", "at 0: malformed responses or a judge that always says step 1"),
     "reward/top_truncated_frac": Metric(_SHARE, "all-negative groups with signal whose best response was cut off (of several that are equally good, the share that was)", "above 0.1: what is learned is not to end; raise sampling.max_tokens, see docs/credit.md"),
     "reward/top_padded_frac": Metric(_SHARE, "the same, whose best response is longer than a solution is expected to be", "above 0.3: steps are added for their own sake; look at them in the traces"),
+    "reward/top_answer_frac": Metric(_SHARE, "the same, of whose best response only the last step, the answer, is wrong", "above 0.3 while rollout/steps_mean falls: answers that come too early are reinforced with the right steps before them; try algorithm=sgpo-masked, see docs/credit.md"),
     "reward/truncated_share": Metric(_SHARE, "share of all positive advantage that responses have which were cut off", "above rollout/truncated_frac: being cut off is rewarded"),
     "judge/calls": Metric("count", "responses that the judge read", "0 under SGPO means no all-negative group is left"),
     "judge/abstained_frac": Metric(_SHARE, "judged responses of which nothing is known (the judge abstained, or found no wrong step in a wrong response); these are excluded", "over judge.max_abstained_frac for judge.patience iterations the run stops"),
@@ -158,6 +159,7 @@ def _length_metrics(groups: Sequence[RolloutGroup]) -> dict[str, float]:
         metrics["reward/top_padded_frac"] = _mean(
             [_mean([r.credit is not None and r.credit.padded for r in top]) for top in tops]
         )
+        metrics["reward/top_answer_frac"] = _mean([_mean([_only_answer_is_wrong(r) for r in top]) for top in tops])
     if ratios := [ratio for group in groups for ratio in _length_ratios(group)]:
         metrics["rollout/length_ratio"] = median(ratios)
     return metrics
@@ -167,6 +169,11 @@ def _best_of(group: RolloutGroup) -> list[Rollout]:
     """The responses of a group that have its largest advantage."""
     advantages = [0.0 if r.credit is None else r.credit.advantage for r in group.rollouts]
     return [r for r, advantage in zip(group.rollouts, advantages, strict=True) if advantage == max(advantages)]
+
+
+def _only_answer_is_wrong(rollout: Rollout) -> bool:
+    steps = len(rollout.step_ends or ())
+    return rollout.judgment is not None and not rollout.truncated and rollout.judgment.verdict.first_error_step == steps
 
 
 def _length_ratios(group: RolloutGroup) -> list[float]:

@@ -92,7 +92,7 @@ class DataSettings(Settings):
         description="columns of wrong choices, at most nine; they and the answer become (A), (B), ..., ordered by seed "
         "and problem",
     )
-    reference_column: str | None = Field(None, description="column that holds a worked solution")
+    reference_column: str | None = Field(None, description="column that holds a worked solution, its answer at the end")
     max_reference_steps: int | None = Field(
         None, gt=0, description="problems whose worked solution has more steps, its answer one of them, are left out"
     )

@@ -96,6 +96,22 @@ def test_who_is_paid_for_length() -> None:
     assert metrics["reward/truncated_share"] == 2 / 5
 
 
+def test_answers_that_come_too_early() -> None:
+    """Best responses of three steps: wrong in the answer alone, in the second step, and without a verdict."""
+
+    def paid(advantage: float, verdict: Verdict | None) -> Rollout:
+        judgment = verdict and Judgment(verdict, (verdict,))
+        return response(Outcome.WRONG, 3, 3, Credit(0.5, 0.5, advantage=advantage), judgment)
+
+    groups = [
+        group(0, [paid(2, Verdict(3)), paid(-1, Verdict(2))]),
+        group(1, [paid(1, Verdict(2)), paid(-1, Verdict(3))]),
+        group(2, [paid(1, None), paid(-1, None)]),
+        group(3, [paid(1, Verdict(3)), paid(1, Verdict(2)), paid(-2, Verdict(1))]),  # two share the top
+    ]
+    assert rollout_metrics(groups)["reward/top_answer_frac"] == (1 + 0 + 0 + 0.5) / 4
+
+
 def test_length_beside_the_reference() -> None:
     # Well-formed responses of 2 and 4 steps beside a reference of 2: median of 1 and 2. Truncated, malformed and
     # those beside a reference of one step are left out.
