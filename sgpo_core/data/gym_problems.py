@@ -64,13 +64,13 @@ def _generated(data: DataSettings) -> Iterator[dict[str, Any]]:
 
 
 def _worked_solution(metadata: dict[str, Any]) -> str | None:
-    """As the task gives it; of `chain_sum`, which gives none, the running totals, an equation a line, and the answer."""
+    """As the task gives it; of `chain_sum`, which gives none, the running totals, a line each, and the answer."""
     if metadata.get("source_dataset") != "chain_sum":
         return metadata.get("answer_cot")
     first, *rest = metadata["expression"].split()
     total, lines = int(first), []
     for sign, number in zip(rest[::2], rest[1::2], strict=True):
-        before, total = total, total + int(sign + number)
+        before, total = total, total + int(number) if sign == "+" else total - int(number)
         lines.append(f"{before} {sign} {number} = {total}")
     return "\n".join([*lines, f"#### {total}"])
 

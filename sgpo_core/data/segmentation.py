@@ -46,8 +46,9 @@ _ANSWER_LINE = re.compile(
 BOXED = re.compile(r"\\boxed\s*\{")
 _PARAGRAPH = re.compile(r"\n[ \t\r]*\n\s*(?=\S)")
 _ITEM = re.compile(r"^[-*+•–][ \t]+(?=\S)", re.MULTILINE)
-# A line break before what can begin a statement, such as an equation whose first number is negative.
-_LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|[-\u2212]\d[^\n=]*=|[^\sa-z+\-\u2212*/=<>,.;)\]])")
+# A line break before what can begin a statement. One that begins with a minus is the rest of a formula, or an equation
+# whose first number is negative (`_lines`).
+_LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|-[\d.$\\(][^\n=]*=|[^\sa-z+\-*/=<>,.;)\]])")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|[。！？][。！？”’」』）]*\s*")
 # Words that end with a full stop and go on; "No. 7"; "1." that begins an item.
 _ABBREVIATION = re.compile(
@@ -161,8 +162,15 @@ def _after_code(text: str, first: int) -> Iterator[int]:
 
 def _lines(text: str, first: int) -> Iterator[int]:
     """Only where most lines begin so (text that is wrapped at some width has few of them), and where a line is about a
-    sentence."""
-    cuts, sentences = [m.end() for m in _LINE.finditer(text, first)], sum(1 for _ in _sentences(text, first))
+    sentence. A line such as `-5 - 2 = -7` is an equation of its own where the line before it has one, too."""
+    cuts = [
+        m.end()
+        for m in _LINE.finditer(text, first)
+        if _ITEM.match(text, m.end())
+        or text[m.end()] != "-"
+        or "=" in text[text.rfind("\n", 0, m.start()) + 1 : m.start()]
+    ]
+    sentences = sum(1 for _ in _sentences(text, first))
     return iter(cuts if 2 * len(cuts) > max(text.rstrip().count("\n", first), sentences - 1) else ())
 
 

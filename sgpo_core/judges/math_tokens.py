@@ -7,6 +7,7 @@ expression, whose time is linear in the length of the text.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -175,15 +176,20 @@ def _begins_operand(token: Token) -> bool:
 
 def _line_beginnings(found: list[Token]) -> list[Token]:
     """A line that begins with an equals sign goes on with the line before. One that begins with an operator may, or
-    may be an item of a list; that is not read where a number comes before it."""
+    may be an item of a list; that is not read where a number comes before it. But below a line with an equation
+    `-5 - 2 = -7` is one, too, whose first number is negative."""
     result: list[Token] = []
     last: Token | None = None  # that is no end of a line
+    equation = below_equation = False  # whether this line, and the last one that is not empty, has an equals sign
     for i, token in enumerate(found):
         begins = not result or result[-1].text == LINE
+        if begins and token.text != LINE:
+            below_equation, equation = equation, False
+        equation = equation or token.kind is Kind.EQUALS
         if begins and token.kind is Kind.EQUALS:
             while result and result[-1].text == LINE:
                 result.pop()
-        elif begins and token.kind is Kind.OPERATOR:
+        elif begins and token.kind is Kind.OPERATOR and not (below_equation and _signs(found[i : i + 2])):
             if last is not None and last.kind not in (Kind.END, Kind.WORD):
                 token = Token(Kind.OTHER, token.text, token.start, token.end, token.joined)
             elif i + 1 < len(found) and not found[i + 1].joined:
@@ -191,3 +197,8 @@ def _line_beginnings(found: list[Token]) -> list[Token]:
         result.append(token)
         last = token if token.text != LINE else last
     return result
+
+
+def _signs(pair: Sequence[Token]) -> bool:
+    """Whether the first of two tokens is the sign of the second, a number."""
+    return len(pair) == 2 and pair[0].text == "-" and pair[1].kind is Kind.NUMBER and pair[1].joined

@@ -1,23 +1,25 @@
 """The reference judge: what a worked solution says of a response, by its numbers. No model, no cost. [ours]
 
 For problems with worked solutions in numbers (GSM8K). A wrong response follows its worked solution as far as it reaches
-numbers of it that the problem does not give, or equations of it (by their numbers: `7 + 1 = 8` may give an 8 that the
-problem has, too). Its first wrong step is the first of these:
+numbers of it that the problem does not give, or writes equations of it (`7 + 1 = 8`, where the problem has an 8, too).
+Its first wrong step is the first of these:
 
     a step with a false equation                                                                (`equations`)
     a step with a number that neither the problem nor the worked solution has
-    the step behind the last one that reached a new number or equation of the worked solution, and the third step in a
-    row that reaches none
+    the step behind the last one that reached a new number or equation of the worked solution; what comes behind three
+    steps that reach none is not looked at
 
-So idle steps, however true, end the prefix. A response that ends with the right answer has a wrong step only where an
-equation is false. A right solution that takes another way looks wrong where it leaves this one; that matters little,
-since the judge is asked about responses whose answer is wrong. docs/judges.md measures it.
+So idle steps, however true, end the prefix, and earn little before its end. A response that ends with the right answer
+has a wrong step only where an equation is false. A right solution that takes another way looks wrong where it leaves
+this one; that matters little, since the judge is asked about responses whose answer is wrong. docs/judges.md measures
+it.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 
 from sgpo_core.judges.base import Item
@@ -25,7 +27,7 @@ from sgpo_core.judges.equations import equations
 from sgpo_core.judges.math_tokens import Kind, tokens
 from sgpo_core.types import Judgment, Step, Verdict
 
-VERSION = "numbers-v2"  # another one judges recorded responses anew
+VERSION = "numbers-v3"  # another one judges recorded responses anew
 _ALWAYS = {Fraction(n) for n in (0, 1, 2, 100)}  # counts, pairs, percent: in everybody's way of saying the same
 _LABEL = re.compile(  # of a numbered step
     r"^[ \t]*(?:\#{1,6}[ \t]+)?(?:\*\*)?(?:[Ss]tep[ \t]+)?\(?\d{1,2}[:.)](?!\d)", re.MULTILINE
@@ -33,15 +35,13 @@ _LABEL = re.compile(  # of a numbered step
 _BOX = re.compile(r"\\boxed\s*\{([^{}]*)\}")
 _LONGEST, _STRANGE = 30, Fraction(-1)  # characters of a number that is read; what a longer one is, which nobody has
 _MARK = re.compile(r"<<[^<>\n]{0,200}>>|####")  # of GSM8K's worked solutions
-_REACH = 3  # steps in which a new number has to be reached: two may be idle, such as an introduction and a plan
+_IDLE = 3  # steps that reach nothing new, and end the search: two may be an introduction and a plan
 _NAMED = {
     **{"half": 2, "twice": 2, "double": 2, "triple": 3, "thrice": 3, "third": 3, "quarter": 4, "dozen": 12},
     **{"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10},
     **{"eleven": 11, "twelve": 12, "week": 7, "day": 24, "hour": 60, "minute": 60, "year": 12},
 }
 _WORD = re.compile(r"[a-z]+")
-
-Numbers = tuple[Fraction, ...]
 
 
 def reference(items: Sequence[Item]) -> list[Judgment]:
@@ -65,7 +65,7 @@ def _verdict(item: Item) -> Verdict:
 
 
 def _ends_with(step: str, answer: Fraction) -> bool:
-    """Whether that is what it boxes, or without a box one of its numbers."""
+    """Whether that is what it boxes, or without a box one of its numbers, whatever their signs."""
     boxes = _BOX.findall(step)
     return list(_numbers(boxes[-1])) == [answer] if boxes else answer in _numbers(step)
 
@@ -73,22 +73,46 @@ def _ends_with(step: str, answer: Fraction) -> bool:
 def _leaves(steps: Sequence[Step], given: set[Fraction], worked: str) -> int:
     """Index of the step in which a wrong response leaves the worked solution."""
     solution = set(_numbers(worked))
-    known = given | solution | _ALWAYS
-    to_reach = (solution - given - _ALWAYS) | _true_equations(worked)
+    known, new = given | solution | _ALWAYS, solution - given - _ALWAYS
+    to_write = _true_equations(worked)
     written = [set(_numbers(_LABEL.sub("", step.text))) for step in steps]
     strange = next((i for i, numbers in enumerate(written) if numbers - known), len(steps) - 1)
-    last = -1
+    last, reaching = -1, 0
     for i, step in enumerate(steps[:strange]):
-        if i - last > _REACH:
+        if i - reaching == _IDLE:
             break
-        if reached := (written[i] | _true_equations(step.text)) & to_reach:
-            to_reach, last = to_reach - reached, i
+        found = [e for e in _true_equations(step.text) if _remove(to_write, e)]
+        said = (written[i] & new) - {number for e in found for number in e.right}
+        for number in said:  # a result: to write its equation afterwards is nothing new
+            _remove(to_write, next((e for e in to_write if e.right == (number,)), None))
+        if found or said:
+            new, last, reaching = new - written[i], i, reaching + 1
     return last + 1
 
 
-def _true_equations(text: str) -> set[Fraction | Numbers]:
-    """Each as its numbers, whatever their order."""
-    return {tuple(sorted(_numbers(text[e.start : e.end]))) for e in equations(text) if e.holds}
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An equation by what it says: the numbers of its left side in any order, and its right side."""
+
+    left: tuple[Fraction, ...]
+    right: tuple[Fraction, ...]
+    negative: bool
+
+
+def _true_equations(text: str) -> list[_Written]:
+    found = []
+    for sides in (text[e.start : e.end].rpartition("=") for e in equations(text) if e.holds):
+        left, right = (tuple(_numbers(side)) for side in (sides[0], sides[2]))
+        found.append(_Written(tuple(sorted(left)), right, sides[2].strip().startswith("-")))
+    return found
+
+
+def _remove(equations: list[_Written], one: _Written | None) -> bool:
+    """Whether it was there."""
+    if one not in equations:
+        return False
+    equations.remove(one)
+    return True
 
 
 def _numbers(text: str) -> Iterator[Fraction]:

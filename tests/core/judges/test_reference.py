@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from sgpo_core.config.data import DataSettings
+from sgpo_core.data.problems import as_problem, load_problems
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item
 from sgpo_core.judges.reference import reference
@@ -62,21 +64,48 @@ def test_decimals_at_the_beginning_and_numbers_behind_the_box() -> None:
         assert judgment.verdict == Verdict(step)
 
 
+# All numbers of the first two lines are given.
+SUM = Problem(
+    "p",
+    "7 + 1 - 3 + 9 - 6 + 8 + 5 =",
+    "21",
+    "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 14\n14 - 6 = 8\n8 + 8 = 16\n16 + 5 = 21\n#### 21",
+)
+NEGATIVE = Problem("p", "4 - 9 - 2 + 8 - 7 =", "-6", "4 - 9 = -5\n-5 - 2 = -7\n-7 + 8 = 1\n1 - 7 = -6\n#### -6")
+
+
 @pytest.mark.parametrize(
-    ("text", "step"),
+    ("problem", "text", "step"),
     [
-        ("7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 15\n\\boxed{15}", 3),
-        ("7 + 1 = 8\n8 + 5 = 13\n\\boxed{13}", 2),  # true, and of no use
-        ("7 + 1 = 8\n7 + 1 = 8\n7 + 1 = 8\n\\boxed{8}", 2),  # once is enough
-        ("8 - 3 = 5\n7 + 1 = 8\n\\boxed{8}", 3),  # in any order
+        (SUM, "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 15\n\\boxed{15}", 3),
+        (SUM, "7 + 1 = 8\n8 + 5 = 13\n\\boxed{13}", 2),
+        (SUM, "7 + 1 = 8\n8 - 6 = 2\n\\boxed{2}", 2),  # true, and of no use
+        (SUM, "7 + 1 = 8\n7 + 1 = 8\n7 + 1 = 8\n\\boxed{9}", 2),  # once is enough
+        (SUM, "8 - 7 = 1\n9 - 1 = 8\n\\boxed{9}", 1),  # the same numbers, but another equation
+        (SUM, "We get 14.\n5 + 9 = 14\n\\boxed{9}", 2),  # to say it and to write it is one step forward
+        (SUM, "A\n7 + 1 = 8\nB\n8 - 3 = 5\n\\boxed{9}", 5),
+        (SUM, "A\n7 + 1 = 8\nB\n8 - 3 = 5\nC\n5 + 9 = 14\n\\boxed{9}", 5),  # three idle steps, wherever
+        (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -7\n\\boxed{-7}", 3),
+        (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -6\n-6 + 8 = 2\n\\boxed{2}", 2),
+        (NEGATIVE, "4 - 9 = -5\n9 - 4 = 5\n\\boxed{5}", 2),
     ],
 )
-def test_equations_whose_numbers_are_all_given(text: str, step: int) -> None:
-    problem = Problem(
-        "p", "7 + 1 - 3 + 9 + 8 + 5 =", "27", "7 + 1 = 8\n8 - 3 = 5\n5 + 9 = 14\n14 + 8 = 22\n22 + 5 = 27"
-    )
+def test_equations_whose_numbers_may_all_be_given(problem: Problem, text: str, step: int) -> None:
     [judgment] = reference([Item(problem, tuple(segment(text)))])
     assert judgment.verdict == Verdict(step)
+
+
+def test_on_sums_it_finds_where_a_response_stops_and_where_it_slips() -> None:
+    sums = DataSettings(source="reasoning_gym", subset="chain_sum", task={"min_terms": 6, "max_terms": 6}, count=50)
+    for row in load_problems(sums):
+        problem = as_problem(row)
+        lines = (problem.reference or "").splitlines()[:-1]
+        for k in range(1, len(lines)):
+            before, result = lines[k].rsplit("= ", 1)
+            slip = f"{before}= {int(result) + 1}"
+            for text in ([*lines[:k], "\\boxed{0.5}"], [*lines[:k], slip, "\\boxed{0.5}"]):
+                [judgment] = reference([Item(problem, tuple(segment("\n".join(text))))])
+                assert judgment.verdict == Verdict(k + 1), text
 
 
 def test_numbers_of_steps_in_the_worked_solution_are_not_reached_by_counting() -> None:
