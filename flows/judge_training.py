@@ -54,7 +54,7 @@ def judge_training(
 
 
 def check(config: JudgeTrainingConfig) -> None:
-    """Whether there is something to learn from, before anything starts."""
+    """Raises ConfigError, before anything starts, where there is nothing to learn from."""
     if tasks.kept(config).result() is None:
         exercises_of(config)
 

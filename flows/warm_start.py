@@ -47,7 +47,7 @@ def warm_start(
 
 
 def check(config: WarmStartConfig) -> None:
-    """Whether there is something to learn from, before anything starts."""
+    """Raises ConfigError, before anything starts, where there is nothing to learn from."""
     if tasks.kept(config).result() is None:
         open_problems(config.data)
 

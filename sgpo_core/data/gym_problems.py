@@ -55,12 +55,17 @@ def _generated(data: DataSettings) -> Iterator[dict[str, Any]]:
     task = data.subset or TASK
     if task not in DATASETS:
         raise ConfigError(f"data.subset={task}: {SOURCE} has no such task; it has {', '.join(sorted(DATASETS))}")
+    if ours := sorted({"seed", "size"} & data.task.keys()):
+        raise ConfigError(f"data.task={data.task}: leave out {' and '.join(ours)}; see data.seed and data.count")
     # Its problem i of seed s is that of seed s + i: neighboring seeds would share nearly all of theirs.
-    size = {"size": _MOST_TRIES * data.count, "seed": data.seed << 32}
+    size, seed = _MOST_TRIES * data.count, data.seed << 32
     try:
-        return iter(reasoning_gym.create_dataset(task, **size, **data.task))
-    except (AssertionError, TypeError, ValueError) as error:
-        raise ConfigError(f"data.task={data.task}: {SOURCE}'s task {task} can't be made so ({error})") from None
+        yield from reasoning_gym.create_dataset(task, size=size, seed=seed, **data.task)
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError) as error:
+        if not data.task:  # then it is no fault of the settings
+            raise
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ConfigError(f"data.task={data.task}: {SOURCE}'s task {task} can't be made so ({reason})") from None
 
 
 def _worked_solution(metadata: dict[str, Any]) -> str | None:

@@ -39,6 +39,8 @@ def load_problems(data: DataSettings, copies: Path | None = None) -> Dataset:
             f"data.max_reference_steps={data.max_reference_steps} counts the steps of worked solutions: set "
             "data.reference_column, too"
         )
+    if data.task and data.source != SOURCE:
+        raise ConfigError(f"data.task={data.task} is for data.source={SOURCE}; data.source={data.source} has no task")
     if data.source == "chains":
         rows = [_row(p) for p in chains.make_problems(data.count, data.seed, data.columns, data.carry_rate)]
         return Dataset.from_list(rows)

@@ -58,16 +58,21 @@ def _verdict(item: Item) -> Verdict:
         return Verdict.abstain("no worked solution with numbers: judge.name=reference needs data.reference_column")
     wrong = next((i for i, step in enumerate(steps) if any(not e.holds for e in equations(step.text))), len(steps))
     answer = list(_numbers(item.problem.answer)) or solution[-1:]
-    if wrong == len(steps) and _ends_with(steps[-1].text, answer[-1]):
+    if wrong == len(steps) and _ends_with(steps[-1].text, answer[-1], _is_negative(item.problem.answer)):
         return Verdict(None)
     given = {*_numbers(item.problem.prompt), *_named(item.problem.prompt)}
     return Verdict(min(wrong, _leaves(steps, given, worked)) + 1)
 
 
-def _ends_with(step: str, answer: Fraction) -> bool:
-    """Whether that is what it boxes, or without a box one of its numbers, whatever their signs."""
-    boxes = _BOX.findall(step)
-    return list(_numbers(boxes[-1])) == [answer] if boxes else answer in _numbers(step)
+def _ends_with(step: str, answer: Fraction, negative: bool) -> bool:
+    """Whether that is what it boxes, or without a box one of its numbers (of either sign)."""
+    if boxes := _BOX.findall(step):
+        return list(_numbers(boxes[-1])) == [answer] and _is_negative(boxes[-1]) == negative
+    return answer in _numbers(step)
+
+
+def _is_negative(number: str) -> bool:
+    return number.strip().startswith(("-", "\u2212"))
 
 
 def _leaves(steps: Sequence[Step], given: set[Fraction], worked: str) -> int:
@@ -103,7 +108,7 @@ def _true_equations(text: str) -> list[_Written]:
     found = []
     for sides in (text[e.start : e.end].rpartition("=") for e in equations(text) if e.holds):
         left, right = (tuple(_numbers(side)) for side in (sides[0], sides[2]))
-        found.append(_Written(tuple(sorted(left)), right, sides[2].strip().startswith("-")))
+        found.append(_Written(tuple(sorted(left)), right, _is_negative(sides[2])))
     return found
 
 

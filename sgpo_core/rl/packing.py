@@ -4,14 +4,14 @@
 
 Everything but attention is computed on the flat tokens. A response attends to its prompt and to itself, a prompt to
 itself; positions begin anew with each prompt and go on from it with each of its responses. So the eight responses of a
-group cost their prompt once, and no token is padding. (Inside of attention, responses of like lengths are padded to the
-longest of them, at most to one and a half of their length.) Log-probabilities and gradients are those of responses one
-by one, to rounding. [ours]
+group cost their prompt once, and no token is padding. (Inside of attention, texts of like lengths are padded to the
+longest of them, at most to one and a half times their length.) Log-probabilities and gradients are those of responses
+one by one, to rounding. [ours]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,10 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Stretches of tokens of like lengths that are attended to together, padded to the longest (length L).
+    """R stretches of tokens of like lengths that are attended to together, padded to the longest (length L).
 
     tokens int64 [R, L]: places among the flat tokens; padding points to token 0, and nothing comes of it. Of responses
-    that share prompts: prompt_of int64 [R]: the row of `Layout.prompts` that is a response's prompt; visible bool
+    that share prompts: prompt_of int64 [R]: the row of `Shared.prompts` that is a response's prompt; visible bool
     [R, 1, L, P + L]: what a response's token attends to, of its prompt (padded to P) and of itself. Else both are None,
     and a token attends to all before it in its row."""
 
@@ -43,26 +43,38 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
-    """Where the texts of a micro-batch stand among its N flat tokens.
-
-    prompts: those of several responses; alone: prompts with their only response; responses: those to shared prompts.
-    All their padded places, one after the other in this order: tokens int64 [places]: their flat tokens; place int64
-    [N]: where among them a flat token is. longest: tokens of the longest prompt with its response."""
+class Shared:
+    """Prompts of several responses, and these."""
 
     prompts: Rows
-    alone: tuple[Rows, ...]
     responses: tuple[Rows, ...]
+
+    def to(self, device: torch.device) -> Shared:
+        return Shared(self.prompts.to(device), tuple(rows.to(device) for rows in self.responses))
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the texts of a micro-batch stand among its N flat tokens. `alone`: prompts with their only response.
+
+    All padded places, those of `alone` first, then those of `shared`, its prompts before their responses: tokens int64
+    [places]: their flat tokens; place int64 [N]: where among them a flat token is. longest: tokens of the longest
+    prompt with its response."""
+
+    alone: tuple[Rows, ...]
+    shared: tuple[Shared, ...]
     tokens: Tensor
     place: Tensor
     longest: int
 
-    def to(self, device: torch.device) -> Layout:
-        def moved(blocks: tuple[Rows, ...]) -> tuple[Rows, ...]:
-            return tuple(rows.to(device) for rows in blocks)
+    @property
+    def rows(self) -> list[Rows]:
+        """In the order of their places."""
+        return [*self.alone, *(rows for group in self.shared for rows in (group.prompts, *group.responses))]
 
-        tensors = self.tokens.to(device), self.place.to(device)
-        return Layout(self.prompts.to(device), moved(self.alone), moved(self.responses), *tensors, self.longest)
+    def to(self, device: torch.device) -> Layout:
+        alone, shared = (tuple(part.to(device) for part in parts) for parts in (self.alone, self.shared))
+        return Layout(alone, shared, self.tokens.to(device), self.place.to(device), self.longest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +99,8 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
     pieces: list[Ids] = []
     positions: list[Ids] = []
     shared: list[tuple[int, int]] = []  # (place, tokens) of prompts with several responses
-    alone: list[tuple[int, int]] = []  # of prompts with their only response
-    tails: list[tuple[int, int, int]] = []  # of responses to shared prompts, and which of these
+    alone: list[tuple[int, int]] = []  # of prompts together with their only response
+    tails: dict[int, list[tuple[int, int, int]]] = {}  # of responses, and the place of their prompt; by that place
     total = longest = 0
     for key, members in of_prompt.items():
         prompt_ids = np.frombuffer(key, np.int64)
@@ -101,7 +113,7 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
             positions.append(len(prompt_ids) + np.arange(len(answers[i])))
             longest = max(longest, len(prompt_ids) + len(answers[i]))
             if len(members) > 1:
-                tails.append((total, len(answers[i]), len(shared)))
+                tails.setdefault(begin, []).append((total, len(answers[i]), begin))
             total += len(answers[i])
         if len(members) > 1:
             shared.append((begin, len(prompt_ids)))
@@ -114,7 +126,7 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
 def _layout(
     shared: Sequence[tuple[int, int]],
     alone: Sequence[tuple[int, int]],
-    tails: Sequence[tuple[int, int, int]],
+    tails: Mapping[int, Sequence[tuple[int, int, int]]],
     total: int,
     longest: int,
 ) -> Layout:
@@ -122,9 +134,10 @@ def _layout(
     place, padded_places = np.zeros(total, np.int64), 0
 
     def rows(stretches: Ids) -> tuple[Ids, npt.NDArray[np.bool_]]:
-        """Stretches (place, tokens) as rows of flat places, and where there is one; noted as the next padded ones."""
+        """Stretches (place, tokens, ...) as rows of flat places, and where there is one; noted as the next padded
+        ones."""
         nonlocal padded_places
-        offsets = np.arange(stretches[:, 1].max(initial=0))
+        offsets = np.arange(stretches[:, 1].max())
         there = offsets < stretches[:, 1:2]
         found = np.where(there, stretches[:, :1] + offsets, 0)
         place[found[there]] = padded_places + np.flatnonzero(there)
@@ -132,29 +145,29 @@ def _layout(
         tokens.append(found.ravel())
         return found, there
 
-    prompts, prompt_there = rows(np.array(shared, np.int64).reshape(-1, 2))
-    whole = tuple(Rows(torch.from_numpy(rows(block)[0])) for block in _of_like_lengths(alone))
-    responses = []
-    for block in _of_like_lengths(tails):
-        found, _ = rows(block[:, :2])
-        count, width = found.shape
-        of_prompt = np.repeat(prompt_there[block[:, 2], None, :], width, axis=1)
+    def responses(stretches: Ids, starts: Ids, prompt_there: npt.NDArray[np.bool_]) -> Rows:
+        """To the prompts that begin at `starts` (ascending)."""
+        found, _ = rows(stretches)
+        (count, width), prompt_of = found.shape, np.searchsorted(starts, stretches[:, 2])
+        of_prompt = np.repeat(prompt_there[prompt_of, None, :], width, axis=1)
         of_itself = np.broadcast_to(np.tril(np.ones((width, width), bool)), (count, width, width))
-        visible = torch.from_numpy(np.concatenate([of_prompt, of_itself], axis=2)[:, None])
-        responses.append(Rows(torch.from_numpy(found), torch.from_numpy(block[:, 2].copy()), visible))
-    return Layout(
-        prompts=Rows(torch.from_numpy(prompts)),
-        alone=whole,
-        responses=tuple(responses),
-        tokens=torch.from_numpy(np.concatenate(tokens)),
-        place=torch.from_numpy(place),
-        longest=longest,
-    )
+        visible = np.concatenate([of_prompt, of_itself], axis=2)[:, None]
+        return Rows(*(torch.from_numpy(part) for part in (found, prompt_of, visible)))
+
+    whole = tuple(Rows(torch.from_numpy(rows(block)[0])) for block in _of_like_lengths(alone))
+    groups = []
+    for block in _of_like_lengths(shared):
+        prompts, there = rows(block)
+        answers = _of_like_lengths([tail for start in block[:, 0].tolist() for tail in tails[start]])
+        blocks = tuple(responses(stretches, block[:, 0], there) for stretches in answers)
+        groups.append(Shared(Rows(torch.from_numpy(prompts)), blocks))
+    flat = torch.from_numpy(np.concatenate(tokens))
+    return Layout(whole, tuple(groups), flat, torch.from_numpy(place), longest)
 
 
 def _of_like_lengths(stretches: Sequence[tuple[int, ...]]) -> list[Ids]:
-    """Stretches (place, tokens, ...) in blocks, each in their order, the longest of a block at most
-    one and a half of its shortest."""
+    """Stretches (place, tokens, ...) in blocks, by place in each; the longest of a block is at most one and a half times
+    as long as its shortest."""
     blocks: list[list[tuple[int, ...]]] = []
     for stretch in sorted(stretches, key=lambda s: -s[1]):
         if not blocks or 3 * stretch[1] < 2 * blocks[-1][0][1]:
@@ -189,31 +202,31 @@ def packed_attention(
         )
     # On the CPU the backward pass of attention is three times slower in bfloat16 than in float32.
     dtype = torch.float32 if query.device.type == "cpu" and query.dtype == torch.bfloat16 else query.dtype
-    heads, shared = query.shape[1], key.shape[1]
+    heads, kv_heads = query.shape[1], key.shape[1]
     flat = torch.cat([x[0].transpose(0, 1) for x in (query, key, value)], dim=1).to(dtype)
     padded: Tensor = _Pad.apply(flat, layout)  # type: ignore[no-untyped-call]
-    blocks = (layout.prompts, *layout.alone, *layout.responses)
-    parts = padded.split([rows.tokens.numel() for rows in blocks])
+    parts = iter(padded.split([rows.tokens.numel() for rows in layout.rows]))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Of [rows, columns, heads, size]: [rows * columns, heads, size]"""
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        k, v = (x.repeat_interleave(heads // shared, dim=1) if heads > shared else x for x in (k, v))
+        k, v = (x.repeat_interleave(heads // kv_heads, dim=1) if heads > kv_heads else x for x in (k, v))
         found = nn.functional.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, scale=scaling)
         return found.transpose(1, 2).flatten(0, 1)
 
-    prompt_k = prompt_v = flat
-    found = []
-    for rows, part in zip(blocks, parts, strict=True):
-        if not part.numel():
-            continue
-        q, k, v = part.view(*rows.tokens.shape, *flat.shape[1:]).split([heads, shared, shared], dim=2)
-        if rows is layout.prompts:
-            prompt_k, prompt_v = k, v
-        if rows.prompt_of is not None:
+    def of_next(rows: Rows) -> tuple[Tensor, ...]:
+        """Queries, keys and values [rows, columns, heads, size]"""
+        return next(parts).view(*rows.tokens.shape, *flat.shape[1:]).split([heads, kv_heads, kv_heads], dim=2)
+
+    found = [attend(*of_next(rows), None) for rows in layout.alone]
+    for group in layout.shared:
+        prompt_q, prompt_k, prompt_v = of_next(group.prompts)
+        found.append(attend(prompt_q, prompt_k, prompt_v, None))
+        for rows in group.responses:
+            q, k, v = of_next(rows)
             k = torch.cat([prompt_k.index_select(0, rows.prompt_of), k], dim=1)
             v = torch.cat([prompt_v.index_select(0, rows.prompt_of), v], dim=1)
-        found.append(attend(q, k, v, rows.visible))
+            found.append(attend(q, k, v, rows.visible))
     together = torch.cat(found)
     flat_found: Tensor = _Unpad.apply(together, layout)  # type: ignore[no-untyped-call]
     return flat_found.unsqueeze(0).to(query.dtype), None

@@ -88,9 +88,11 @@ NEGATIVE = Problem("p", "4 - 9 - 2 + 8 - 7 =", "-6", "4 - 9 = -5\n-5 - 2 = -7\n-
         (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -7\n\\boxed{-7}", 3),
         (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -6\n-6 + 8 = 2\n\\boxed{2}", 2),
         (NEGATIVE, "4 - 9 = -5\n9 - 4 = 5\n\\boxed{5}", 2),
+        (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -7\n-7 + 8 = 1\n1 - 7 = -6\n\\boxed{6}", 5),
+        (NEGATIVE, "4 - 9 = -5\n-5 - 2 = -7\n-7 + 8 = 1\n1 - 7 = -6\n\\boxed{-6}", None),
     ],
 )
-def test_equations_whose_numbers_may_all_be_given(problem: Problem, text: str, step: int) -> None:
+def test_equations_whose_numbers_may_all_be_given(problem: Problem, text: str, step: int | None) -> None:
     [judgment] = reference([Item(problem, tuple(segment(text)))])
     assert judgment.verdict == Verdict(step)
 
