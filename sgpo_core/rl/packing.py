@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,29 +26,27 @@ Ids = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """R stretches of tokens of like lengths that are attended to together, padded to the longest (length L).
+class Responses:
+    """R responses of like lengths to shared prompts, padded to the longest (length L).
 
-    tokens int64 [R, L]: places among the flat tokens; padding points to token 0, and nothing comes of it. Of responses
-    that share prompts: prompt_of int64 [R]: the row of `Shared.prompts` that is a response's prompt; visible bool
-    [R, 1, L, P + L]: what a response's token attends to, of its prompt (padded to P) and of itself. Else both are None,
-    and a token attends to all before it in its row."""
+    tokens int64 [R, L]: places among the flat tokens; padding points to token 0, and nothing comes of it. prompt_of
+    int64 [R]: the row of `Shared.prompts` that is a response's prompt. visible bool [R, 1, L, P + L]: what a response's
+    token attends to, of its prompt (padded to P) and of itself."""
 
     tokens: Tensor
-    prompt_of: Tensor | None = None
-    visible: Tensor | None = None
+    prompt_of: Tensor
+    visible: Tensor
 
-    def to(self, device: torch.device) -> Rows:
-        of_prompt = (x if x is None else x.to(device) for x in (self.prompt_of, self.visible))
-        return Rows(self.tokens.to(device), *of_prompt)
+    def to(self, device: torch.device) -> Responses:
+        return Responses(self.tokens.to(device), self.prompt_of.to(device), self.visible.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """Prompts of several responses, and these."""
+    """Prompts of like lengths that have several responses, int64 [C, P] as above, and these."""
 
-    prompts: Rows
-    responses: tuple[Rows, ...]
+    prompts: Tensor
+    responses: tuple[Responses, ...]
 
     def to(self, device: torch.device) -> Shared:
         return Shared(self.prompts.to(device), tuple(rows.to(device) for rows in self.responses))
@@ -55,25 +54,27 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the texts of a micro-batch stand among its N flat tokens. `alone`: prompts with their only response.
+    """Where the texts of a micro-batch stand among its N flat tokens. `alone`: prompts with their only response, those
+    of like lengths together, each int64 [texts, longest of them].
 
     All padded places, those of `alone` first, then those of `shared`, its prompts before their responses: tokens int64
     [places]: their flat tokens; place int64 [N]: where among them a flat token is. longest: tokens of the longest
     prompt with its response."""
 
-    alone: tuple[Rows, ...]
+    alone: tuple[Tensor, ...]
     shared: tuple[Shared, ...]
     tokens: Tensor
     place: Tensor
     longest: int
 
     @property
-    def rows(self) -> list[Rows]:
-        """In the order of their places."""
-        return [*self.alone, *(rows for group in self.shared for rows in (group.prompts, *group.responses))]
+    def blocks(self) -> list[Tensor]:
+        """Flat places, in the order of the padded ones."""
+        shared = ([group.prompts, *(rows.tokens for rows in group.responses)] for group in self.shared)
+        return [*self.alone, *chain.from_iterable(shared)]
 
     def to(self, device: torch.device) -> Layout:
-        alone, shared = (tuple(part.to(device) for part in parts) for parts in (self.alone, self.shared))
+        alone, shared = tuple(x.to(device) for x in self.alone), tuple(x.to(device) for x in self.shared)
         return Layout(alone, shared, self.tokens.to(device), self.place.to(device), self.longest)
 
 
@@ -145,29 +146,29 @@ def _layout(
         tokens.append(found.ravel())
         return found, there
 
-    def responses(stretches: Ids, starts: Ids, prompt_there: npt.NDArray[np.bool_]) -> Rows:
+    def responses(stretches: Ids, starts: Ids, prompt_there: npt.NDArray[np.bool_]) -> Responses:
         """To the prompts that begin at `starts` (ascending)."""
         found, _ = rows(stretches)
         (count, width), prompt_of = found.shape, np.searchsorted(starts, stretches[:, 2])
         of_prompt = np.repeat(prompt_there[prompt_of, None, :], width, axis=1)
         of_itself = np.broadcast_to(np.tril(np.ones((width, width), bool)), (count, width, width))
         visible = np.concatenate([of_prompt, of_itself], axis=2)[:, None]
-        return Rows(*(torch.from_numpy(part) for part in (found, prompt_of, visible)))
+        return Responses(*(torch.from_numpy(part) for part in (found, prompt_of, visible)))
 
-    whole = tuple(Rows(torch.from_numpy(rows(block)[0])) for block in _of_like_lengths(alone))
+    whole = tuple(torch.from_numpy(rows(block)[0]) for block in _of_like_lengths(alone))
     groups = []
     for block in _of_like_lengths(shared):
         prompts, there = rows(block)
         answers = _of_like_lengths([tail for start in block[:, 0].tolist() for tail in tails[start]])
         blocks = tuple(responses(stretches, block[:, 0], there) for stretches in answers)
-        groups.append(Shared(Rows(torch.from_numpy(prompts)), blocks))
+        groups.append(Shared(torch.from_numpy(prompts), blocks))
     flat = torch.from_numpy(np.concatenate(tokens))
     return Layout(whole, tuple(groups), flat, torch.from_numpy(place), longest)
 
 
 def _of_like_lengths(stretches: Sequence[tuple[int, ...]]) -> list[Ids]:
-    """Stretches (place, tokens, ...) in blocks, by place in each; the longest of a block is at most one and a half times
-    as long as its shortest."""
+    """Stretches (place, tokens, ...) in blocks, by place in each; the longest of a block is at most one and a half
+    times as long as its shortest."""
     blocks: list[list[tuple[int, ...]]] = []
     for stretch in sorted(stretches, key=lambda s: -s[1]):
         if not blocks or 3 * stretch[1] < 2 * blocks[-1][0][1]:
@@ -205,7 +206,7 @@ def packed_attention(
     heads, kv_heads = query.shape[1], key.shape[1]
     flat = torch.cat([x[0].transpose(0, 1) for x in (query, key, value)], dim=1).to(dtype)
     padded: Tensor = _Pad.apply(flat, layout)  # type: ignore[no-untyped-call]
-    parts = iter(padded.split([rows.tokens.numel() for rows in layout.rows]))
+    parts = iter(padded.split([block.numel() for block in layout.blocks]))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, visible: Tensor | None) -> Tensor:
         """Of [rows, columns, heads, size]: [rows * columns, heads, size]"""
@@ -214,16 +215,17 @@ def packed_attention(
         found = nn.functional.scaled_dot_product_attention(q, k, v, visible, is_causal=visible is None, scale=scaling)
         return found.transpose(1, 2).flatten(0, 1)
 
-    def of_next(rows: Rows) -> tuple[Tensor, ...]:
+    def of_next(block: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values [rows, columns, heads, size]"""
-        return next(parts).view(*rows.tokens.shape, *flat.shape[1:]).split([heads, kv_heads, kv_heads], dim=2)
+        q, k, v = next(parts).view(*block.shape, *flat.shape[1:]).split([heads, kv_heads, kv_heads], dim=2)
+        return q, k, v
 
-    found = [attend(*of_next(rows), None) for rows in layout.alone]
+    found = [attend(*of_next(block), None) for block in layout.alone]
     for group in layout.shared:
         prompt_q, prompt_k, prompt_v = of_next(group.prompts)
         found.append(attend(prompt_q, prompt_k, prompt_v, None))
         for rows in group.responses:
-            q, k, v = of_next(rows)
+            q, k, v = of_next(rows.tokens)
             k = torch.cat([prompt_k.index_select(0, rows.prompt_of), k], dim=1)
             v = torch.cat([prompt_v.index_select(0, rows.prompt_of), v], dim=1)
             found.append(attend(q, k, v, rows.visible))

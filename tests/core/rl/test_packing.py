@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from sgpo_core.rl.packing import Rows, pack, packed_attention
+from sgpo_core.rl.packing import pack, packed_attention
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 
 AttentionInterface.register("packed", packed_attention)
@@ -72,11 +72,10 @@ def test_what_stands_where() -> None:
     layout = packed.layout
     [alone], [shared] = layout.alone, layout.shared
     [responses] = shared.responses
-    assert shared.prompts.tokens.tolist() == [[0, 1]]
-    assert alone.tokens.tolist() == [[7, 8]]
+    assert shared.prompts.tolist() == [[0, 1]]
+    assert alone.tolist() == [[7, 8]]
     assert responses.tokens.tolist() == [[2, 3, 4], [5, 6, 0]]
-    assert responses.prompt_of is not None and responses.prompt_of.tolist() == [0, 0]
-    assert responses.visible is not None
+    assert responses.prompt_of.tolist() == [0, 0]
     assert responses.visible[1, 0].int().tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
     assert layout.tokens.tolist() == [7, 8, 0, 1, 2, 3, 4, 5, 6, 0]
     assert layout.place.tolist() == [2, 3, 4, 5, 6, 7, 8, 0, 1]
@@ -85,7 +84,7 @@ def test_what_stands_where() -> None:
 
 def test_without_shared_prompts_all_is_plain_causal_attention() -> None:
     layout = pack([[11, 12], [21]], [[13, 14], [22, 23]]).layout
-    assert [rows.tokens.tolist() for rows in layout.alone] == [[[0, 1, 2, 3], [4, 5, 6, 0]]]
+    assert [block.tolist() for block in layout.alone] == [[[0, 1, 2, 3], [4, 5, 6, 0]]]
     assert layout.shared == ()
     assert layout.place.tolist() == [0, 1, 2, 3, 4, 5, 6]
 
@@ -94,16 +93,22 @@ def test_attention_pads_to_one_and_a_half_of_the_length_at_most() -> None:
     """One long response among short ones, or one long prompt: its places for it, not for each."""
     rng = np.random.default_rng(0)
 
-    def shapes(rows: Sequence[Rows]) -> list[list[int]]:
-        return [list(block.tokens.shape) for block in rows]
+    def shapes(blocks: Iterable[Tensor]) -> list[list[int]]:
+        return [list(block.shape) for block in blocks]
 
     lengths = [40, 3000, 200, 90, 120, 1600, 41, 80]
     layout = pack([[1, 2]] * 8, [rng.integers(0, 9, n) for n in lengths]).layout
-    assert shapes(layout.shared[0].responses) == [[1, 3000], [1, 1600], [1, 200], [3, 120], [2, 41]]
+    assert shapes(rows.tokens for rows in layout.shared[0].responses) == [
+        [1, 3000],
+        [1, 1600],
+        [1, 200],
+        [3, 120],
+        [2, 41],
+    ]
     assert len(layout.tokens) <= 1.5 * len(layout.place)
     prompts = [rng.integers(0, 9, n) for n in (60, 3000, 61, 62)]
     layout = pack([p for p in prompts for _ in range(2)], [rng.integers(0, 9, 50) for _ in range(8)]).layout
-    assert shapes([group.prompts for group in layout.shared]) == [[1, 3000], [3, 62]]
+    assert shapes(group.prompts for group in layout.shared) == [[1, 3000], [3, 62]]
     assert len(layout.tokens) <= 1.5 * len(layout.place)
     alone = pack([[1], [2], [3]], [rng.integers(0, 9, n) for n in (10, 100, 70)]).layout.alone
     assert shapes(alone) == [[2, 101], [1, 11]]
@@ -170,6 +175,9 @@ def test_attention_that_it_does_not_compute_is_refused(setting: str, value: floa
 
 def test_every_tensor_moves() -> None:
     layout = collate(samples()).layout.to(torch.device("meta"))
-    parts = [part for rows in layout.rows for part in (rows.tokens, rows.prompt_of, rows.visible) if part is not None]
+    parts = [
+        *layout.blocks,
+        *(x for group in layout.shared for rows in group.responses for x in (rows.prompt_of, rows.visible)),
+    ]
     assert {part.device.type for part in (*parts, layout.tokens, layout.place)} == {"meta"}
     assert np.isscalar(layout.longest)

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from sgpo_core.config.data import LoraSettings, ModelSettings
 from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
-from sgpo_core.rl.packing import Layout, Rows, Shared
+from sgpo_core.rl.packing import Layout, Responses, Shared
 from sgpo_core.rl.training_samples import MicroBatch, collate, forward_sample
 from sgpo_core.sizing.memory import GIB, activation_bytes, engine_memory, kv_sequences, trainer_memory
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
@@ -53,7 +53,7 @@ def faked(batch: MicroBatch, mode: FakeTensorMode) -> MicroBatch:
             return mode.from_tensor(value)
         if isinstance(value, tuple):
             return tuple(fake(part) for part in value)
-        if isinstance(value, Layout | Rows | Shared | MicroBatch):
+        if isinstance(value, Layout | Shared | Responses | MicroBatch):
             return replace(value, **{name: fake(getattr(value, name)) for name in value.__slots__})
         return value
 
