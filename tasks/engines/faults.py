@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from tasks.workers.vllm_process import ProcessLost
 _LOST = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 _MEMORY = re.compile(r"Memory on the node .* was (\S+) used / (\S+) limit")
 _DEATH_S = 10.0  # in which Ray tells of a death
+_PIECE_S = 0.5
 
 
 class EngineLost(RuntimeError):
@@ -25,7 +27,7 @@ def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
     found: dict[Any, Any] = {}
     waiting = list(pending)
     while waiting:  # in the order in which they come: a dead one is named before those who wait for it hang
-        ready, waiting = ray.wait(waiting, timeout=deadline_s)
+        ready, waiting = first_of(waiting, deadline_s)
         if not ready:
             raise hung([pending[reference] for reference in waiting], deadline_s)
         for reference in ready:
@@ -34,6 +36,20 @@ def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
             except Exception as error:
                 raise loss(pending[reference], error) or _behind(pending, waiting) or error from None
     return [found[reference] for reference in pending]
+
+
+def first_of(waiting: Sequence[Any], deadline_s: float) -> tuple[list[Any], list[Any]]:
+    """One of these calls or streams that has something, and the others; nothing and all where none has within
+    `deadline_s`. While Ray waits, its compiled code holds back what a signal raises (SIGTERM: Prefect's
+    TerminationSignal) until it is done, or loses it: so it waits in short pieces."""
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            ready, others = ray.wait(list(waiting), timeout=min(_PIECE_S, max(0.0, until - time.monotonic())))
+        except SystemError as error:  # "returned a result with an exception set"
+            raise error.__cause__ or error from None
+        if ready or time.monotonic() >= until:
+            return ready, others
 
 
 def _behind(pending: Mapping[Any, str], waiting: list[Any]) -> EngineLost | None:

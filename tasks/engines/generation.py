@@ -10,7 +10,7 @@ import ray
 
 from tasks.data import decode_all
 from tasks.engines.cluster import Engines
-from tasks.engines.faults import hung, loss
+from tasks.engines.faults import first_of, hung, loss
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 
 
@@ -58,7 +58,7 @@ def stream_groups(
         for e, engine in enumerate(engines.rollouts)
     }
     while streams:
-        ready, _ = ray.wait(list(streams), timeout=engines.deadline_s)
+        ready, _ = first_of(list(streams), engines.deadline_s)
         if not ready:
             raise hung([f"rollout engine {e}" for e in streams.values()], engines.deadline_s)
         [stream] = ready

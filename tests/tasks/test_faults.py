@@ -6,11 +6,13 @@ import os
 import signal
 import time
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psutil
 import pytest
 import ray
+from prefect.exceptions import TerminationSignal
 from prefect.logging import disable_run_logger
 
 from tasks.engines.actors import remote_actor
@@ -47,6 +49,24 @@ def asked(actors: tuple[Any, ...], *seconds: float) -> dict[Any, str]:
 def test_answers_come_in_the_order_of_the_calls(two: tuple[Any, ...]) -> None:
     assert answers(asked(two, 0.3, 0.0), 60) == [0.3, 0.0]
     assert answers({}, 60) == []
+
+
+def test_a_signal_ends_a_long_wait(two: tuple[Any, ...]) -> None:
+    """Ray's compiled code holds the exception back until its wait is over, or loses it."""
+
+    def end(number: int, frame: Any) -> None:
+        raise TerminationSignal(number)
+
+    calls, before, began = asked(two, 120, 120), signal.signal(signal.SIGTERM, end), time.monotonic()
+    try:
+        Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        with pytest.raises(TerminationSignal):
+            answers(calls, 300)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert time.monotonic() - began < 60
+    for actor in two:
+        ray.kill(actor)
 
 
 def test_one_that_dies_is_named_though_another_waits(two: tuple[Any, ...]) -> None:
