@@ -49,6 +49,7 @@ _ITEM = re.compile(r"^[-*+•–][ \t]+(?=\S)", re.MULTILINE)
 # A line break before what can begin a statement. One that begins with a minus is the rest of a formula, or an equation
 # whose first number is negative (`_lines`).
 _LINE = re.compile(r"\r?\n[ \t]*(?=[-*+•–][ \t]+[^\W\d]|\*\*|-[\d.$\\(][^\n=]*=|[^\sa-z+\-*/=<>,.;)\]])")
+_SIGNED = re.compile(r"-[\d.$\\(]")
 _SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|[。！？][。！？”’」』）]*\s*")
 # Words that end with a full stop and go on; "No. 7"; "1." that begins an item.
 _ABBREVIATION = re.compile(
@@ -166,9 +167,7 @@ def _lines(text: str, first: int) -> Iterator[int]:
     cuts = [
         m.end()
         for m in _LINE.finditer(text, first)
-        if _ITEM.match(text, m.end())
-        or text[m.end()] != "-"
-        or "=" in text[text.rfind("\n", 0, m.start()) + 1 : m.start()]
+        if not _SIGNED.match(text, m.end()) or "=" in text[text.rfind("\n", 0, m.start()) + 1 : m.start()]
     ]
     sentences = sum(1 for _ in _sentences(text, first))
     return iter(cuts if 2 * len(cuts) > max(text.rstrip().count("\n", first), sentences - 1) else ())

@@ -11,7 +11,7 @@ one by one, to rounding. [ours]
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -101,7 +101,7 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
     positions: list[Ids] = []
     shared: list[tuple[int, int]] = []  # (place, tokens) of prompts with several responses
     alone: list[tuple[int, int]] = []  # of prompts together with their only response
-    tails: dict[int, list[tuple[int, int, int]]] = {}  # of responses, and the place of their prompt; by that place
+    tails: list[tuple[int, int, int]] = []  # of responses to shared prompts, and the place of their prompt
     total = longest = 0
     for key, members in of_prompt.items():
         prompt_ids = np.frombuffer(key, np.int64)
@@ -114,7 +114,7 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
             positions.append(len(prompt_ids) + np.arange(len(answers[i])))
             longest = max(longest, len(prompt_ids) + len(answers[i]))
             if len(members) > 1:
-                tails.setdefault(begin, []).append((total, len(answers[i]), begin))
+                tails.append((total, len(answers[i]), begin))
             total += len(answers[i])
         if len(members) > 1:
             shared.append((begin, len(prompt_ids)))
@@ -127,7 +127,7 @@ def pack(prompts: Sequence[npt.ArrayLike], responses: Sequence[npt.ArrayLike]) -
 def _layout(
     shared: Sequence[tuple[int, int]],
     alone: Sequence[tuple[int, int]],
-    tails: Mapping[int, Sequence[tuple[int, int, int]]],
+    tails: Sequence[tuple[int, int, int]],
     total: int,
     longest: int,
 ) -> Layout:
@@ -158,9 +158,9 @@ def _layout(
     whole = tuple(torch.from_numpy(rows(block)[0]) for block in _of_like_lengths(alone))
     groups = []
     for block in _of_like_lengths(shared):
-        prompts, there = rows(block)
-        answers = _of_like_lengths([tail for start in block[:, 0].tolist() for tail in tails[start]])
-        blocks = tuple(responses(stretches, block[:, 0], there) for stretches in answers)
+        (prompts, there), starts = rows(block), block[:, 0]
+        answers = _of_like_lengths([tail for tail in tails if tail[2] in starts])
+        blocks = tuple(responses(stretches, starts, there) for stretches in answers)
         groups.append(Shared(torch.from_numpy(prompts), blocks))
     flat = torch.from_numpy(np.concatenate(tokens))
     return Layout(whole, tuple(groups), flat, torch.from_numpy(place), longest)
@@ -229,14 +229,13 @@ def packed_attention(
             k = torch.cat([prompt_k.index_select(0, rows.prompt_of), k], dim=1)
             v = torch.cat([prompt_v.index_select(0, rows.prompt_of), v], dim=1)
             found.append(attend(q, k, v, rows.visible))
-    together = torch.cat(found)
-    flat_found: Tensor = _Unpad.apply(together, layout)  # type: ignore[no-untyped-call]
+    flat_found: Tensor = _Unpad.apply(torch.cat(found), layout)  # type: ignore[no-untyped-call]
     return flat_found.unsqueeze(0).to(query.dtype), None
 
 
 class _Pad(torch.autograd.Function):
-    """[N, ...] to [places, ...]. Every flat token has just one padded place, so that forward and backward are
-    both a plain gather; autograd's own backward would add up, one token after the other."""
+    """[N, ...] to [places, ...]. Every flat token has just one padded place, so that forward and backward are both a
+    plain gather; autograd's own backward would add up, one token after the other."""
 
     @staticmethod
     def forward(ctx: Any, flat: Tensor, layout: Layout) -> Tensor:

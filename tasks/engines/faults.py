@@ -38,14 +38,14 @@ def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
     return [found[reference] for reference in pending]
 
 
-def first_of(waiting: Sequence[Any], deadline_s: float) -> tuple[list[Any], list[Any]]:
+def first_of(waiting: list[Any], deadline_s: float) -> tuple[list[Any], list[Any]]:
     """One of these calls or streams that has something, and the others; nothing and all where none has within
     `deadline_s`. While Ray waits, its compiled code holds back what a signal raises (SIGTERM: Prefect's
     TerminationSignal) until it is done, or loses it: so it waits in short pieces."""
     until = time.monotonic() + deadline_s
     while True:
         try:
-            ready, others = ray.wait(list(waiting), timeout=min(_PIECE_S, max(0.0, until - time.monotonic())))
+            ready, others = ray.wait(waiting, timeout=min(_PIECE_S, max(0.0, until - time.monotonic())))
         except SystemError as error:  # "returned a result with an exception set"
             raise error.__cause__ or error from None
         if ready or time.monotonic() >= until:

@@ -40,12 +40,12 @@ def test_sums_have_the_running_totals_as_worked_solutions() -> None:
         assert answer == ["####", problem.answer]
         assert len(lines) == 3
         assert [lines[0][0], *(part for line in lines for part in line[1:3])] == expression
-        assert all(eval_sum(*line[:3]) == int(line[4]) for line in lines)
+        assert all(result_of(*line[:3]) == int(line[4]) for line in lines)
         assert [line[0] for line in lines[1:]] + [problem.answer] == [line[4] for line in lines]
         assert all(len(number.lstrip("-")) <= 2 for number in expression[::2])
 
 
-def eval_sum(left: str, sign: str, right: str) -> int:
+def result_of(left: str, sign: str, right: str) -> int:
     return int(left) + int(right) if sign == "+" else int(left) - int(right)
 
 

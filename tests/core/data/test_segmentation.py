@@ -97,6 +97,10 @@ def pieces(text: str) -> list[str]:
         ["a\n\n", "\\[ b\n\n", "c"],
         ["a\n\n", "```\n\n", "c"],
         ["a\n\n", "\\] b\n\n", "\\begin{align} c\n\n", "\\end{cases}"],
+        # a line that begins with a minus: an equation below another one, the rest of a formula, an item
+        ["4 - 9 = -5\n  ", "-5 - 2 = -7\n", "\\boxed{1}"],
+        ["The bill is 100 + 20\n-30 - 10 = 80 dollars.\n", "He pays 80 / 2 = 40.\n", "\\boxed{40}"],
+        ["We buy:\n  ", "- red apples\n  ", "- green pears\n", "\\boxed{3}"],
         # one step
         ["hello"],
         ["  hello \n"],
