@@ -1,5 +1,5 @@
 """rehearsal: two iterations of an online preset's phases on this machine, with random weights of its policy's shape, so
-that neither the model nor its data have to be there: sync, generate, log-probabilities, update. Seconds against the
+that neither the model nor its data have to be there: sync, generate, update. Seconds against the
 estimate of `sgpo_core.sizing.seconds`, memory against what `sgpo_core.sizing.memory` computes.
 
     python -m bench.rehearsal 0.5b sampling.problems=16
@@ -23,8 +23,9 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from bench.figures import Figure
+from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.run import RunConfig, load_run
-from sgpo_core.rl.training_samples import TrainingSample, forward_sample
+from sgpo_core.rl.training_samples import TrainingSample
 from sgpo_core.sizing.memory import CONTEXT, GIB, trainer_memory
 from sgpo_core.sizing.seconds import PROMPT, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
@@ -34,7 +35,7 @@ from tasks.engines.sync import sync_engines
 from tasks.gpus import devices
 from tasks.paths import home
 from tasks.sizing import shape_of, this_machine
-from tasks.training import token_logprobs, train_on
+from tasks.training import train_on, with_old_logprobs
 from tasks.workers.rollout_worker import Completion, Sampling
 
 ITERATIONS = 2
@@ -77,28 +78,31 @@ def iteration(config: RunConfig, engines: Engines, version: int) -> Seconds:
     marks.append(time.perf_counter())
     groups = dict(stream_groups(engines, requests, Sampling(temperature, sampling.max_tokens, ())))
     marks.append(time.perf_counter())
-    members = [(prompts[g], response) for g in sorted(groups) for response in groups[g]]
-    found = token_logprobs(engines, [forward_sample(p, r.token_ids) for p, r in members], budget, temperature)
-    marks.append(time.perf_counter())
-    samples = [_sample(prompt, response, len(members) // count, i) for i, (prompt, response) in enumerate(members)]
+    loss, members = config.algorithm.loss, [(prompts[g], response) for g in sorted(groups) for response in groups[g]]
+    samples = [_sample(*member, len(members) // count, i, loss) for i, member in enumerate(members)]
     steps = [samples[len(samples) * i // count : len(samples) * (i + 1) // count] for i in range(count)]
-    stats = train_on(engines, steps, budget, config.algorithm.loss, temperature)
+    steps = with_old_logprobs(engines, steps, budget, temperature)
+    stats = train_on(engines, steps, budget, loss, temperature)
     marks.append(time.perf_counter())
-    apart = np.concatenate([np.abs(f.logprobs - r.logprobs) for f, (_, r) in zip(found, members, strict=True)]).mean()
+    apart = stats[0].logprob_difference / stats[0].tokens
     print(
-        f"trainer and engine differ by {probe.mean:.4f} nats over the probe, by {apart:.4f} over the sampled tokens; "
-        f"gradient norm {stats[-1].grad_norm:.3g}",
+        f"trainer and engine differ by {probe.mean:.4f} nats over the probe, by {apart:.4f} over the tokens of the "
+        f"first step; gradient norm {stats[-1].grad_norm:.3g}",
         file=sys.stderr,
     )
-    return dict(zip(("sync", "generate", "logprobs", "update"), np.diff(marks).tolist(), strict=True))
+    return dict(zip(("sync", "generate", "update"), np.diff(marks).tolist(), strict=True))
 
 
-def _sample(prompt: list[int], response: Completion, responses: int, number: int) -> TrainingSample:
+def _sample(prompt: list[int], response: Completion, responses: int, number: int, loss: LossSettings) -> TrainingSample:
     """One of so many in a mini-batch; every second one counts as right."""
     tokens = len(response.token_ids)
     weights = np.full(tokens, 1.0 / (responses * tokens), np.float32)
     advantages = np.full(tokens, 1.0 if number % 2 else -1.0, np.float32)
-    return TrainingSample(np.array([*prompt, *response.token_ids], np.int32), weights, advantages, response.logprobs)
+    sampler = response.logprobs
+    return TrainingSample(
+        *(np.array([*prompt, *response.token_ids], np.int32), weights, advantages, sampler),
+        old_logprobs=sampler if loss.old_logprobs == "sampler" else None,
+    )
 
 
 def _speed(config: RunConfig, seconds: Seconds) -> Iterator[Figure]:
@@ -107,10 +111,8 @@ def _speed(config: RunConfig, seconds: Seconds) -> Iterator[Figure]:
     if machine and machine.gpu.tflops:
         found = phases(config, policy_shape(config), None, machine.gpu, sampling.max_tokens)
         estimate = {phase.name: phase.seconds for phase in found}
-    trained = seconds["update"] + seconds["logprobs"] * (config.algorithm.loss.old_logprobs == "trainer")
-    measured = {"sync": seconds["sync"], "generate": seconds["generate"], "update": trained}
     how = f"peer: estimated; {sampling.problems} x {sampling.group_size} responses of {sampling.max_tokens} tokens"
-    for name, value in measured.items():
+    for name, value in seconds.items():
         peer = estimate.get(name)
         yield Figure(f"rehearsal_{name}", value, "s", (">=", 0.5), how, peer, peer / value if peer else None)
 

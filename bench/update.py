@@ -165,6 +165,6 @@ class PlainLoop:
         batch = padded.flat
         logits = self.model(input_ids=padded.input_ids, use_cache=False).logits[batch.row, padded.position]
         logprobs = torch.log_softmax(logits, dim=-1).gather(-1, batch.targets.unsqueeze(-1)).squeeze(-1)
-        ratio = torch.exp(logprobs - batch.old_logprobs)
+        ratio = torch.exp(logprobs - batch.sampler_logprobs)
         clipped = torch.clamp(ratio, 1 - LOSS.clip_low, 1 + LOSS.clip_high)
         return -(torch.minimum(ratio * batch.advantages, clipped * batch.advantages) * batch.weights).sum()

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from prefect import get_run_logger
 
 from sgpo_core.config.algorithm import LossSettings
@@ -51,8 +50,10 @@ def update(run: Run, iteration: int) -> Metrics:
         for batch in mini_batches(taught, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
     ]
     steps = [samples for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
-    budget, began = config.train.micro_batch_tokens, time.monotonic()
-    stats = train_on(run.engines, steps, budget, config.algorithm.loss, config.sampling.temperature)
+    budget, temperature = config.train.micro_batch_tokens, config.sampling.temperature
+    steps = with_old_logprobs(run.engines, steps, budget, temperature)
+    began = time.monotonic()
+    stats = train_on(run.engines, steps, budget, loss, temperature)
     seconds = time.monotonic() - began
     check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
     metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
@@ -60,8 +61,7 @@ def update(run: Run, iteration: int) -> Metrics:
         metrics["rollout/staleness"] = _staleness(iteration, groups)
     if stats:
         metrics |= _speed(run, steps, seconds)
-    if stats and not config.algorithm.needs_trainer_logprobs:  # else known of all tokens already
-        # Of the first step alone: later ones have moved away from the sampler on purpose.
+    if stats:  # of the first step alone: later ones have moved away from the sampler on purpose
         metrics |= _mismatch(run, iteration, groups, stats[0].logprob_difference / max(1, stats[0].tokens))
     return metrics
 
@@ -110,11 +110,11 @@ def _samples(run: Run, groups: Sequence[RolloutGroup]) -> list[TrainingSample]:
 
 
 @stage("recompute_logprobs")
-def recompute_logprobs(run: Run, iteration: int) -> Metrics:
-    """The trainer's own log-probabilities and entropies of all sampled tokens, before the update, for algorithms that
-    ask for them; and how far the sampler is from them."""
-    if not run.config.algorithm.needs_trainer_logprobs:
-        return {}
+def recompute_logprobs(run: Run, iteration: int) -> None:
+    """The trainer's own log-probabilities and entropies of all sampled tokens, before credit, for algorithms that need
+    the entropies there."""
+    if not run.config.algorithm.needs_entropies:
+        return
     path = run.paths.rollouts(iteration)
     groups = rollout_table.read(path)
     samples = [forward_sample(group.prompt_ids, rollout.token_ids) for group in groups for rollout in group.rollouts]
@@ -122,13 +122,25 @@ def recompute_logprobs(run: Run, iteration: int) -> Metrics:
     found = iter(token_logprobs(run.engines, samples, budget, temperature))
     groups = [g.with_rollouts([replace(r, recomputed=next(found)) for r in g.rollouts]) for g in groups]
     rollout_table.write(path, groups)
-    differences = [
-        np.abs(rollout.recomputed.logprobs.astype(np.float64) - rollout.rollout_logprobs)
-        for group in groups
-        for rollout in group.rollouts
-        if rollout.recomputed is not None
+
+
+def with_old_logprobs(
+    engines: Engines, steps: Sequence[Sequence[TrainingSample]], token_budget: int, temperature: float
+) -> list[list[TrainingSample]]:
+    """The optimizer steps of an update, with the trainer's log-probabilities of now where samples lack old ones. Those
+    of the first step stay without: its own forward pass is by the same weights. A text that several epochs train on is
+    computed once."""
+    lacking = {_text(s): s for step in steps[1:] for s in step if s.old_logprobs is None}
+    found = token_logprobs(engines, list(lacking.values()), token_budget, temperature) if lacking else []
+    known = {text: logprobs.logprobs for text, logprobs in zip(lacking, found, strict=True)}
+    return [
+        [s if number == 0 or s.old_logprobs is not None else replace(s, old_logprobs=known[_text(s)]) for s in step]
+        for number, step in enumerate(steps)
     ]
-    return _mismatch(run, iteration, groups, float(np.mean(np.concatenate(differences))))
+
+
+def _text(sample: TrainingSample) -> tuple[int, bytes]:
+    return sample.prompt_length, sample.input_ids.tobytes()
 
 
 def token_logprobs(

@@ -41,7 +41,7 @@ def micro_batch(tokens: int) -> list[TrainingSample]:
     prompt, length = rng.integers(0, 1000, 100), (tokens - 100) // 4
     samples = [forward_sample(prompt, rng.integers(0, 1000, length)) for _ in range(4)]
     weights, advantages = np.full(length, 0.25 / length, np.float32), np.ones(length, np.float32)
-    return [replace(s, weights=weights, advantages=advantages, old_logprobs=-10 * advantages) for s in samples]
+    return [replace(s, weights=weights, advantages=advantages, sampler_logprobs=-10 * advantages) for s in samples]
 
 
 def main(dtype: Literal["float32", "bfloat16"]) -> None:

@@ -190,7 +190,7 @@ class LossSettings(Settings):
     old_logprobs: Literal["sampler", "trainer"] = Field(
         "sampler",
         description="denominator of the ratio: log-probabilities of the sampler, or those that the trainer "
-        "computes itself (one more forward pass)",
+        "computes itself (one more forward pass over what comes after an iteration's first optimizer step)",
     )
     tis_cap: float | None = Field(
         None,
@@ -239,6 +239,6 @@ class AlgorithmSettings(Settings):
             )
 
     @property
-    def needs_trainer_logprobs(self) -> bool:
-        """Whether the trainer recomputes log-probabilities and entropies of the rollouts before the update."""
-        return self.loss.old_logprobs == "trainer" or self.advantage.entropy_coef > 0
+    def needs_entropies(self) -> bool:
+        """Whether the trainer computes log-probabilities and entropies of all sampled tokens before credit."""
+        return self.advantage.entropy_coef > 0

@@ -56,7 +56,7 @@ def _row(tokenizer: Any, example: LabeledItem, text: str, running_share: float, 
         weights[position + 1 - first] = total * running_share / len(running)
     weights[-len(verdict) :] = total * (1 - running_share if running else 1) / len(verdict)
     nothing = np.zeros(0, np.float32)
-    return TrainingSample(ids, weights, nothing, nothing, targets)
+    return TrainingSample(ids, weights, nothing, nothing, targets=targets)
 
 
 def _running(tokenizer: Any, example: LabeledItem, text: str, ends: Sequence[int]) -> Iterator[tuple[int, int]]:

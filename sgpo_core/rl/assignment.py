@@ -19,7 +19,7 @@ from sgpo_core.rl.advantages import batch_advantages, lacks_signal
 from sgpo_core.rl.credit import CreditRule, Judged, correct_prefix, group_credit
 from sgpo_core.rl.filters import filtered_out
 from sgpo_core.rl.shaping import Sampled, shape
-from sgpo_core.rl.token_credit import entropy_share, truncated_importance
+from sgpo_core.rl.token_credit import entropy_share
 from sgpo_core.types import Credit, FloatArray, Judgment, Outcome, Problem, Rollout, RolloutGroup, Verdict
 
 
@@ -37,8 +37,8 @@ class CreditAssignment:
     encode: Callable[[str], Sequence[int]]
 
     def __call__(self, groups: Sequence[RolloutGroup]) -> list[RolloutGroup]:
-        """The groups of one iteration with their `Credit`. Where the algorithm needs the trainer's log-probabilities
-        (`needs_trainer_logprobs`), the rollouts have them."""
+        """The groups of one iteration with their `Credit`. Where the algorithm needs entropies
+        (`needs_entropies`), the rollouts have them."""
         credits = self._rewards(groups)
         advantages = batch_advantages(credits, self.algorithm.advantage)
         return [self._complete(*parts) for parts in zip(groups, credits, advantages, strict=True)]
@@ -101,13 +101,9 @@ class CreditAssignment:
         if settings.credit.mask_after_error and rollout.judgment and advantage > 0:
             right = correct_prefix(rollout.judgment.verdict, len(rollout.step_ends or ()))
             share[self._tokens_of_steps(rollout, right) :] = 0.0
-        if settings.needs_trainer_logprobs:
-            assert rollout.recomputed is not None, "the algorithm needs the trainer's log-probabilities"
-            if settings.loss.tis_cap is not None:
-                trainer, sampler = rollout.recomputed.logprobs, rollout.rollout_logprobs
-                share *= truncated_importance(trainer, sampler, settings.loss.tis_cap)
-            if settings.advantage.entropy_coef > 0 and no_signal:
-                share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
+        if settings.needs_entropies and no_signal:
+            assert rollout.recomputed is not None, "the algorithm needs entropies"
+            share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
         return share
 
 

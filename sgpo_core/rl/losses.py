@@ -12,6 +12,8 @@ With `dual_clip` c (arXiv 1912.09729) a token of A_t < 0 costs at most c |A_t|: 
 two bounds above do nothing there: a token that became likelier by mistake, or whose old log-probability is wrong, would
 have a gradient without limit.
 
+With `tis_cap` the trainer multiplies A_t by `truncated_importance` before: a weight on A_t is a weight on its term.
+
 The weights hold the global denominators (`token_weights`), e.g. GRPO's 1 / (sequences * tokens of the sequence).
 k3 is Schulman's unbiased, non-negative estimator of KL(pi || ref).
 """
@@ -99,6 +101,13 @@ def policy_loss(
     # A bound is active where it changed the objective: there the token gives no gradient.
     clipped_tokens = ((unclipped != surrogate) & counted).sum()
     return LossTerms((per_token * weights).sum(), clipped_tokens.detach(), kl_sum, counted.sum())
+
+
+def truncated_importance(old_logprobs: Tensor, sampler_logprobs: Tensor, cap: float) -> Tensor:
+    """TIS: min(exp(old - sampler), cap), of the arguments' shape and dtype, where `old_logprobs` are the trainer's. It
+    corrects that the engine that samples computes other probabilities than the trainer (kernels, bfloat16); the cap
+    bounds the variance."""
+    return torch.exp(torch.clamp(old_logprobs - sampler_logprobs, max=MAX_LOG_RATIO)).clamp(max=cap)
 
 
 def _log_ratio(difference: Tensor, rows: Tensor | None) -> Tensor:

@@ -1,9 +1,9 @@
-"""What of its response's advantage each token gets: A_t = A x credit_t, so that masks, entropies and corrections need
-no second path to the loss.
+"""What of its response's advantage each token gets: A_t = A x credit_t, so that masks and entropies need no second path
+to the loss.
 
-credit_t is a product, 1 where nothing is said: the mask (`mask_after_error`), RL-ZVP's entropy share, and truncated
-importance weights. The clipped surrogate is homogeneous in A >= 0 and A <= 0 alike, min(rho w A, clip(rho) w A) =
-w min(rho A, clip(rho) A) for w >= 0, so that a weight on A is a weight on the token's loss.
+credit_t is a product, 1 where nothing is said: the mask (`mask_after_error`), and RL-ZVP's entropy share. The clipped
+surrogate is homogeneous in A >= 0 and A <= 0 alike, min(rho w A, clip(rho) w A) = w min(rho A, clip(rho) A) for w >= 0,
+so that a weight on A is a weight on the token's loss.
 """
 
 from __future__ import annotations
@@ -25,11 +25,3 @@ def entropy_share(entropies: Array, all_correct: bool) -> FloatArray:
         return entropies.astype(np.float32)
     share = entropies if all_correct else entropies.max() - entropies
     return share.astype(np.float32)
-
-
-def truncated_importance(trainer_logprobs: Array, sampler_logprobs: Array, cap: float) -> FloatArray:
-    """TIS: min(exp(trainer - sampler), cap), float32 [tokens]. It corrects that the engine that samples computes other
-    probabilities than the trainer (kernels, bfloat16); the cap bounds the variance."""
-    difference = np.asarray(trainer_logprobs, np.float64) - np.asarray(sampler_logprobs, np.float64)
-    weights: FloatArray = np.minimum(np.exp(np.minimum(difference, 20.0)), cap).astype(np.float32)
-    return weights

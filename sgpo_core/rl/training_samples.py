@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,15 +23,18 @@ class TrainingSample:
     """One response (or supervised text) to train on; the arrays run over the response's tokens.
 
     `input_ids` int32 [prompt + response]; `weights` float32 [response] with the mini-batch's global denominators (see
-    `losses.token_weights`); `advantages` float32 [response], 0 where masked; `old_logprobs` float32 [response], nats,
-    what ratios are taken to. The last two are empty for supervised samples. `targets` int32 [response]: what is to be
+    `losses.token_weights`); `advantages` float32 [response], 0 where masked; `sampler_logprobs` float32 [response],
+    nats, of the engine that sampled the tokens. The last two are empty for supervised samples. `old_logprobs` float32
+    [response], nats, what ratios are taken to; None for those that the forward pass of the update itself gives, which
+    are the policy's before the update if its first optimizer step asks. `targets` int32 [response]: what is to be
     predicted in place of each response token, None for the tokens themselves.
     """
 
     input_ids: np.ndarray
     weights: np.ndarray
     advantages: np.ndarray
-    old_logprobs: np.ndarray
+    sampler_logprobs: np.ndarray
+    old_logprobs: np.ndarray | None = None
     targets: np.ndarray | None = None
 
     @property
@@ -42,7 +46,7 @@ class TrainingSample:
 class MicroBatch:
     """Samples as tensors, packed: `input_ids`, `position_ids` int64 [1, N] and `layout` are those of all N tokens (see
     `packing`). The others run over the response tokens, sample after sample: `row`: their sample; `before`: the place
-    among the N of the token that predicts each."""
+    among the N of the token that predicts each. `old_logprobs` is None where the samples have none."""
 
     input_ids: Tensor
     position_ids: Tensor
@@ -52,10 +56,14 @@ class MicroBatch:
     targets: Tensor
     weights: Tensor
     advantages: Tensor
-    old_logprobs: Tensor
+    sampler_logprobs: Tensor
+    old_logprobs: Tensor | None
 
     def to(self, device: torch.device) -> MicroBatch:
-        return MicroBatch(*(getattr(self, name).to(device) for name in self.__slots__))
+        def moved(part: Any) -> Any:
+            return None if part is None else part.to(device)
+
+        return MicroBatch(*(moved(getattr(self, name)) for name in self.__slots__))
 
 
 def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
@@ -63,7 +71,7 @@ def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
     takes part in every collective."""
     if not samples:
         nothing = np.zeros(1, np.float32)
-        samples = [TrainingSample(np.zeros(2, np.int32), nothing, nothing, nothing)]
+        samples = [TrainingSample(np.zeros(2, np.int32), nothing, nothing, nothing, nothing)]
     texts = [(s.input_ids[: s.prompt_length], s.input_ids[s.prompt_length :]) for s in samples]
     packed = pack(*zip(*texts, strict=True))
     # A response's first token is predicted by the prompt's last one, each other token by the one before it.
@@ -76,6 +84,8 @@ def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
         return torch.from_numpy(np.concatenate([getattr(s, name) for s in samples]).astype(np.float32))
 
     targets = [s.input_ids[s.prompt_length :] if s.targets is None else s.targets for s in samples]
+    without_old = {s.old_logprobs is None for s in samples}
+    assert len(without_old) == 1, "of the samples of a step all have old log-probabilities, or none"
     return MicroBatch(
         input_ids=torch.from_numpy(packed.input_ids)[None],
         position_ids=torch.from_numpy(packed.position_ids)[None],
@@ -85,7 +95,8 @@ def collate(samples: Sequence[TrainingSample]) -> MicroBatch:
         targets=torch.from_numpy(np.concatenate(targets).astype(np.int64)),
         weights=flat("weights"),
         advantages=flat("advantages"),
-        old_logprobs=flat("old_logprobs"),
+        sampler_logprobs=flat("sampler_logprobs"),
+        old_logprobs=None if without_old == {True} else flat("old_logprobs"),
     )
 
 
@@ -104,15 +115,16 @@ def policy_samples(
     for (group, rollout), weight in zip(members, weights, strict=True):
         if not group.has_signal and loss.kl_coef == 0:
             continue
-        credit, recomputed = rollout.credit, rollout.recomputed
+        credit, sampler, trainer = rollout.credit, rollout.rollout_logprobs, rollout.recomputed
         assert credit is not None, "the update comes after credit"
         assert credit.token_credit is not None, "the update comes after credit"
-        old = recomputed.logprobs if loss.old_logprobs == "trainer" and recomputed else rollout.rollout_logprobs
+        old = sampler if loss.old_logprobs == "sampler" else None if trainer is None else trainer.logprobs
         samples.append(
             TrainingSample(
                 input_ids=np.concatenate([group.prompt_ids, rollout.token_ids]).astype(np.int32, copy=False),
                 weights=np.full(len(rollout.token_ids), weight, np.float32),
                 advantages=np.float32(credit.advantage) * credit.token_credit,
+                sampler_logprobs=sampler,
                 old_logprobs=old,
             )
         )

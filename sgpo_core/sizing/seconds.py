@@ -110,11 +110,13 @@ def _judging(config: TrainingConfig, shape: ModelShape, gpu: Gpu, asked: float, 
 
 def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int, response_tokens: float) -> Phase:
     """A product of a token with a parameter is 2 operations forward and 4 backward, and 2 more where the forward pass
-    is repeated, or the old or the reference's log-probabilities are computed. A group's prompt counts once."""
+    is repeated, or the reference's log-probabilities are computed, or the old ones of steps after the first. A group's
+    prompt counts once."""
     train, loss = config.train, config.algorithm.loss
     tokens = responses * (response_tokens + PROMPT / config.sampling.group_size)
     each = (8 if train.gradient_checkpointing else 6) - (2 if config.model.lora.rank else 0)  # frozen: no gradients
-    once = 2 * ((loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
+    later = 1.0 if train.epochs > 1 else 1.0 - 1.0 / train.mini_batches
+    once = 2 * (later * (loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
     work = (train.epochs * each + once) / 2 * tokens * shape.token_operations(PROMPT + response_tokens)
     ranks = config.cluster.trainer_ranks
     return Phase("update", work / (ranks * gpu.tflops * 1e12 * MFU), "arithmetic", ranks)

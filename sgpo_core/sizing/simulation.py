@@ -123,7 +123,7 @@ class Timeline:
         """Share of the time in which `count` of the kind wait."""
         first, last = self.ends[0], self.ends[-1]
         busy = sum(max(0.0, min(s.end, last) - max(s.begin, first)) for s in self.spans if s.kind == kind)
-        return 1 - busy / (count * (last - first))
+        return max(0.0, 1 - busy / (count * (last - first)))  # by rounding a little below 0 otherwise
 
 
 def decode(texts: Sequence[Text], engine: Engine, asked: Sequence[float] | None = None) -> list[float]:

@@ -35,8 +35,9 @@ COLUMNS = {
     "verdict_completion_tokens": "tokens that the judge wrote",
     "verdict_cached": "whether the verdict was known from an earlier response",
     "verdict_checked_steps": "steps that the rule judge could check",
-    "trainer_logprobs": "log-probability of each token by the trainer before the update, nats",
-    "trainer_entropies": "entropy of the distribution of each token by the trainer, nats",
+    "trainer_logprobs": "log-probability of each token by the trainer before the update, nats; null where no entropies "
+    "are needed",
+    "trainer_entropies": "entropy of the distribution of each token by the trainer, nats; null where none are needed",
     "rts": "reasoning trajectory score: share of right steps before the first wrong one, 0 to 1",
     "padded": "whether it is longer than a solution is expected to be",
     "shaped_reward": "the reward that advantages are made of, 0 to 1",

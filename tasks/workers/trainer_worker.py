@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sgpo_core.config.algorithm import LossSettings
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import DeepSpeedSettings, TrainSettings
-from sgpo_core.rl.losses import policy_loss, supervised_loss
+from sgpo_core.rl.losses import policy_loss, supervised_loss, truncated_importance
 from sgpo_core.rl.training_samples import MicroBatch, TrainingSample, collate, forward_sample
 from sgpo_core.types import TokenLogprobs
 from tasks.imports import importing
@@ -141,10 +141,14 @@ class TrainerWorker:
         for host_batch in batches:
             batch = host_batch.to(self.device)
             logprobs, entropy = self.engine(batch, temperature)
+            old = logprobs.detach() if batch.old_logprobs is None else batch.old_logprobs
+            advantages = batch.advantages
+            if settings.tis_cap is not None:
+                advantages = advantages * truncated_importance(old, batch.sampler_logprobs, settings.tis_cap)
             terms = policy_loss(
                 logprobs,
-                batch.old_logprobs,
-                batch.advantages,
+                old,
+                advantages,
                 batch.weights,
                 clip_low=settings.clip_low,
                 clip_high=settings.clip_high,
@@ -156,7 +160,7 @@ class TrainerWorker:
             )
             self.engine.backward(terms.loss * self.world_size)
             counted = batch.weights > 0
-            difference = torch.where(counted, (logprobs.detach() - batch.old_logprobs).abs(), 0.0).sum()
+            difference = torch.where(counted, (logprobs.detach() - batch.sampler_logprobs).abs(), 0.0).sum()
             parts = (terms.loss.detach(), terms.token_count, terms.clipped_tokens, terms.kl_sum)
             sums += torch.stack([p.double() for p in (*parts, torch.where(counted, entropy, 0.0).sum(), difference)])
         norm = self._step(self.train.lr * min(1.0, (self.steps_done + 1) / max(1, self.train.warmup_steps)))

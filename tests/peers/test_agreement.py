@@ -21,9 +21,8 @@ from torch import Tensor
 
 from sgpo_core.config.algorithm import AdvantageBaseline, AdvantageSettings, LossMean
 from sgpo_core.rl.advantages import batch_advantages
-from sgpo_core.rl.losses import LossTerms, k3, policy_loss, token_weights
+from sgpo_core.rl.losses import LossTerms, k3, policy_loss, token_weights, truncated_importance
 from sgpo_core.rl.shaping import overlong_penalty
-from sgpo_core.rl.token_credit import truncated_importance
 from sgpo_core.types import Credit
 
 EXACT = 1e-12
@@ -220,8 +219,7 @@ class Batch:
     def importance(self, cap: float) -> Tensor:
         """Our truncated importance weights, 0 in the padding."""
         weights = torch.zeros(self.mask.shape, dtype=torch.float64)
-        given = truncated_importance(self.old[self.mask].numpy(), self.sampler[self.mask].numpy(), cap)
-        weights[self.mask] = torch.tensor(given, dtype=torch.float64)
+        weights[self.mask] = truncated_importance(self.old[self.mask], self.sampler[self.mask], cap)
         return weights
 
     def weights(self, mean: LossMean) -> Tensor:
@@ -393,11 +391,11 @@ def correction_weights(batch: Batch, cap: float) -> Tensor:
 
 @pytest.mark.parametrize("cap", [1.2, 2.0])
 def test_truncated_importance_weights_are_verls(verl: Any, cap: float) -> None:
-    # verl compute_rollout_correction_weights, of tokens, with an upper bound only; ours is float32
+    # verl compute_rollout_correction_weights, of tokens, with an upper bound only
     batch = Batch(5)
     theirs, ours = correction_weights(batch, cap), batch.importance(cap)
     assert 0 < (theirs == cap).sum() < batch.mask.sum() / 2
-    same(ours, theirs, 1e-7)
+    same(ours, theirs, EXACT)
 
 
 @pytest.mark.parametrize(

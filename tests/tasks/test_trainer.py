@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from sgpo_core.rl.losses import policy_loss
 from sgpo_core.rl.training_samples import TrainingSample, collate, policy_samples
 from sgpo_core.types import Credit, Problem, Rollout, RolloutGroup
 from tasks.engines.cluster import Engines, kept_actors, start_trainers
-from tasks.training import check_finite, token_logprobs, train_on
+from tasks.training import check_finite, token_logprobs, train_on, with_old_logprobs
 from tasks.workers import optimizer_state
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.meeting import Meeting
@@ -59,7 +59,7 @@ def ranks(engines: None) -> Iterator[dict[int, Engines]]:
         ray.kill(actor)
 
 
-def samples(count: int, seed: int) -> list[TrainingSample]:
+def samples(count: int, seed: int, old_logprobs: Literal["sampler", "trainer"] = "sampler") -> list[TrainingSample]:
     """Responses of very different lengths, so that two ranks get unequal numbers of micro-batches."""
     rng = random.Random(seed)
     lengths = [rng.choice([3, 5, 40]) for _ in range(count)]
@@ -76,7 +76,7 @@ def samples(count: int, seed: int) -> list[TrainingSample]:
         response = Rollout(0, "", False, np.asarray(ids, np.int32), np.asarray(old, np.float32), credit=credit)
         group = RolloutGroup(0, Problem("", "", ""), np.asarray(prompt, np.int32), (response,))
         members.append((group, response))
-    return policy_samples(members, LossSettings(mean="sequence"), max_length=40)
+    return policy_samples(members, LossSettings(mean="sequence", old_logprobs=old_logprobs), max_length=40)
 
 
 def train(engines: Engines, start: str, tmp_path: Path, budget: int, stage: int, clip: float = 1.0) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def test_one_rank_equals_a_plain_torch_loop(ranks: dict[int, Engines], start: st
             reference_logprobs = one_by_one(reference, step, 0.9)
         terms = policy_loss(
             logprobs,
-            batch.old_logprobs,
+            batch.sampler_logprobs,
             batch.advantages,
             batch.weights,
             kl_coef=0.01,
@@ -154,6 +154,54 @@ def test_split_ranks_and_zero_stage_change_nothing(ranks: dict[int, Engines], st
             assert ours.loss == pytest.approx(theirs.loss, abs=1e-6), name
             assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-3), name
             assert (ours.tokens, ours.clipped) == (theirs.tokens, theirs.clipped), name
+
+
+@pytest.mark.parametrize(("world", "stage"), [(1, 0), (2, 3)])
+def test_old_log_probabilities_are_the_trainer_s_from_before_the_update(
+    ranks: dict[int, Engines], start: str, tmp_path: Path, world: int, stage: int
+) -> None:
+    """Three steps, the last with the first one's responses again, against those whose old log-probabilities were all
+    computed before the first step by a plain forward pass."""
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    loss = LossSettings(old_logprobs="trainer", tis_cap=1.05)
+    steps = [samples(5, 1, "trainer"), samples(8, 2, "trainer"), samples(5, 1, "trainer")]
+    with torch.no_grad():
+        known = [[replace(s, old_logprobs=one_by_one(lm, [s], 0.9).numpy()) for s in step] for step in steps]
+    found = []
+    for given in (known, steps):
+        settings = TrainSettings(lr=1e-3)
+        ranks[world].on_all_ranks("setup", start, MODEL, settings, DeepSpeedSettings(zero_stage=stage), False)
+        given = with_old_logprobs(ranks[world], given, 50, 0.9)
+        stats = train_on(ranks[world], given, 50, loss, temperature=0.9)
+        path = tmp_path / f"{len(found)}.safetensors"
+        ranks[world].on_all_ranks("export", str(path))
+        found.append({"weights": load_file(path), "stats": stats})
+    assert difference(*found) < 1e-5
+    for ours, expected in zip(*(result["stats"] for result in found), strict=True):
+        assert ours.loss == pytest.approx(expected.loss, abs=1e-6)
+        assert ours.logprob_difference == pytest.approx(expected.logprob_difference, rel=1e-4)
+    assert found[0]["stats"][1].clipped == found[1]["stats"][1].clipped
+
+
+def test_importance_weights_by_hand(ranks: dict[int, Engines], start: str) -> None:
+    """In the first step every ratio is 1, so that its loss is -sum of weight x advantage x truncated importance."""
+    from transformers import AutoModelForCausalLM
+
+    lm = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
+    step, cap = samples(8, 2, "trainer"), 1.05
+    with torch.no_grad():
+        trainer = one_by_one(lm, step, 1.0).double()
+    batch = collate(step)
+    importance = torch.exp(trainer - batch.sampler_logprobs.double()).clamp(max=cap)
+    assert 0 < (importance == cap).sum() < len(importance)
+    expected = -(batch.weights.double() * batch.advantages.double() * importance).sum()
+    ranks[1].on_all_ranks("setup", start, MODEL, TrainSettings(lr=1e-3), DeepSpeedSettings(zero_stage=0), False)
+    loss = LossSettings(old_logprobs="trainer", tis_cap=cap)
+    (stats,) = train_on(ranks[1], [step], 50, loss, temperature=1.0)
+    assert stats.loss == pytest.approx(float(expected), rel=1e-5)
+    assert stats.clipped == 0
 
 
 def loaded_whole(_: Any, folder: str, model: ModelSettings) -> dict[str, bool]:
@@ -216,7 +264,7 @@ def test_in_bfloat16_gradients_are_added_up_in_float32(
     step = samples(600, 1)
     lm = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     batch = collate(step)
-    terms = policy_loss(one_by_one(lm, step, 1.0), batch.old_logprobs, batch.advantages, batch.weights)
+    terms = policy_loss(one_by_one(lm, step, 1.0), batch.sampler_logprobs, batch.advantages, batch.weights)
     terms.loss.backward()
     exact = {f"exp_avg/{name}": p.grad for name, p in lm.named_parameters()}
 
@@ -329,7 +377,7 @@ def test_adapters_learn_as_in_a_plain_peft_loop(
     )
     for step in steps:
         batch = collate(step)
-        terms = policy_loss(one_by_one(peft, step, 1.0), batch.old_logprobs, batch.advantages, batch.weights)
+        terms = policy_loss(one_by_one(peft, step, 1.0), batch.sampler_logprobs, batch.advantages, batch.weights)
         optimizer.zero_grad()
         terms.loss.backward()
         optimizer.step()

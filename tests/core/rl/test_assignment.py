@@ -135,54 +135,16 @@ def test_a_correct_response_is_not_masked() -> None:
     assert shares(credits)[0] == [1.0, 1.0] and credits[0].advantage > 0
 
 
-TRAINER = {"old_logprobs": "trainer", "tis_cap": 2.0}
-
-
-def recomputed(*probabilities: float, entropies: Sequence[float] | None = None) -> TokenLogprobs:
-    logprobs = floats(*np.log(probabilities))
-    return TokenLogprobs(logprobs, floats(*(entropies or [0.0] * len(probabilities))))
-
-
-def test_tis_cap_by_hand() -> None:
-    # Trainer over sampler: 0.25 / 0.5 = 0.5; 0.75 / 0.25 = 3, cut at 2. The other response: 0.5 / 0.5.
-    first = short(RIGHT, 8, 9, rollout_logprobs=floats(*np.log([0.5, 0.25])), recomputed=recomputed(0.25, 0.75))
-    second = short(WRONG, 9, rollout_logprobs=floats(np.log(0.5)), recomputed=recomputed(0.5))
-    groups = [group(0, [first, second])]
-    [credits] = assign(groups, credit={"scope": "none"}, loss=TRAINER)
-    assert shares(credits) == [pytest.approx([0.5, 2.0]), pytest.approx([1.0])]
-    [credits] = assign(groups, credit={"scope": "none"}, loss={"old_logprobs": "trainer"})
-    assert shares(credits) == [[1.0, 1.0], [1.0]]
-
-
-def test_the_parts_of_a_token_s_share_are_multiplied() -> None:
-    # 3/4 over e^-1 would be 2.04, cut at 2; from the first wrong step, the third, on 2 * 0.
-    response = judged(Verdict(3), recomputed=recomputed(*[0.75] * 9))
-    other = judged(Verdict(1), recomputed=recomputed(*[math.exp(-1)] * 9))
-    [credits] = assign([group(0, [response, other])], credit={**OWN, "mask_after_error": True}, loss=TRAINER)
-    assert shares(credits) == [[2.0] * 7 + [0.0] * 2, pytest.approx([1.0] * 9)]
-
-
-def test_entropy_and_importance_are_multiplied() -> None:
-    # Entropies 0.5, 2, 0.25; trainer over sampler 0.25 / 0.5 = 1/2, 0.75 / 0.25 = 3, cut at 2, 0.5 / 0.5 = 1.
-    given = {
-        "rollout_logprobs": floats(*np.log([0.5, 0.25, 0.5])),
-        "recomputed": recomputed(0.25, 0.75, 0.5, entropies=[0.5, 2.0, 0.25]),
-    }
-    groups = [group(0, [short(RIGHT, 7, 8, 9, **given)] * 2)]
-    [credits] = assign(groups, credit={"scope": "none"}, advantage={"entropy_coef": 0.1}, loss=TRAINER)
-    assert shares(credits) == [pytest.approx([0.25, 4.0, 0.25])] * 2
-
-
-def test_log_probabilities_that_are_needed_have_to_be_there() -> None:
-    with pytest.raises(AssertionError, match="needs the trainer's log-probabilities"):
-        assign([group(0, [short(RIGHT), short(WRONG)])], credit={"scope": "none"}, loss=TRAINER)
+def test_entropies_that_are_needed_have_to_be_there() -> None:
+    with pytest.raises(AssertionError, match="needs entropies"):
+        assign([group(0, [short(RIGHT)] * 2)], credit={"scope": "none"}, advantage={"entropy_coef": 0.1})
 
 
 def test_entropy_decides_only_where_a_group_has_no_signal() -> None:
     # RL-ZVP: +-0.1; of a correct response H_t, of a wrong one max H - H_t. The mixed group keeps +-1/sqrt 2 as it is;
     # so does the response that could not be graded keep nothing.
     def graded(grade: Grade) -> Rollout:
-        return short(grade, 7, 8, 9, recomputed=recomputed(0.5, 0.5, 0.5, entropies=[0.5, 2.0, 0.25]))
+        return short(grade, 7, 8, 9, recomputed=TokenLogprobs(floats(0.0, 0.0, 0.0), floats(0.5, 2.0, 0.25)))
 
     groups = [
         group(0, [graded(RIGHT), graded(RIGHT), graded(FAILED)]),

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor
 
 from sgpo_core.config.algorithm import LossMean, Ratio
-from sgpo_core.rl.losses import k3, policy_loss, supervised_loss, token_logprobs, token_weights
+from sgpo_core.rl.losses import (
+    k3,
+    policy_loss,
+    supervised_loss,
+    token_logprobs,
+    token_weights,
+    truncated_importance,
+)
 
 LN2, LN3 = math.log(2), math.log(3)
 
@@ -47,6 +54,12 @@ def central_difference(f: Callable[[np.ndarray], float], x: np.ndarray, h: float
 )
 def test_token_weights(lengths: list[int], mean: LossMean, expected: list[float]) -> None:
     assert token_weights(lengths, mean, max_length=10) == pytest.approx(expected)
+
+
+def test_truncated_importance() -> None:
+    trainer, sampler = doubles(0.5, 0.2, 0.9).log(), doubles(0.25, 0.4, 0.1).log()
+    assert truncated_importance(trainer, sampler, cap=3.0).tolist() == pytest.approx([2.0, 0.5, 3.0])  # 9 is cut
+    assert truncated_importance(doubles(0.0), doubles(-1e9), cap=2.0).tolist() == [2.0]  # no overflow
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sgpo_core.rl.losses import policy_loss
-from sgpo_core.rl.token_credit import entropy_share, truncated_importance
+from sgpo_core.rl.token_credit import entropy_share
 
 
 def test_entropy_share() -> None:
@@ -15,13 +15,6 @@ def test_entropy_share() -> None:
     assert entropy_share(entropies, all_correct=True).tolist() == [0.5, 2.0, 0.0]
     assert entropy_share(entropies, all_correct=False).tolist() == [1.5, 0.0, 2.0]  # 2 - H
     assert entropy_share(np.zeros(0), all_correct=False).tolist() == []
-
-
-def test_truncated_importance() -> None:
-    trainer = np.log([0.5, 0.2, 0.9])
-    sampler = np.log([0.25, 0.4, 0.1])
-    assert truncated_importance(trainer, sampler, cap=3.0).tolist() == pytest.approx([2.0, 0.5, 3.0])  # 9 is cut
-    assert truncated_importance(np.array([0.0]), np.array([-1e9]), cap=2.0).tolist() == [2.0]  # no overflow
 
 
 @pytest.mark.parametrize("ratio", ["token", "sequence"])

@@ -53,10 +53,10 @@ def test_policy_samples(mean: str, weights: list[float]) -> None:
     assert first.prompt_length == 2
     assert first.weights.tolist() == pytest.approx([weights[0]] * 3)  # the masked token stays in the denominator
     assert first.advantages.tolist() == [2, 0, 1]  # times its token's credit
-    assert first.old_logprobs.tolist() == [-0.5, -1.0, -1.5]
+    assert first.sampler_logprobs.tolist() == [-0.5, -1.0, -1.5]
     assert second.weights.tolist() == pytest.approx([weights[1]])
     assert second.advantages.tolist() == [-1]
-    arrays = (array for s in samples() for array in (s.weights, s.advantages, s.old_logprobs))
+    arrays = (array for s in samples() for array in (s.weights, s.advantages, s.sampler_logprobs))
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
     assert {s.input_ids.dtype for s in samples()} == {np.dtype(np.int32)}
 
@@ -72,12 +72,13 @@ def test_responses_without_signal_are_counted_but_not_trained_on() -> None:
 
 
 def test_ratios_are_taken_to_the_trainer_where_the_settings_say_so() -> None:
-    assert samples(old_logprobs="trainer")[0].old_logprobs.tolist() == [-0.25, -1.25, -1.75]
-    assert samples(old_logprobs="sampler")[0].old_logprobs.tolist() == [
-        -0.5,
-        -1.0,
-        -1.5,
-    ]  # recomputed for something else
+    def old(of: str) -> list[list[float] | None]:
+        return [None if s.old_logprobs is None else s.old_logprobs.tolist() for s in samples(old_logprobs=of)]
+
+    assert old("trainer") == [[-0.25, -1.25, -1.75], None]  # the second's are not known yet
+    assert old("sampler") == [[-0.5, -1.0, -1.5], [-2.0]]  # the trainer's were computed for something else
+    with pytest.raises(AssertionError, match="all have old log-probabilities, or none"):
+        collate(samples(old_logprobs="trainer"))
 
 
 @pytest.mark.parametrize("credit", [None, Credit(1.0)])
@@ -90,7 +91,7 @@ def test_forward_sample_trains_on_nothing() -> None:
     sample = forward_sample([11, 12], ints(13, 14, 15))
     assert sample.input_ids.tolist() == [11, 12, 13, 14, 15]
     assert sample.prompt_length == 2
-    assert sample.weights.tolist() == sample.advantages.tolist() == sample.old_logprobs.tolist() == [0.0, 0.0, 0.0]
+    assert sample.weights.tolist() == sample.advantages.tolist() == sample.sampler_logprobs.tolist() == [0.0, 0.0, 0.0]
     assert collate([sample]).targets.tolist() == [13, 14, 15]
 
 
@@ -102,10 +103,11 @@ def test_collate() -> None:
     assert batch.before.tolist() == [1, 2, 3, 5]  # where the token before is, which predicts it
     assert batch.targets.tolist() == [13, 14, 15, 22]
     assert batch.advantages.tolist() == [2, 0, 1, -1]
-    assert batch.old_logprobs.tolist() == [-0.5, -1.0, -1.5, -2.0]
+    assert batch.old_logprobs is not None
+    assert batch.old_logprobs.tolist() == batch.sampler_logprobs.tolist() == [-0.5, -1.0, -1.5, -2.0]
     assert batch.weights.tolist() == pytest.approx([1 / 6] * 3 + [1 / 2])
     assert batch.input_ids.dtype == batch.targets.dtype == batch.before.dtype == torch.int64
-    assert batch.weights.dtype == batch.advantages.dtype == batch.old_logprobs.dtype == torch.float32
+    assert batch.weights.dtype == batch.advantages.dtype == batch.sampler_logprobs.dtype == torch.float32
 
 
 def test_responses_to_one_prompt_share_it_and_keep_their_order() -> None:
@@ -129,7 +131,7 @@ def test_a_rank_without_samples_still_computes_something_and_learns_nothing() ->
     assert batch.before.tolist() == [0]
     logits = torch.randn(1, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
     logprobs, _ = token_logprobs(logits[batch.before], batch.targets)
-    terms = policy_loss(logprobs, batch.old_logprobs, batch.advantages, batch.weights)
+    terms = policy_loss(logprobs, batch.sampler_logprobs, batch.advantages, batch.weights)
     terms.loss.backward()
     assert terms.token_count.item() == terms.loss.item() == 0
     assert not logits.grad.any()
@@ -141,14 +143,15 @@ def test_samples_of_supervised_text_have_no_advantages() -> None:
     batch = collate([sample, sample])
     assert batch.targets.tolist() == [2, 3, 2, 3]
     assert batch.weights.tolist() == [0.5] * 4
-    assert batch.advantages.numel() == batch.old_logprobs.numel() == 0
+    assert batch.advantages.numel() == batch.sampler_logprobs.numel() == 0
+    assert batch.old_logprobs is None
 
 
 def test_collate_takes_the_targets_of_samples_that_have_them() -> None:
     nothing = np.zeros(0, np.float32)
     ids, weights = np.array([1, 2, 3], np.int32), np.ones(2, np.float32)
     plain = TrainingSample(ids, weights, nothing, nothing)
-    other = TrainingSample(np.array([4, 5, 6, 7], np.int32), weights, nothing, nothing, np.array([8, 9], np.int32))
+    other = replace(plain, input_ids=np.array([4, 5, 6, 7], np.int32), targets=np.array([8, 9], np.int32))
     batch = collate([plain, other])
     assert batch.input_ids.tolist() == [[1, 2, 3, 4, 5, 6, 7]]
     assert batch.targets.tolist() == [2, 3, 8, 9]
@@ -185,7 +188,7 @@ def test_the_loss_of_a_mini_batch_does_not_depend_on_how_it_is_split(budget: int
     def loss(batch: list[TrainingSample]) -> float:
         b = collate(batch)
         new = table[b.input_ids[0, b.before], b.targets]
-        return policy_loss(new, b.old_logprobs.double(), b.advantages.double(), b.weights.double()).loss.item()
+        return policy_loss(new, b.sampler_logprobs.double(), b.advantages.double(), b.weights.double()).loss.item()
 
     total = sum(loss(batch) for rank in split_over_ranks(everything, budget, ranks) for batch in rank)
     assert total == pytest.approx(loss(everything), abs=1e-12)

@@ -144,12 +144,16 @@ def test_an_engine_without_room_for_one_sequence_does_not_fit() -> None:
 
 def test_seconds_of_the_update_and_of_the_sync(seven: RunConfig) -> None:
     """1,024 responses of 775 tokens, and an eighth of their prompt of 200 each: 819,200 tokens. Each meets 8 operations
-    a parameter in the update, 2 for the old log-probabilities; attention adds to every 2 x parameters
-    2 x 28 layers x 3,584 x 975 tokens. The sync copies 2 bytes a parameter four times, broadcast twice."""
+    a parameter in the update, and 2 for the old log-probabilities in three of the four optimizer steps; attention adds
+    to every 2 x parameters 2 x 28 layers x 3,584 x 975 tokens. The sync copies 2 bytes a parameter four times,
+    broadcast twice."""
     found = {phase.name: phase for phase in phases(seven, SEVEN, None, NODE.gpu, 775)}
-    work = 10 / 2 * 819_200 * (2 * SEVEN.multiplied + 2 * 28 * 3584 * 975)
+    work = 9.5 / 2 * 819_200 * (2 * SEVEN.multiplied + 2 * 28 * 3584 * 975)
     assert found["update"].seconds == pytest.approx(work / (3 * 989e12 * MFU))
     assert found["sync"].seconds == pytest.approx(4 * 2 * N / COPY)
+    for settings, operations in ((["train.mini_batches=1"], 8), (["train.epochs=2"], 2 * 8 + 2)):
+        of_update = phases(load_run("7b", settings), SEVEN, None, NODE.gpu, 775)[-2].seconds
+        assert of_update == pytest.approx(found["update"].seconds * operations / 9.5)
     broadcast = load_run("7b", ["cluster.sync_by=broadcast"])
     [sync] = [phase for phase in phases(broadcast, SEVEN, None, NODE.gpu, 775) if phase.name == "sync"]
     assert sync.seconds == pytest.approx(2 * 2 * N / COPY)
