@@ -193,7 +193,7 @@ COMMANDS = {
         _fresh,
         RunConfig,
         _loaded(load_run),
-        "tasks.preflight:check_resources",
+        "flows.online:check",
     ),
     "offline": Command(
         "flows.offline:offline",
@@ -201,7 +201,7 @@ COMMANDS = {
         _fresh_offline,
         OfflineConfig,
         _loaded(load_offline),
-        "tasks.offline.training_set:check_offline",
+        "flows.offline:check",
     ),
     "sweep": Command(
         "flows.sweep:sweep",

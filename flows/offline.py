@@ -30,7 +30,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.offline import SAMPLED, OfflineConfig, load_offline
 from sgpo_core.config.overrides import Overrides
 from tasks.checkpointing import save_checkpoint
-from tasks.data import Benchmarks, ProblemSets, load_benchmarks, refuse_overlap
+from tasks.data import Benchmarks, ProblemSets, load_benchmarks, open_problems, refuse_overlap
 from tasks.engines.cluster import keep_engines, outlived
 from tasks.evaluation import check_benchmarks, evaluate
 from tasks.offline.prepare import (
@@ -64,6 +64,15 @@ def offline(
         fresh: Train anew; the stages of the data set are kept.
     """
     return run_offline(load_offline(preset, overrides), fresh)
+
+
+def check(config: OfflineConfig) -> None:
+    """Raises ConfigError, before anything starts, for what the run lacks, and for problems that can't be read."""
+    check_offline(config)
+    if finished_result(run_paths(config)) is None:
+        load_benchmarks(config.eval.sets)
+        if config.responses.source == SAMPLED:
+            open_problems(config.data)
 
 
 def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:

@@ -79,6 +79,13 @@ def online(
             return outlived(config.cluster.restarts, trained)
 
 
+def check(config: RunConfig) -> None:
+    """Raises ConfigError, before anything starts, for what the run lacks, and for problems that can't be used."""
+    check_resources(config)
+    if finished_result(run_paths(config), config.iterations) is None:
+        load_problem_sets(config)
+
+
 def initial_policy_of(config: RunConfig) -> tuple[str, dict[str, float]]:
     """The policy to start from, and metrics of what it has cost: an offline run's, where one is to come first."""
     first = offline_first(config)

@@ -12,26 +12,27 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     main("sweep")
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from prefect import flow, get_run_logger
 
 from flows.deployment import explained, named_by
+from flows.offline import check as check_offline
 from flows.offline import offline
+from flows.online import check as check_online
 from flows.online import online
 from sgpo_core.config.catalog import one_of
 from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.sweep import SweepConfig, SweepRun, load_sweep, sweep_runs
 from tasks.engines.cluster import keep_engines
-from tasks.offline.training_set import check_offline
 from tasks.paths import home
-from tasks.preflight import check_resources
 from tasks.sweeps.processes import run_side_by_side
 from tasks.sweeps.report import announce, as_text, publish_report
 from tasks.sweeps.runs import Failures, Progress, Results, as_result, check_all, forget, publish_table, run_all, whole
 
 FLOWS = {"online": online, "offline": offline}
-CHECKS = {"online": check_resources, "offline": check_offline}
+CHECKS: dict[str, Callable[[Any], None]] = {"online": check_online, "offline": check_offline}
 
 
 @flow(name="sgpo-sweep", flow_run_name=named_by(load_sweep, "sweep {0.tag}"), persist_result=False)

@@ -56,7 +56,13 @@ def _words(prompt: str) -> str:
 
 def load_benchmarks(sets: Mapping[str, BenchmarkSettings]) -> Benchmarks:
     """The problems of every benchmark, by name. Raises ConfigError for one that can't be used."""
-    return {name: open_problems(benchmark.data) for name, benchmark in sets.items()}
+    found = {}
+    for name, benchmark in sets.items():
+        try:
+            found[name] = open_problems(benchmark.data)
+        except ConfigError as error:
+            raise ConfigError(f"eval.sets.{name}: {error}") from None
+    return found
 
 
 def open_problems(settings: DataSettings) -> Dataset:

@@ -130,9 +130,9 @@ def forget(runs: Sequence[SweepRun]) -> None:
 def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: int = 1) -> None:
     """Raises ConfigError when what any run needs, or `parallel` of them at a time, is missing; `check` is that of their
     flow."""
-    seen = set()
+    seen, parts = set(), ("model", "cluster", "asked_judge", "responses", "data", "eval", "sampling")
     for run in runs:
-        needs = str([getattr(run.config, part, None) for part in ("model", "cluster", "asked_judge", "responses")])
+        needs = str([getattr(run.config, part, None) for part in parts])
         if needs not in seen:
             seen.add(needs)
             check(run.config)

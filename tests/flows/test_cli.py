@@ -277,11 +277,25 @@ def test_a_read_only_database_is_named(name: str, tmp_path: Path, monkeypatch: p
         writable_home()
 
 
-@pytest.mark.parametrize("command", ["judge_training", "warm_start"])
-def test_data_that_is_not_there_is_named_before_prefects_server_starts(command: str, tmp_path: Path) -> None:
-    done = run_module(f"flows.{command}", "smol", "data=file", "data.source=missing.jsonl", home=tmp_path / "home")
+@pytest.mark.parametrize(
+    ("command", "setting", "where"),
+    [
+        ("judge_training smol", "data.source=missing.jsonl", ""),
+        ("warm_start smol", "data.source=missing.jsonl", ""),
+        ("online tiny", "eval.sets.chains.data.source=missing.jsonl", "eval.sets.chains: "),
+        ("offline tiny", "data.source=missing.jsonl", ""),
+        ("sweep grpo-vs-sgpo-tiny", 'overrides=["data.source=missing.jsonl"]', ""),
+    ],
+)
+def test_data_that_is_not_there_is_named_before_prefects_server_starts(
+    command: str, setting: str, where: str, tmp_path: Path
+) -> None:
+    name, preset = command.split()
+    done = run_module(f"flows.{name}", preset, setting, home=tmp_path / "home")
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["error: data.source=missing.jsonl: there is no such file"]
+    last = f"error: {where}data.source=missing.jsonl: there is no such file"
+    assert done.stderr.splitlines()[-1] == last
+    assert "Starting temporary server" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [["flows.online", "tiny"], ["tasks.services.stack", "up"]])
