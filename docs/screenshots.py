@@ -3,8 +3,9 @@
     make demo && make up && make screenshots
 
 needs Chromium (`apt install chromium`); the target installs Playwright, which drives it, into a folder of its own.
-Pages: the report of a sweep, a colored trace of one of its SGPO runs, MLflow's chart view grouped by algorithm, the
-sweep's run in Prefect.
+Pages: the report of a sweep, wide and on a phone; a colored trace of one of its SGPO runs; MLflow's chart view grouped
+by algorithm, an SGPO run there, and its settings beside a GRPO run's; in Prefect the sweep's run, the form of a
+deployment, and a run of `sgpo-online/7b` that this machine has to refuse (it must have fewer than eight GPUs).
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import base64
 import json
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
+from mlflow.entities import Run
 from playwright.sync_api import HttpCredentials, Page, sync_playwright
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -39,35 +42,56 @@ def main() -> None:
     parser.add_argument("--sweep", default="demo-hard", help="tag of the sweep [demo-hard]")
     parser.add_argument("--experiment", default="demo", help="its MLflow experiment [demo]")
     parser.add_argument("--iteration", type=int, default=12, help="of the trace [12]")
+    parser.add_argument("--only", metavar="NAME,NAME", help="these pictures [all]")
     options = parser.parse_args()
     folder = home() / options.experiment
-    run = run_of(options.sweep)
+    runs = {name: run_of(options.sweep, name) for name in ("sgpo", "grpo")}
+    run = Path(runs["sgpo"].data.tags["run_dir"])
     servers, login = addresses(), kept_login() or ""
     user, _, password = login.partition(":")
     mlflows: HttpCredentials = {"username": user, "password": password, "origin": servers["mlflow"]}
     trace = write_traces(run, [options.iteration], run / "traces")
+    report = (folder / f"report-{options.sweep}" / "report.html").as_uri()
     pages: dict[str, Callable[[Page], None]] = {
-        "report": lambda page: opened(page, (folder / f"report-{options.sweep}" / "report.html").as_uri(), 1),
+        "report": lambda page: opened(page, report, 1),
+        "report-narrow": lambda page: opened(page, report, 1),
         "traces": lambda page: opened(page, first_page(trace), 1),
         "mlflow": lambda page: grouped(page, servers["mlflow"], options.experiment, options.sweep),
+        "mlflow-run": lambda page: opened(page, run_page(servers["mlflow"], runs["sgpo"]), 8),
+        "mlflow-compare": lambda page: compared(page, servers["mlflow"], list(runs.values())),
         "prefect": lambda page: logged_in(page, login, newest_run(servers["prefect"])),
+        "prefect-form": lambda page: logged_in(page, login, form(servers["prefect"], "sgpo-online/tiny")),
+        "prefect-refused": lambda page: logged_in(page, login, ended_run(servers["prefect"], "sgpo-online/7b")),
     }
+    wanted = options.only.split(",") if options.only else list(pages)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, show in pages.items():
-            page = browser.new_page(viewport={"width": 1300, "height": 1000}, http_credentials=mlflows)
-            show(page)
+        for name in wanted:
+            width = 420 if name.endswith("narrow") else 1300
+            page = browser.new_page(viewport={"width": width, "height": 1000}, http_credentials=mlflows)
+            pages[name](page)
             page.screenshot(path=IMAGES / f"{name}.png")
             print(IMAGES / f"{name}.png")
         browser.close()
 
 
-def run_of(sweep: str) -> Path:
-    """The folder of an SGPO run of the sweep."""
+def run_of(sweep: str, algorithm: str) -> Run:
+    """A run of the sweep in MLflow."""
     client = open_client()
     experiments = [e.experiment_id for e in client.search_experiments()]
-    [found, *_] = client.search_runs(experiments, f"tags.sweep = '{sweep}' and tags.algorithm = 'sgpo'")
-    return Path(found.data.tags["run_dir"])
+    [found, *_] = client.search_runs(experiments, f"tags.sweep = '{sweep}' and tags.algorithm = '{algorithm}'")
+    return found
+
+
+def run_page(mlflow: str, run: Run) -> str:
+    return f"{mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+def compared(page: Page, mlflow: str, runs: list[Run]) -> None:
+    """MLflow's comparison of the runs, scrolled to the settings in which they differ."""
+    ids, experiments = ([getattr(run.info, name) for run in runs] for name in ("run_id", "experiment_id"))
+    query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(sorted(set(experiments))))}"
+    opened(page, f"{mlflow}/#/compare-runs?{query}", 8)
 
 
 def opened(page: Page, url: str, wait_s: float) -> None:
@@ -101,6 +125,20 @@ def logged_in(page: Page, login: str, address: str) -> None:
     page.get_by_placeholder("admin:pass").fill(login)
     page.keyboard.press("Enter")
     opened(page, address, 8)
+
+
+def form(prefect: str, deployment: str) -> str:
+    """The page of the form by which a run of a deployment is started."""
+    return f"{prefect}/deployments/deployment/{ask(f'{prefect}/api/deployments/name/{deployment}')['id']}/run"
+
+
+def ended_run(prefect: str, deployment: str) -> str:
+    """The page of a flow run that is started here, once it has ended."""
+    number = ask(f"{prefect}/api/deployments/name/{deployment}")["id"]
+    run = ask(f"{prefect}/api/deployments/{number}/create_flow_run", b"{}")["id"]
+    while ask(f"{prefect}/api/flow_runs/{run}")["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+        time.sleep(2)
+    return f"{prefect}/runs/flow-run/{run}"
 
 
 def newest_run(prefect: str) -> str:

@@ -54,12 +54,15 @@ def first_of(waiting: list[Any], deadline_s: float) -> tuple[list[Any], list[Any
 
 def _behind(pending: Mapping[Any, str], waiting: list[Any]) -> EngineLost | None:
     """Who died behind the error of another: ranks that lose a peer fail at once, before its death is known."""
-    ready, _ = ray.wait(waiting, num_returns=len(waiting), timeout=_DEATH_S) if waiting else ([], [])
-    for reference in ready:
+    until = time.monotonic() + _DEATH_S
+    while waiting:
+        ready, waiting = first_of(waiting, max(0.0, until - time.monotonic()))
+        if not ready:
+            break
         try:
-            ray.get(reference)
+            ray.get(ready[0])
         except Exception as error:
-            if lost := loss(pending[reference], error):
+            if lost := loss(pending[ready[0]], error):
                 return lost
     return None
 

@@ -18,6 +18,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.training import ClusterSettings
+from tasks.engines.faults import first_of
 from tasks.paths import REPOSITORY, home
 
 _PACKAGES = ("vllm", "torch", "transformers", "deepspeed")
@@ -76,7 +77,7 @@ def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
         raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told(_gpus())}")
     group = ray.util.placement_group([{"GPU": n} for n in bundles], strategy="PACK")
     _groups.append(group)
-    if not group.wait(_FREE_WITHIN_S):
+    if not first_of([group.ready()], _FREE_WITHIN_S)[0]:
         release([Seat(0, group)])
         raise ConfigError(f"{what} were not free within {_FREE_WITHIN_S:.0f} s: {_told(_gpus())}")
     places = iter(range(len(bundles)))
@@ -173,8 +174,9 @@ def _on_every_node(what: Any, *arguments: Any) -> dict[str, Any]:
     }
     answers, until = {}, time.monotonic() + _ANSWER_WITHIN_S
     for name, reference in asked.items():
+        first_of([reference], max(0.0, until - time.monotonic()))
         try:
-            answers[name] = ray.get(reference, timeout=max(0.0, until - time.monotonic()))
+            answers[name] = ray.get(reference, timeout=0)
         except ray.exceptions.RayError as error:
             last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise ConfigError(

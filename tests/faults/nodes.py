@@ -1,8 +1,8 @@
-"""A run on a Ray cluster of several nodes, one of which is lost, again and again, against a run on one machine.
+"""Runs on a Ray cluster of two nodes, one of which is lost in the middle, against a run on one machine.
 
-    python -m tests.faults.nodes --losses 3
+    python -m tests.faults.nodes --losses 6
 
-The nodes are on this machine. An engine is on each; a node that was lost is replaced once the run has gone on.
+The nodes are on this machine, an engine is on each. Each run loses a node in another stage.
 """
 
 from __future__ import annotations
@@ -25,50 +25,54 @@ _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 STAGES = ("generate", "judge", "update", "sync", "evaluate", "checkpoint")
 
 
-def lose(nodes: Any, command: list[str], home: Path, losses: int, rng: random.Random) -> dict[str, Any]:
-    """The result of a run on a cluster that loses a node in each of so many stages."""
-    node = nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3")
-    attempt, seen = Attempt(command, home, RAY_ADDRESS=nodes.address, **_TOKEN), 0
+def lose(command: list[str], home: Path, stage: str, rng: random.Random) -> dict[str, Any]:
+    """The result of a run on a cluster of two nodes that loses one of them in this stage."""
+    from ray.cluster_utils import Cluster  # reads the token
+
+    # Ray takes 127.0.0.1 for another address.
+    head = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False}
+    nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
-        for number in range(losses):
-            stage = STAGES[number % len(STAGES)]
-            assert attempt.wait_for(f"{STAGE_BEGINS}{stage}'", 1, seen), attempt.lines[-5:]
-            time.sleep(rng.uniform(0, 0.5))
+        node = nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+        attempt = Attempt(command, home, RAY_ADDRESS=nodes.address, **_TOKEN)
+        try:
+            assert attempt.wait_for(f"{STAGE_BEGINS}{stage}'", rng.randint(1, 2)), attempt.lines[-5:]
+            time.sleep(rng.uniform(0, 0.25))
             seen, began = len(attempt.lines), time.monotonic()
             nodes.remove_node(node, allow_graceful=False)
             assert attempt.wait_for("the engines start anew", 1, seen), attempt.lines[-5:]
-            assert attempt.wait_for(STAGE_BEGINS, 1, len(attempt.lines)), attempt.lines[-5:]
-            why = next(line for line in attempt.lines[seen:] if "the engines start anew" in line)
-            print(f"{stage}: {time.monotonic() - began:.0f} s until it went on; {why}", file=sys.stderr, flush=True)
-            node, seen = nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3"), len(attempt.lines)
-        return attempt.end()
+            at = next(i for i, line in enumerate(attempt.lines) if i >= seen and "the engines start anew" in line)
+            assert attempt.wait_for(STAGE_BEGINS, 1, at), attempt.lines[-5:]
+            seconds = time.monotonic() - began
+            result = attempt.end()
+        finally:
+            attempt.process.kill()
     finally:
-        attempt.process.kill()
+        nodes.shutdown()
+    print(
+        f"{stage}: {seconds:.0f} s until it went on; {attempt.lines[at].split(' - ', 1)[-1]}",
+        file=sys.stderr,
+        flush=True,
+    )
+    return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--losses", type=int, default=3)
+    parser.add_argument("--losses", type=int, default=len(STAGES), help="runs [6]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("overrides", nargs="*", help="settings of the run: cluster.trainer_ranks=2 deepspeed=zero3")
     given = parser.parse_args()
     end_by_sigterm()
     os.environ |= _TOKEN
-    from ray.cluster_utils import Cluster  # reads the token
-
     with tempfile.TemporaryDirectory(prefix="sgpo-faults-") as folder:
         policy = Attempt(["flows.warm_start", "tiny"], Path(folder) / "start").end()["run_dir"]
-        settings = [*SMALL, *start_from(policy), f"iterations={3 * given.losses + 3}", *given.overrides]
-        command = ["flows.online", "tiny", *settings]
-        whole = Attempt(command, Path(folder) / "whole").end()
-        # Ray takes 127.0.0.1 for another address.
-        head = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False}
-        nodes = Cluster(initialize_head=True, head_node_args=head)
-        try:
-            result = lose(nodes, command, Path(folder) / "lost", given.losses, random.Random(given.seed))
-        finally:
-            nodes.shutdown()
-        found = differences(whole, result)
+        command = ["flows.online", "tiny", *SMALL, *start_from(policy), "iterations=6", *given.overrides]
+        whole, found = Attempt(command, Path(folder) / "whole").end(), list[str]()
+        for number in range(given.losses):
+            stage = STAGES[number % len(STAGES)]
+            result = lose(command, Path(folder) / f"lost-{number}", stage, random.Random(f"{given.seed}/{number}"))
+            found += [f"{stage}: {difference}" for difference in differences(whole, result)]
     print("\n".join(found) or f"{given.losses} lost nodes (seed {given.seed}): nothing differs")
     sys.exit(bool(found))
 
