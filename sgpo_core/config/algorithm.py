@@ -75,7 +75,8 @@ class CreditSettings(Settings):
     )
     mask_after_error: bool = Field(
         False,
-        description="no policy gradient from the first wrong step on where A > 0 (ours); KL still counts",
+        description="no policy gradient from the first wrong step on where A > 0, nor behind it where A < 0, unless "
+        "the response is malformed, cut off, or longer than expected (ours); KL still counts",
     )
     overlong_buffer: Fraction = Field(
         0.0,

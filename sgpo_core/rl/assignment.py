@@ -58,7 +58,7 @@ class CreditAssignment:
     def _complete(self, group: RolloutGroup, credits: Sequence[Credit], advantages: Sequence[float]) -> RolloutGroup:
         no_signal, rollouts = lacks_signal(credits), []
         for rollout, credit, advantage in zip(group.rollouts, credits, advantages, strict=True):
-            share = self._token_credit(rollout, credit, advantage, no_signal)
+            share = self._token_credit(group.problem, rollout, credit, advantage, no_signal)
             rollouts.append(replace(rollout, credit=replace(credit, advantage=advantage, token_credit=share)))
         return group.with_rollouts(rollouts)
 
@@ -91,20 +91,33 @@ class CreditAssignment:
         end = (rollout.step_ends or ())[steps - 1] if steps > 0 else 0
         return tokens_before(rollout.token_ids.tolist(), end, self.decode)
 
-    def _token_credit(self, rollout: Rollout, credit: Credit, advantage: float, no_signal: bool) -> FloatArray:
-        """Float32 [tokens]. None for a response that doesn't count; under `mask_after_error` none behind the correct
-        prefix of a judged response that would be reinforced."""
+    def _token_credit(
+        self, problem: Problem, rollout: Rollout, credit: Credit, advantage: float, no_signal: bool
+    ) -> FloatArray:
+        """Float32 [tokens]. None for a response that doesn't count."""
         settings, tokens = self.algorithm, len(rollout.token_ids)
         if not credit.counts:
             return np.zeros(tokens, np.float32)
         share = np.ones(tokens, np.float32)
-        if settings.credit.mask_after_error and rollout.judgment and advantage > 0:
-            right = correct_prefix(rollout.judgment.verdict, len(rollout.step_ends or ()))
-            share[self._tokens_of_steps(rollout, right) :] = 0.0
+        if settings.credit.mask_after_error and rollout.judgment:
+            steps = len(rollout.step_ends or ())
+            right = correct_prefix(rollout.judgment.verdict, steps)
+            if advantage > 0:
+                share[self._tokens_of_steps(rollout, right) :] = 0.0
+            elif right + 1 < steps and self._wrong_in_one_step(problem, rollout, credit):
+                share[self._tokens_of_steps(rollout, right + 1) :] = 0.0
         if settings.needs_entropies and no_signal:
             assert rollout.recomputed is not None, "the algorithm needs entropies"
             share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
         return share
+
+    def _wrong_in_one_step(self, problem: Problem, rollout: Rollout, credit: Credit) -> bool:
+        """Whether a wrong response has its low reward for a step alone, and not for its form or its length, which are
+        the work of all of its tokens."""
+        if credit.padded or rollout.truncated or (rollout.grade and rollout.grade.outcome is Outcome.UNPARSABLE):
+            return False
+        gate = self.algorithm.credit.format_gate
+        return not gate or well_formed(rollout.text, rollout.truncated, problem.answer_form)
 
 
 def _known(judgment: Judgment, rollout: Rollout) -> Verdict:

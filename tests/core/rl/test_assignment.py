@@ -96,14 +96,34 @@ def test_all_else_stays_as_it_was() -> None:
     assert {None if r.credit is None else r.credit.token_credit.dtype for r in after} == {np.dtype(np.float32)}
 
 
-def test_mask_after_error_spares_what_is_before_the_first_wrong_step() -> None:
+def test_mask_after_error_reinforces_right_steps_and_blames_the_first_wrong_one() -> None:
     # RTS 2/3 and 0: two values, advantages +-1/sqrt 2. The better one is reinforced for the 3 + 4 tokens of its right
-    # steps; the other is discouraged as a whole.
+    # steps; the other is discouraged for the 3 of its first step.
     responses = [judged(Verdict(3)), judged(Verdict(1))]
     [credits] = assign([group(0, responses)], credit={**OWN, "mask_after_error": True})
     assert [c.advantage for c in credits] == pytest.approx([0.5**0.5, -(0.5**0.5)], abs=1e-5)
-    assert shares(credits) == [[1.0] * 7 + [0.0] * 2, [1.0] * 9]
+    assert shares(credits) == [[1.0] * 7 + [0.0] * 2, [1.0] * 3 + [0.0] * 6]
     assert shares(assign([group(0, responses)], credit=OWN)[0]) == [[1.0] * 9] * 2  # unless asked for
+
+
+@pytest.mark.parametrize("ruined", [{"truncated": True}, {"grade": Grade(Outcome.UNPARSABLE)}, {"text": TEXT}])
+def test_what_is_malformed_or_cut_off_is_discouraged_as_a_whole(ruined: dict[str, Any]) -> None:
+    formed = {"text": "ab\ncde\n\\boxed{1}"}
+    responses = [judged(Verdict(3), **formed), judged(Verdict(1), **{**formed, **ruined})]
+    [credits] = assign([group(0, responses)], credit={**OWN, "format_gate": True, "mask_after_error": True})
+    assert credits[0].advantage > 0 > credits[1].advantage
+    assert all(shares(credits)[1])
+
+
+def test_what_is_too_long_is_discouraged_as_a_whole() -> None:
+    # A solution has two steps, these have three.
+    responses = [judged(Verdict(3)), judged(Verdict(1))]
+    [credits] = assign(
+        [group(0, responses, Problem("p", "?", "7", "1. a\n2. b"))],
+        credit={"expected_length": "reference", "format_gate": False, "mask_after_error": True},
+    )
+    assert [c.padded for c in credits] == [True, True]
+    assert shares(credits) == [[1.0] * 7 + [0.0] * 2, [1.0] * 9]
 
 
 def test_a_token_with_a_part_of_the_wrong_step_is_masked() -> None:
