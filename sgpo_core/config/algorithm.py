@@ -4,8 +4,8 @@
     credit      outcome, or the judge's partial credit; shaping of rewards    sgpo_core/rl/credit.py, shaping.py
     filter      which responses are filtered out, by correctness alone            sgpo_core/rl/filters.py
     advantage   one number a response: (reward - baseline) / scale            sgpo_core/rl/advantages.py
-    token       what of it each token gets: masks, entropy, TIS               sgpo_core/rl/token_credit.py
-    loss        from advantages a token to one sum                            sgpo_core/rl/losses.py
+    token       what of it each token gets: masks, entropy                    sgpo_core/rl/token_credit.py
+    loss        from advantages a token to one sum; TIS                       sgpo_core/rl/losses.py
 
 conf/algorithm/NAME.yaml names the choices of one algorithm. Combinations that contradict themselves are refused here,
 with the reason, before anything starts.
@@ -75,8 +75,8 @@ class CreditSettings(Settings):
     )
     mask_after_error: bool = Field(
         False,
-        description="no policy gradient from the first wrong step on where A > 0, nor behind it where A < 0, unless "
-        "the response is malformed, cut off, or longer than expected (ours); KL still counts",
+        description="no policy gradient from the first wrong step on where A > 0, nor behind it where A < 0 "
+        "(exceptions: docs/credit.md, The mask; ours); KL still counts",
     )
     overlong_buffer: Fraction = Field(
         0.0,
@@ -98,6 +98,11 @@ class CreditSettings(Settings):
         """What is wrong with these settings beside the other parts of the algorithm."""
         if self.mask_after_error and self.scope == "none":
             yield "credit.mask_after_error needs verdicts: set credit.scope"
+        if self.mask_after_error and self.overlong_buffer > 0:
+            yield (
+                "credit.mask_after_error spares what comes after a wrong step, so that credit.overlong_buffer "
+                "would not reach the end of a long response: set one of them alone"
+            )
         if (self.domain_weight or self.difficulty_weight) and whole.advantage.std == "group":
             yield (
                 "credit.domain_weight and .difficulty_weight multiply all rewards of a group, which std=group "

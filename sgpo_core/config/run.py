@@ -57,7 +57,8 @@ class TrainingConfig(Settings):
     def _identity(self) -> list[Any]:
         """All that decides the result: these settings, and what the presets that they name stand for."""
         start = warm_start_key(self.model.warm_start) if self.model.warm_start else None
-        return [self.deciding(), start, judge_key(self.judge)]
+        masked = ["mask-v2"] if self.algorithm.credit.mask_after_error else []  # which once meant something else
+        return [self.deciding(), start, judge_key(self.judge), *masked]
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """As pydantic's, with a `run_id` of its own."""

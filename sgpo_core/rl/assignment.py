@@ -88,7 +88,8 @@ class CreditAssignment:
 
     def _tokens_of_steps(self, rollout: Rollout, steps: int) -> int:
         """Sampled tokens that lie wholly in the first `steps` steps."""
-        end = (rollout.step_ends or ())[steps - 1] if steps > 0 else 0
+        ends = rollout.step_ends or ()
+        end = ends[min(steps, len(ends)) - 1] if steps > 0 and ends else 0
         return tokens_before(rollout.token_ids.tolist(), end, self.decode)
 
     def _token_credit(
@@ -100,21 +101,21 @@ class CreditAssignment:
             return np.zeros(tokens, np.float32)
         share = np.ones(tokens, np.float32)
         if settings.credit.mask_after_error and rollout.judgment:
-            steps = len(rollout.step_ends or ())
-            right = correct_prefix(rollout.judgment.verdict, steps)
+            right = correct_prefix(rollout.judgment.verdict, len(rollout.step_ends or ()))
             if advantage > 0:
                 share[self._tokens_of_steps(rollout, right) :] = 0.0
-            elif right + 1 < steps and self._wrong_in_one_step(problem, rollout, credit):
-                share[self._tokens_of_steps(rollout, right + 1) :] = 0.0
+            elif self._is_complete(problem, rollout):
+                blamed = self._tokens_of_steps(rollout, right + 1)
+                share[tokens - 1 if credit.padded else min(blamed, tokens - 1) :] = 0.0
         if settings.needs_entropies and no_signal:
             assert rollout.recomputed is not None, "the algorithm needs entropies"
             share *= entropy_share(rollout.recomputed.entropies.astype(np.float64), credit.correct)
         return share
 
-    def _wrong_in_one_step(self, problem: Problem, rollout: Rollout, credit: Credit) -> bool:
-        """Whether a wrong response has its low reward for a step alone, and not for its form or its length, which are
-        the work of all of its tokens."""
-        if credit.padded or rollout.truncated or (rollout.grade and rollout.grade.outcome is Outcome.UNPARSABLE):
+    def _is_complete(self, problem: Problem, rollout: Rollout) -> bool:
+        """Whether a wrong response has its low reward for its steps, and not for its form or because it did not end,
+        which are the work of all of its tokens."""
+        if rollout.truncated or (rollout.grade and rollout.grade.outcome is Outcome.UNPARSABLE):
             return False
         gate = self.algorithm.credit.format_gate
         return not gate or well_formed(rollout.text, rollout.truncated, problem.answer_form)

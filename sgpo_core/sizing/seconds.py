@@ -116,7 +116,8 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
     tokens = responses * (response_tokens + PROMPT / config.sampling.group_size)
     each = (8 if train.gradient_checkpointing else 6) - (2 if config.model.lora.rank else 0)  # frozen: no gradients
     later = 1.0 if train.epochs > 1 else 1.0 - 1.0 / train.mini_batches
-    once = 2 * (later * (loss.old_logprobs == "trainer") + (loss.kl_coef > 0))
+    old = 1.0 if config.algorithm.needs_entropies else later * (loss.old_logprobs == "trainer")
+    once = 2 * (old + (loss.kl_coef > 0))
     work = (train.epochs * each + once) / 2 * tokens * shape.token_operations(PROMPT + response_tokens)
     ranks = config.cluster.trainer_ranks
     return Phase("update", work / (ranks * gpu.tflops * 1e12 * MFU), "arithmetic", ranks)

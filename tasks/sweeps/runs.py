@@ -132,7 +132,8 @@ def check_all(runs: Sequence[SweepRun], check: Callable[[Any], None], parallel: 
     flow."""
     seen, parts = set(), ("model", "cluster", "asked_judge", "responses", "data", "eval", "sampling")
     for run in runs:
-        needs = str([getattr(run.config, part, None) for part in parts])
+        is_done = finished_result(run_paths(run.config), getattr(run.config, "iterations", 0)) is not None
+        needs = str([is_done, *(getattr(run.config, part, None) for part in parts)])
         if needs not in seen:
             seen.add(needs)
             check(run.config)

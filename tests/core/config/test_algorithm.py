@@ -44,6 +44,7 @@ def test_each_says_where_it_comes_from(name: str) -> None:
         (["algorithm=grpo", "algorithm.filter=correct"], "advantage.baseline=none"),
         (["algorithm=dapo", "algorithm.filter=none"], "needs filter=mixed"),
         (["algorithm=grpo", "algorithm.credit.mask_after_error=true"], "needs verdicts"),
+        (["algorithm=sgpo-masked", "algorithm.credit.overlong_buffer=0.2"], "would not reach the end"),
         (["algorithm=disco", "algorithm.advantage.std=group"], "set advantage.std=none"),
         (["algorithm=gdpo", "algorithm.credit.scope=all_negative"], "needs credit.scope=all_incorrect"),
         (["algorithm=gdpo", "algorithm.advantage.std=none"], "its own normalization"),

@@ -115,7 +115,7 @@ def test_what_is_malformed_or_cut_off_is_discouraged_as_a_whole(ruined: dict[str
     assert all(shares(credits)[1])
 
 
-def test_what_is_too_long_is_discouraged_as_a_whole() -> None:
+def test_what_is_too_long_is_discouraged_as_a_whole_but_for_its_end() -> None:
     # A solution has two steps, these have three.
     responses = [judged(Verdict(3)), judged(Verdict(1))]
     [credits] = assign(
@@ -123,7 +123,15 @@ def test_what_is_too_long_is_discouraged_as_a_whole() -> None:
         credit={"expected_length": "reference", "format_gate": False, "mask_after_error": True},
     )
     assert [c.padded for c in credits] == [True, True]
-    assert shares(credits) == [[1.0] * 7 + [0.0] * 2, [1.0] * 9]
+    assert shares(credits) == [[1.0] * 7 + [0.0] * 2, [1.0] * 8 + [0.0]]
+
+
+def test_a_wrong_last_step_is_discouraged_without_the_end_behind_it() -> None:
+    # Own steps: RTS 2/3 of three steps, 1/2 of two ("ab", "cde"), whose second is wrong.
+    two = judged(Verdict(2), text="ab\ncde", token_ids=ints(*encode("ab\ncde"), EOS), step_ends=(3, 6))
+    two = replace(two, rollout_logprobs=floats(*[-1.0] * 7))
+    [credits] = assign([group(0, [judged(Verdict(3)), two])], credit={**OWN, "mask_after_error": True})
+    assert credits[1].advantage < 0 and shares(credits)[1] == [1.0] * 6 + [0.0]
 
 
 def test_a_token_with_a_part_of_the_wrong_step_is_masked() -> None:
