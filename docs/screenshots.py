@@ -28,6 +28,7 @@ from playwright.sync_api import HttpCredentials, Page, sync_playwright
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
+from tasks.gpus import devices  # noqa: E402
 from tasks.paths import home  # noqa: E402
 from tasks.reports.traces import write_traces  # noqa: E402
 from tasks.services.environment import addresses  # noqa: E402
@@ -35,6 +36,10 @@ from tasks.services.login import kept_login  # noqa: E402
 from tasks.tracking.server import open_client  # noqa: E402
 
 IMAGES = REPOSITORY / "docs" / "images"
+PICTURES = (
+    *("report", "report-narrow", "traces", "mlflow", "mlflow-run", "mlflow-compare"),
+    *("prefect", "prefect-form", "prefect-refused"),
+)
 
 
 def main() -> None:
@@ -42,7 +47,7 @@ def main() -> None:
     parser.add_argument("--sweep", default="demo-hard", help="tag of the sweep [demo-hard]")
     parser.add_argument("--experiment", default="demo", help="its MLflow experiment [demo]")
     parser.add_argument("--iteration", type=int, default=12, help="of the trace [12]")
-    parser.add_argument("--only", metavar="NAME,NAME", help="these pictures [all]")
+    parser.add_argument("--only", choices=PICTURES, nargs="+", default=PICTURES, help="these pictures [all]")
     options = parser.parse_args()
     folder = home() / options.experiment
     runs = {name: run_of(options.sweep, name) for name in ("sgpo", "grpo")}
@@ -63,10 +68,9 @@ def main() -> None:
         "prefect-form": lambda page: logged_in(page, login, form(servers["prefect"], "sgpo-online/tiny")),
         "prefect-refused": lambda page: logged_in(page, login, ended_run(servers["prefect"], "sgpo-online/7b")),
     }
-    wanted = options.only.split(",") if options.only else list(pages)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name in wanted:
+        for name in options.only:
             width = 420 if name.endswith("narrow") else 1300
             page = browser.new_page(viewport={"width": width, "height": 1000}, http_credentials=mlflows)
             pages[name](page)
@@ -88,7 +92,7 @@ def run_page(mlflow: str, run: Run) -> str:
 
 
 def compared(page: Page, mlflow: str, runs: list[Run]) -> None:
-    """MLflow's comparison of the runs, scrolled to the settings in which they differ."""
+    """MLflow's comparison of the runs: the settings in which they differ."""
     ids, experiments = ([getattr(run.info, name) for run in runs] for name in ("run_id", "experiment_id"))
     query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(sorted(set(experiments))))}"
     opened(page, f"{mlflow}/#/compare-runs?{query}", 8)
@@ -133,10 +137,15 @@ def form(prefect: str, deployment: str) -> str:
 
 
 def ended_run(prefect: str, deployment: str) -> str:
-    """The page of a flow run that is started here, once it has ended."""
+    """The page of a flow run that is started here, once it has ended. It has to be one that can't run here."""
+    if len(devices()) >= 8:
+        raise SystemExit(f"{deployment} would run on this machine: choose pictures without prefect-refused (--only)")
     number = ask(f"{prefect}/api/deployments/name/{deployment}")["id"]
     run = ask(f"{prefect}/api/deployments/{number}/create_flow_run", b"{}")["id"]
-    while ask(f"{prefect}/api/flow_runs/{run}")["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED"):
+    until = time.monotonic() + 180
+    while ask(f"{prefect}/api/flow_runs/{run}")["state"]["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+        if time.monotonic() > until:
+            raise SystemExit(f"{deployment} did not end within three minutes: is the worker of make up there?")
         time.sleep(2)
     return f"{prefect}/runs/flow-run/{run}"
 

@@ -30,8 +30,9 @@ from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.paths import home
 from tasks.services.environment import option
+from tasks.tracking.problem_sets import log_problem_sets
 from tasks.tracking.system_metrics import system_metrics
-from tasks.tracking.tracker import Tracker, description, run_tags, this_attempt
+from tasks.tracking.tracker import Tracker, description, run_tags, source, this_attempt
 
 
 class RunInProgress(ConfigError):
@@ -151,7 +152,10 @@ def open_run(
         f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.\n\nThe responses in colors: "
         f"`python -m flows.traces {paths.root}`"
     )
+    tags |= source(f"flows/{'online' if isinstance(config, RunConfig) else 'offline'}.py")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
+    benchmarks = {name: (config.eval.sets[name].data, problems) for name, problems in sets.benchmarks.items()}
+    log_problem_sets(tracker, (config.data, sets.train), benchmarks)
     try:
         with (
             system_metrics(tracker.run_id),

@@ -76,7 +76,8 @@ def test_flows_are_wiring(trees: Trees) -> None:
 def test_mlflow_is_imported_in_one_place(trees: Trees) -> None:
     importing = {name for name, tree in trees.items() if "mlflow" in tops(tree)}
     assert importing == {
-        f"tasks/tracking/{name}.py" for name in ("database", "flavor", "server", "system_metrics", "tracker")
+        f"tasks/tracking/{name}.py"
+        for name in ("database", "flavor", "problem_sets", "server", "system_metrics", "tracker")
     }
 
 

@@ -233,6 +233,12 @@ def description(markdown: str) -> dict[str, str]:
     return {"mlflow.note.content": markdown}
 
 
+def source(file: str) -> dict[str, str]:
+    """The tags that MLflow shows as the source of a run: a file of this repository, and its commit."""
+    commit = git_commit().removesuffix("-dirty")
+    return {"mlflow.source.name": file, "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": commit}
+
+
 def environment_report() -> dict[str, Any]:
     """What the run was made with."""
     versions = {}

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Param
@@ -16,11 +17,13 @@ from mlflow.exceptions import MlflowException
 from prefect.exceptions import TerminationSignal
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.data import DataSettings
 from sgpo_core.config.run import load_run
 from tasks.paths import home
 from tasks.tracking import tracker as tracking
 from tasks.tracking.database import make_database
 from tasks.tracking.parameters import as_parameters
+from tasks.tracking.problem_sets import digest, log_problem_sets
 from tasks.tracking.server import check_reachable
 from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker, git_commit
@@ -37,6 +40,32 @@ def tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tracker:
 def open_tracker(folder: Path) -> Tracker:
     run = folder / "run"
     return Tracker.open("test", "run-1", run, tracking.this_attempt(run), {"algorithm": "sgpo"}, {"seed": 1})
+
+
+def test_problem_sets_are_inputs_of_the_run_once(tracker: Tracker) -> None:
+    def described() -> list[tuple[str, ...]]:
+        inputs = tracker.client.get_run(tracker.run_id).inputs.dataset_inputs
+        found = [(i.tags[0].value, i.dataset) for i in inputs]
+        return sorted((purpose, d.name, d.digest, d.source_type, d.profile) for purpose, d in found)
+
+    hub = DataSettings(source="openai/gsm8k", subset="main", revision="abc")
+    train, test = (
+        datasets.Dataset.from_dict({"prompt": prompts, "answer": ["2"] * len(prompts)})
+        for prompts in (["1 + 1", "3 - 1"], ["2 + 0"])
+    )
+    for _ in range(2):  # the second time by a resume
+        log_problem_sets(tracker, (hub, train), {"mine": (DataSettings(source="/data/test.jsonl"), test)})
+        assert described() == [
+            ("evaluation", "mine", digest(["2 + 0"], ["2"]), "local", '{"num_rows": 1}'),
+            (
+                "training",
+                "openai/gsm8k/main",
+                digest(["1 + 1", "3 - 1"], ["2", "2"]),
+                "hugging_face",
+                '{"num_rows": 2}',
+            ),
+        ]
+    assert digest(["1 + 1"], ["2"]) != digest(["1 + 1"], ["3"]) and len(digest([], [])) == 16
 
 
 def record(tracker: Tracker, step: int, value: float) -> dict[str, float]:
