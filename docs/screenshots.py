@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 from urllib.request import Request, urlopen
 
 from mlflow.entities import Run
@@ -62,9 +62,9 @@ def main() -> None:
         "report-narrow": lambda page: opened(page, report, 1),
         "traces": lambda page: opened(page, first_page(trace), 1),
         "mlflow": lambda page: grouped(page, servers["mlflow"], options.experiment, options.sweep),
-        "mlflow-run": lambda page: opened(page, run_page(servers["mlflow"], runs["sgpo"]), 8),
+        "mlflow-run": lambda page: of_training(page, run_page(servers["mlflow"], runs["sgpo"])),
         "mlflow-compare": lambda page: compared(page, servers["mlflow"], list(runs.values())),
-        "prefect": lambda page: logged_in(page, login, newest_run(servers["prefect"])),
+        "prefect": lambda page: logged_in(page, login, newest_sweep(servers["prefect"])),
         "prefect-form": lambda page: logged_in(page, login, form(servers["prefect"], "sgpo-online/tiny")),
         "prefect-refused": lambda page: logged_in(page, login, ended_run(servers["prefect"], "sgpo-online/7b")),
     }
@@ -72,7 +72,9 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name in options.only:
             width = 420 if name.endswith("narrow") else 1300
-            page = browser.new_page(viewport={"width": width, "height": 1000}, http_credentials=mlflows)
+            # Where the browser answers for MLflow, Prefect's page never learns that it has to ask for the login.
+            login_of = mlflows if name.startswith("mlflow") else None
+            page = browser.new_page(viewport={"width": width, "height": 1000}, http_credentials=login_of)
             pages[name](page)
             page.screenshot(path=IMAGES / f"{name}.png")
             print(IMAGES / f"{name}.png")
@@ -87,6 +89,15 @@ def run_of(sweep: str, algorithm: str) -> Run:
     return found
 
 
+def of_training(page: Page, address: str) -> None:
+    """A page of MLflow as it is for training, without the assistant, which takes a third of the width."""
+    opened(page, address, 6)
+    page.get_by_text("Model training", exact=True).click()
+    opened(page, address, 8)
+    page.get_by_role("button", name="Close", exact=True).click()
+    page.wait_for_timeout(1000)
+
+
 def run_page(mlflow: str, run: Run) -> str:
     return f"{mlflow}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
@@ -95,7 +106,10 @@ def compared(page: Page, mlflow: str, runs: list[Run]) -> None:
     """MLflow's comparison of the runs: the settings in which they differ."""
     ids, experiments = ([getattr(run.info, name) for run in runs] for name in ("run_id", "experiment_id"))
     query = f"runs={quote(json.dumps(ids))}&experiments={quote(json.dumps(sorted(set(experiments))))}"
-    opened(page, f"{mlflow}/#/compare-runs?{query}", 8)
+    of_training(page, f"{mlflow}/#/compare-runs?{query}")
+    page.get_by_text("Parameters", exact=True).last.evaluate("heading => heading.scrollIntoView()")
+    page.get_by_text("Show diff only", exact=True).first.click()
+    page.wait_for_timeout(1000)
 
 
 def opened(page: Page, url: str, wait_s: float) -> None:
@@ -124,8 +138,8 @@ def grouped(page: Page, mlflow: str, experiment: str, sweep: str) -> None:
 
 
 def logged_in(page: Page, login: str, address: str) -> None:
-    """A page of Prefect, which asks for the login first."""
-    opened(page, address, 4)
+    """A page of Prefect, which asks for the login first. (At the page of a run it would lead to an empty one.)"""
+    opened(page, urljoin(address, "/login"), 4)
     page.get_by_placeholder("admin:pass").fill(login)
     page.keyboard.press("Enter")
     opened(page, address, 8)
@@ -150,10 +164,10 @@ def ended_run(prefect: str, deployment: str) -> str:
     return f"{prefect}/runs/flow-run/{run}"
 
 
-def newest_run(prefect: str) -> str:
-    """The page of the flow run that ended last."""
-    ended = {"state": {"type": {"any_": ["COMPLETED"]}}}  # the nightly's runs wait for their hour
-    query = json.dumps({"flow_runs": ended, "sort": "END_TIME_DESC", "limit": 1}).encode()
+def newest_sweep(prefect: str) -> str:
+    """The page of the sweep that ended last."""
+    ended = {"flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}}, "flows": {"name": {"any_": ["sgpo-sweep"]}}}
+    query = json.dumps({**ended, "sort": "END_TIME_DESC", "limit": 1}).encode()
     [run] = ask(f"{prefect}/api/flow_runs/filter", query)
     return f"{prefect}/runs/flow-run/{run['id']}"
 

@@ -35,7 +35,7 @@ def overrides(setting: str, seeds: int) -> list[str]:
     return [f"name=demo-{setting}", "experiment=demo", *chosen]
 
 
-@flow(name="demo", persist_result=False)
+@flow(name="demo", flow_run_name="demo", persist_result=False)
 @explained
 def demo(seeds: int = 3, fresh: bool = False) -> dict[str, Any]:
     """Both sweeps on one set of engines; then the table and the picture of both."""
