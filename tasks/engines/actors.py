@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 
+from sgpo_core.config.base import ConfigError
 from tasks.engines.guard import start_guard, sync_folder
 from tasks.engines.placement import Seat
 from tasks.paths import REPOSITORY
+
+_HEAD_WITHIN_S = 10.0
 
 
 def one_node() -> bool:
@@ -34,6 +38,7 @@ def start_ray() -> None:
     """Unless it is up: a cluster (RAY_ADDRESS), or one of this process's own."""
     start_guard()
     if not ray.is_initialized():
+        _check_head(os.environ.get("RAY_ADDRESS", ""))
         if one_node():
             # Ray's own switch for desktop systems, by which all its processes listen on loopback alone. This process
             # read the variable when it imported Ray; the others will.
@@ -46,7 +51,7 @@ def start_ray() -> None:
             # Ray would start a process for each core in advance. None of our actors takes one: each wants variables of
             # its own.
             os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-        with _own_sigterm():
+        with _own_sigterm(), _let_in():
             ray.init(
                 address=os.environ.get("RAY_ADDRESS", "local"),  # never a cluster that just happens to run here
                 include_dashboard=False,
@@ -54,6 +59,36 @@ def start_ray() -> None:
                 configure_logging=False,
                 runtime_env={"env_vars": {"PYTHONPATH": str(REPOSITORY)}},
             )
+
+
+@contextmanager
+def _let_in() -> Iterator[None]:
+    """Says what Ray does not: why a head that is there may not answer."""
+    try:
+        yield
+    except ConnectionError as error:
+        if one_node():
+            raise
+        raise ConfigError(
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: what answers there does not let this process in ({error}). It "
+            "has to be the head of a Ray cluster, with the same token as here (RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
+            "or ~/.ray/auth_token), or without one on both sides (RAY_AUTH_MODE=disabled)"
+        ) from None
+
+
+def _check_head(address: str) -> None:
+    """Raises ConfigError where nobody listens at the address (HOST:PORT) of a cluster's head: Ray would try for minutes
+    in compiled code that no signal interrupts."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # `auto`, `local`, or none
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _HEAD_WITHIN_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"RAY_ADDRESS={address}: no head of a Ray cluster answers there ({error}). Start it "
+            f"(ray start --head --port={port}), or correct the address"
+        ) from None
 
 
 @contextmanager

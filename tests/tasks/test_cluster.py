@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import socket
 import subprocess
 import sys
 from typing import Any
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from sgpo_core.config.base import ConfigError
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
+from tasks.engines.actors import _check_head, _let_in
 from tasks.engines.cluster import kv_advice
 from tasks.engines.placement import fits
 from tests.helpers import REPOSITORY, shell_environment
@@ -27,6 +30,24 @@ def test_a_kv_cache_that_is_too_small_is_said() -> None:
     assert "holds 9 responses of model.max_length=640" in advice and "cluster.kv_cache_mib=911 holds them all" in advice
     on_gpu = ClusterSettings(rollout_gpus=1, max_num_seqs=64)
     assert "cluster.gpu_memory_utilization" in kv_advice(9.0, model, on_gpu)
+
+
+def test_a_head_that_is_not_there_is_named_at_once() -> None:
+    """Ray itself tries for minutes."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        there = f"127.0.0.1:{listening.getsockname()[1]}"
+        _check_head(there)
+    for address in ("", "auto", "local"):
+        _check_head(address)
+    for gone in (there, f"ray://{there}", "no-such-host.invalid:6379"):
+        with pytest.raises(ConfigError, match=f"RAY_ADDRESS={gone}: no head of a Ray cluster answers there"):
+            _check_head(gone)
+
+
+def test_a_head_that_wants_another_token_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS=head:6379: .*RAY_AUTH_TOKEN"), _let_in():
+        raise ConnectionError("Failed to connect to Ray cluster at head:6379")
 
 
 def test_bundles_fit_where_each_is_on_one_node() -> None:
