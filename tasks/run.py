@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger
+from prefect import get_run_logger, runtime
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.judge import JudgeSettings
@@ -29,7 +30,7 @@ from tasks.judges.group_stream import GroupStream
 from tasks.judges.judge_eval import check_gate
 from tasks.judges.kinds import kind_of, open_judge
 from tasks.paths import home
-from tasks.services.environment import option
+from tasks.services.environment import addresses, option
 from tasks.tracking.problem_sets import log_problem_sets
 from tasks.tracking.system_metrics import system_metrics
 from tasks.tracking.tracker import Tracker, description, run_tags, source, this_attempt
@@ -134,6 +135,17 @@ def begin_or_resume(config: TrainingConfig, paths: RunPaths, fresh: bool) -> Non
     write_text(paths.config, to_yaml(config))
 
 
+def _started_by() -> str:
+    """The command that makes this run again, and the page of its flow run where a server shows it (Markdown)."""
+    given, server = runtime.flow_run.parameters or {}, addresses().get("prefect")
+    if "preset" not in given:
+        return ""
+    flow = str(runtime.flow_run.flow_name).removeprefix("sgpo-")
+    command = shlex.join(["python", "-m", f"flows.{flow}", given["preset"], *given.get("overrides", ())])
+    page = f" ([its flow run]({server}/runs/flow-run/{runtime.flow_run.id}))" if server else ""
+    return f"\n\nThe same run again: `{command}`{page}"
+
+
 @contextmanager
 def open_run(
     config: TrainingConfig,
@@ -149,8 +161,8 @@ def open_run(
     tags = {**run_tags(config), "weights": weights_hash(Path(policy))}  # a name may stand for other weights elsewhere
     tags |= description(
         f"{config.algorithm.name} with the settings of preset `{config.preset}`, seed {config.seed}, judge "
-        f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.\n\nThe responses in colors: "
-        f"`python -m flows.traces {paths.root}`"
+        f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.{_started_by()}\n\nThe responses "
+        f"in colors: `python -m flows.traces {paths.root}`"
     )
     tags |= source(f"flows/{'online' if isinstance(config, RunConfig) else 'offline'}.py")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)

@@ -81,6 +81,9 @@ def test_mlflow_run_has_tags_config_versions_and_sample(result: dict[str, Any], 
     assert found.info.status == "FINISHED"
     assert {"algorithm": "sgpo", "judge": "rule", "seed": "1", "preset": "tiny"}.items() <= found.data.tags.items()
     assert found.data.tags["git_commit"] and "mlflow.parentRunId" not in found.data.tags
+    told = found.data.tags["mlflow.note.content"]
+    assert "The same run again: `python -m flows.online tiny " in told and "algorithm=sgpo seed=1`\n" in told
+    assert found.inputs and [i.dataset.name for i in found.inputs.dataset_inputs] == ["chains", "chains"]
     settings = yaml.safe_load(
         Path(client.download_artifacts(found.info.run_id, "config.yaml", str(tmp_path))).read_text()
     )
