@@ -167,8 +167,8 @@ def open_run(
     tags |= source(f"flows/{'online' if isinstance(config, RunConfig) else 'offline'}.py")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)
     benchmarks = {name: (config.eval.sets[name].data, problems) for name, problems in sets.benchmarks.items()}
-    log_problem_sets(tracker, (config.data, sets.train), benchmarks)
     try:
+        log_problem_sets(tracker, (config.data, sets.train), benchmarks)
         with (
             system_metrics(tracker.run_id),
             engines_for(policy, config.model, config.cluster) as engines,
