@@ -11,10 +11,10 @@ import xxhash
 from mlflow.entities import Dataset, DatasetInput, InputTag
 
 from sgpo_core.config.data import DataSettings
+from sgpo_core.data.gym_problems import SOURCE
 from sgpo_core.data.problems import FILES
 from tasks.tracking.tracker import Tracker
 
-_GENERATED = ("chains", "reasoning_gym")
 _Set = tuple[DataSettings, datasets.Dataset]
 
 
@@ -54,8 +54,8 @@ def _name(settings: DataSettings) -> str:
 
 def _source(settings: DataSettings) -> tuple[str, Mapping[str, object]]:
     """In the words of MLflow: `code` (generated), `local` or `hugging_face`, and what says more."""
-    if settings.source in _GENERATED:
-        told = settings.model_dump(mode="json", include={"source", "subset", "task", "split", "seed", "count"})
+    if settings.source in ("chains", SOURCE):
+        told = settings.model_dump(mode="json", exclude_defaults=True)
         return "code", {"tags": {"mlflow.source.name": settings.source, "settings": json.dumps(told)}}
     if settings.source.endswith(FILES):
         return "local", {"uri": settings.source}
