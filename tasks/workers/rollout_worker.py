@@ -11,7 +11,7 @@ import numpy as np
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
 from tasks.imports import importing
-from tasks.workers.vllm_process import losses_named, processes
+from tasks.workers.vllm_process import causes_named, losses_named, processes
 from tasks.workers.weight_reload import WeightReload
 from tasks.workers.weight_sync import Layout, Proof
 from tasks.workers.weight_transfer import Transfer
@@ -54,7 +54,8 @@ class RolloutWorker:
             from vllm import LLM  # here, not above: the flow's process must not load an engine
 
         self.version, self.max_num_seqs = -1, cluster.max_num_seqs
-        self.llm = LLM(**engine_arguments(policy, model, cluster))
+        with causes_named():
+            self.llm = LLM(**engine_arguments(policy, model, cluster))
 
     def generate(
         self, groups: Sequence[Sequence[Request]], sampling: Sampling

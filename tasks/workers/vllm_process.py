@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 _NOTICED_S = 2.0
 _SOCKET_FOLDER = 107 - 37  # characters: the longest address of a Unix socket, less the name that vLLM gives it
+
+
+_ERROR = re.compile(r"\((?P<process>[^)]*)\) ERROR [^\]]*\] (?P<text>.*)")  # a line of vLLM's log
 
 
 class ProcessLost(RuntimeError):
@@ -26,6 +31,38 @@ def losses_named(llm: Any) -> Iterator[None]:
         if _has_lost(llm.llm_engine.model_executor):
             raise ProcessLost("one of its processes has ended; the system's log may say why") from error
         raise
+
+
+@contextmanager
+def causes_named() -> Iterator[None]:
+    """Around the start of an engine. Where one of its processes has failed, vLLM raises that the log says why: raises
+    RuntimeError with what the log says. The log (standard output) is written when the block ends."""
+    with tempfile.TemporaryFile() as log:
+        usual = os.dup(1)
+        os.dup2(log.fileno(), 1)
+        try:
+            yield
+        except Exception as error:
+            if said := cause_in(_text(log).splitlines()):
+                raise RuntimeError(said) from error
+            raise
+        finally:
+            os.dup2(usual, 1)
+            with os.fdopen(usual, "wb") as standard_output:
+                standard_output.write(_text(log).encode())
+
+
+def _text(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace")
+
+
+def cause_in(log: Sequence[str]) -> str:
+    """The error that ended the first process that failed to start, of the lines of vLLM's log; "" where none did."""
+    lines = [line for line in map(_ERROR.match, log) if line]
+    first = next((line["process"] for line in lines if "failed to start" in line["text"]), None)
+    errors = [line["text"] for line in lines if line["process"] == first and re.match(r"[\w.]+: ", line["text"])]
+    return errors[-1] if errors else ""
 
 
 def _has_lost(executor: Any) -> bool:

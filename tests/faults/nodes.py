@@ -14,6 +14,8 @@ import secrets
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,34 +23,52 @@ from tests.faults.attempt import STAGE_BEGINS, Attempt, end_by_sigterm
 from tests.faults.kills import SMALL
 from tests.helpers import differences, start_from
 
-_TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+_ANEW = "the engines start anew"
 STAGES = ("generate", "judge", "update", "sync", "evaluate", "checkpoint")
 
 
-def lose(command: list[str], home: Path, stage: str, rng: random.Random) -> dict[str, Any]:
-    """The result of a run on a cluster of two nodes that loses one of them in this stage."""
+@contextmanager
+def two_nodes() -> Iterator[tuple[Any, Any]]:
+    """A Ray cluster on this machine, and the node of it that may be lost."""
     from ray.cluster_utils import Cluster  # reads the token
 
     # Ray takes 127.0.0.1 for another address.
     head = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False}
     nodes = Cluster(initialize_head=True, head_node_args=head)
     try:
-        node = nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3")
-        attempt = Attempt(command, home, RAY_ADDRESS=nodes.address, **_TOKEN)
+        yield nodes, nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+    finally:
+        nodes.shutdown()
+
+
+def start_on(nodes: Any, command: Sequence[str], home: Path) -> Attempt:
+    """A command whose run is on that cluster."""
+    return Attempt(command, home, RAY_ADDRESS=nodes.address, **TOKEN)
+
+
+def began_anew(attempt: Attempt, seen: int) -> tuple[int, float]:
+    """After the line `seen`: the line that says who was lost, and the seconds until a stage begins again."""
+    began = time.monotonic()
+    assert attempt.wait_for(_ANEW, 1, seen), attempt.lines[-5:]
+    at = next(i for i, line in enumerate(attempt.lines) if i >= seen and _ANEW in line)
+    assert attempt.wait_for(STAGE_BEGINS, 1, at), attempt.lines[-5:]
+    return at, time.monotonic() - began
+
+
+def lose(command: list[str], home: Path, stage: str, rng: random.Random) -> dict[str, Any]:
+    """The result of a run on a cluster of two nodes that loses one of them in this stage."""
+    with two_nodes() as (nodes, node):
+        attempt = start_on(nodes, command, home)
         try:
             assert attempt.wait_for(f"{STAGE_BEGINS}{stage}'", rng.randint(1, 2)), attempt.lines[-5:]
             time.sleep(rng.uniform(0, 0.25))
-            seen, began = len(attempt.lines), time.monotonic()
+            seen = len(attempt.lines)
             nodes.remove_node(node, allow_graceful=False)
-            assert attempt.wait_for("the engines start anew", 1, seen), attempt.lines[-5:]
-            at = next(i for i, line in enumerate(attempt.lines) if i >= seen and "the engines start anew" in line)
-            assert attempt.wait_for(STAGE_BEGINS, 1, at), attempt.lines[-5:]
-            seconds = time.monotonic() - began
+            at, seconds = began_anew(attempt, seen)
             result = attempt.end()
         finally:
             attempt.process.kill()
-    finally:
-        nodes.shutdown()
     print(
         f"{stage}: {seconds:.0f} s until it went on; {attempt.lines[at].split(' - ', 1)[-1]}",
         file=sys.stderr,
@@ -64,7 +84,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="settings of the run: cluster.trainer_ranks=2 deepspeed=zero3")
     given = parser.parse_args()
     end_by_sigterm()
-    os.environ |= _TOKEN
+    os.environ |= TOKEN
     with tempfile.TemporaryDirectory(prefix="sgpo-faults-") as folder:
         policy = Attempt(["flows.warm_start", "tiny"], Path(folder) / "start").end()["run_dir"]
         command = ["flows.online", "tiny", *SMALL, *start_from(policy), "iterations=6", *given.overrides]

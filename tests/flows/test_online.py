@@ -20,7 +20,9 @@ from sgpo_core.analysis.metrics import METRICS
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
 from sgpo_core.storage.rollout_table import SCHEMA
+from tasks.engines import cluster
 from tasks.preflight import check_resources
+from tests.faults.syncs import found_out
 from tests.helpers import SMALL, columns, run_module, start_from
 
 AT_EVERY_ITERATION = [
@@ -195,6 +197,12 @@ def test_bfloat16_passes_its_syncs(policy: str) -> None:
     for iteration in (0, 1, 2):
         record = json.loads((Path(done["run_dir"]) / f"iterations/{iteration:06d}/metrics.json").read_text())["metrics"]
         assert 1e-4 < record["policy/sync_probe_diff"] < 0.15
+    (engines,) = cluster._live.values()
+    steps = list(found_out(engines, list(range(3, 19)), 0.15))
+    assert [name for name, said in steps if "does not hold the trainer's weights" in said] == [
+        *("nothing_loaded", "left_out", "layers_swapped", "norm_of_before")
+    ]
+    assert len(steps) == 6 and all("nats over the probe" in said for _, said in (steps[0], steps[-1]))
 
 
 def test_a_setting_that_is_not_there_stops_it_before_anything_starts(tmp_path: Path) -> None:

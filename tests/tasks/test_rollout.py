@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 
 from sgpo_core.chains import problems as chains
@@ -30,10 +28,19 @@ from tasks.engines.sync import sync_engines
 from tasks.workers.meeting import Meeting
 from tasks.workers.rollout_worker import Completion, Request, Sampling
 from tasks.workers.weight_transfer import BroadcastTransfer
+from tests.faults.syncs import (
+    Tamper,
+    embedding_moved,
+    layers_swapped,
+    left_out,
+    norm_of_before,
+    nothing_loaded,
+    part_of_a_fused_one_left_out,
+    tampered,
+)
 from tests.records import RIGHT, WRONG, group, rollout
 
 CONFIG = load_run("tiny")
-Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
@@ -96,27 +103,6 @@ def test_logprobs_are_those_of_the_distribution_sampled_from(
     assert completion.truncated == (completion.token_ids[-1] not in sampling(policy).stop_ids)
 
 
-def left_out(tensors: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if "layers.1.mlp.down_proj" not in name}
-
-
-def part_of_a_fused_one_left_out(tensors: Tensors) -> Tensors:
-    return {name: tensor for name, tensor in tensors.items() if "layers.0.self_attn.k_proj.weight" not in name}
-
-
-def layers_swapped(tensors: Tensors) -> Tensors:
-    other = {"0": "1", "1": "0"}
-    return {re.sub(r"layers\.(\d)", lambda m: f"layers.{other[m[1]]}", name): tensors[name] for name in tensors}
-
-
-def norm_of_before(tensors: Tensors) -> Tensors:
-    return {name: tensor * 0.5 if name == "model.norm.weight" else tensor for name, tensor in tensors.items()}
-
-
-def embedding_moved(tensors: Tensors) -> Tensors:
-    return {name: tensor + 1e-6 if "embed_tokens" in name else tensor for name, tensor in tensors.items()}
-
-
 @pytest.mark.parametrize(
     ("tamper", "said"),
     [
@@ -131,47 +117,22 @@ def embedding_moved(tensors: Tensors) -> Tensors:
     ],
 )
 def test_an_engine_that_holds_other_weights_stops_the_run(
-    either: Engines, prompts: list[list[int]], tamper: Callable[[Tensors], Tensors], said: str
+    either: Engines, prompts: list[list[int]], tamper: Tamper, said: str
 ) -> None:
-    """What arrives is whole, and what the engine makes of it is not: `tamper` is between the two."""
-
-    def broken(worker: Any) -> None:
-        from tasks.workers import weight_reload
-
-        worker.original = original = weight_reload.with_tied_head
-        weight_reload.with_tied_head = lambda sent, model: original(iter(tamper(dict(sent)).items()), model)
-
-    def mended(worker: Any) -> None:
-        from tasks.workers import weight_reload
-
-        weight_reload.with_tied_head = worker.original
-
-    engine = either.rollouts[-1]
-    ray.get(engine.__ray_call__.remote(broken))
-    try:
-        with pytest.raises(RuntimeError, match=f"rollout engine 1 does not hold the trainer's weights.*{said}"):
-            sync_engines(either, 7, prompts[0], 1e-4)
-    finally:
-        ray.get(engine.__ray_call__.remote(mended))
+    with (
+        tampered(either.rollouts[-1], tamper),
+        pytest.raises(RuntimeError, match=f"rollout engine 1 does not hold the trainer's weights.*{said}"),
+    ):
+        sync_engines(either, 7, prompts[0], 1e-4)
     assert sync_engines(either, 8, prompts[0], 1e-4).mean < 1e-5, "a real sync repairs it"
 
 
 def test_a_reload_that_does_nothing_stops_the_run(either: Engines, prompts: list[list[int]]) -> None:
-    def broken(worker: Any) -> None:
-        runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
-        runner.reload_weights = lambda **_: None
-
-    def mended(worker: Any) -> None:
-        runner = worker.llm.collective_rpc(lambda process: process.model_runner)[0]
-        del runner.reload_weights
-
-    engine = either.rollouts[0]
-    ray.get(engine.__ray_call__.remote(broken))
-    try:
-        with pytest.raises(RuntimeError, match=r"rollout engine 0 does not hold .* parameters not loaded"):
-            sync_engines(either, 9, prompts[0], 1e-4)
-    finally:
-        ray.get(engine.__ray_call__.remote(mended))
+    with (
+        nothing_loaded(either.rollouts[0]),
+        pytest.raises(RuntimeError, match=r"rollout engine 0 does not hold .* parameters not loaded"),
+    ):
+        sync_engines(either, 9, prompts[0], 1e-4)
     sync_engines(either, 10, prompts[0], 1e-4)
 
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import ray
 import torch
+from safetensors.torch import load_file, save_file
 
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.data import ModelSettings
@@ -22,7 +26,7 @@ from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines import cluster, placement
 from tasks.engines.actors import local_folder, remote_actor
-from tasks.engines.cluster import Engines, kept_actors, start_trainers
+from tasks.engines.cluster import Engines, cause, kept_actors, start_trainers
 from tasks.engines.faults import EngineLost
 from tasks.engines.generation import generate_groups
 from tasks.engines.guard import sync_folder
@@ -30,7 +34,7 @@ from tasks.engines.placement import Seat
 from tasks.engines.sync import sync_engines
 from tasks.workers.meeting import Meeting
 from tasks.workers.rollout_worker import Request, RolloutWorker, Sampling, engine_arguments
-from tasks.workers.vllm_process import processes, vllm_environment
+from tasks.workers.vllm_process import cause_in, causes_named, processes, vllm_environment
 from tasks.workers.weight_transfer import BroadcastTransfer
 
 CONFIG = load_run("tiny")
@@ -43,7 +47,8 @@ class TwoProcesses(RolloutWorker):
         from vllm import LLM
 
         self.version, self.max_num_seqs = -1, settings.max_num_seqs
-        self.llm = LLM(**engine_arguments(policy, model, settings) | processes(2))
+        with causes_named():
+            self.llm = LLM(**engine_arguments(policy, model, settings) | processes(2))
 
     def processes(self) -> list[int]:
         """This one, and the engine's."""
@@ -170,3 +175,33 @@ def test_responses_come_and_an_engine_that_lost_a_process_is_lost(
     ):
         with pytest.raises(EngineLost, match=r"rollout engine 0 died \(one of its processes has ended"):
             ask()
+
+
+def test_the_cause_of_a_start_that_failed_is_said(spread: Engines, policy: str, tmp_path: Path) -> None:
+    """vLLM itself says "See stack trace for root cause"."""
+    damaged = tmp_path / "policy"
+    shutil.copytree(policy, damaged)
+    weights = load_file(damaged / "model.safetensors")
+    name = "model.layers.1.mlp.down_proj.weight"
+    weights[name] = weights[name][:, :100].contiguous()  # of 256, 128 for each process
+    save_file(weights, damaged / "model.safetensors", {"format": "pt"})
+    actor = remote_actor(TwoProcesses, Seat(), vllm_environment(1, local_folder()))
+    with pytest.raises(ray.exceptions.RayActorError) as failed:
+        ray.get(actor.remote(str(damaged), CONFIG.model, CONFIG.cluster).processes.remote())
+    assert re.search("IndexError: start out of range|exceeds dimension size", cause(failed.value))
+
+
+LOG = """\
+(Worker_TP1 pid=2) ERROR 11-28 04:50:11 [multiproc_executor.py:953] WorkerProc failed to start.
+(Worker_TP0 pid=1) ERROR 11-28 04:50:11 [multiproc_executor.py:953] WorkerProc failed to start.
+(Worker_TP1 pid=2) ERROR 11-28 04:50:11 [multiproc_executor.py:953] Traceback (most recent call last):
+(Worker_TP0 pid=1) ERROR 11-28 04:50:11 [multiproc_executor.py:953] Traceback (most recent call last):
+(Worker_TP1 pid=2) ERROR 11-28 04:50:11 [multiproc_executor.py:953]     self.load_model()
+(Worker_TP1 pid=2) ERROR 11-28 04:50:11 [multiproc_executor.py:953] torch.OutOfMemoryError: CUDA out of memory.
+(Worker_TP0 pid=1) ERROR 11-28 04:50:11 [multiproc_executor.py:953] RuntimeError: Connection closed by peer
+"""
+
+
+def test_of_several_failures_the_first_is_the_cause() -> None:
+    assert cause_in(LOG.splitlines()) == "torch.OutOfMemoryError: CUDA out of memory."
+    assert cause_in(["(Worker_TP0 pid=1) ERROR 11-28 [x.py:1] ValueError: of a call"]) == cause_in([]) == ""

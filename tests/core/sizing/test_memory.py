@@ -67,6 +67,7 @@ def faked(batch: MicroBatch, mode: FakeTensorMode) -> MicroBatch:
         ("Qwen/Qwen2.5-0.5B-Instruct", [800] * 4),
         ("Qwen/Qwen2.5-7B-Instruct", [800] * 4),
         ("Qwen/Qwen2.5-7B-Instruct", [3000] + [300] * 7),
+        ("Qwen/Qwen2.5-14B-Instruct", [800] * 4),
         ("Qwen/Qwen2.5-32B-Instruct", [800] * 4),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.sizing.hardware import GPUS
 from sgpo_core.sizing.memory import GIB
-from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, indivisible, needs
+from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, indivisible, judge_context, needs
 from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 
@@ -126,6 +126,15 @@ def test_models_that_can_not_be_split_over_an_engine_s_gpus() -> None:
     assert judge_s.startswith("judge.engine.gpus=3: the judge's model has 40") and judge_s.endswith("1 or 2 or 4 or 8")
     assert indivisible(load_run("7b", ["cluster.rollout_gpus=4"]), SEVEN, judge) == []
     assert [n for n in range(1, 9) if KNOWN["Qwen/Qwen2.5-1.5B-Instruct"].splits_over(n)] == [1, 2, 4]  # 12 heads, 2
+
+
+def test_a_judge_that_can_not_read_a_long_response_is_said() -> None:
+    # A prompt of 200 + 2 * 3,072 + 600 = 6,944 tokens; up to 1,024 + 8,192 are written.
+    judge = KNOWN["Qwen/QwQ-32B"]
+    assert judge_context(load_run("7b"), judge) == [] == judge_context(load_run("7b"), None)
+    [said] = judge_context(load_run("7b", ["judge.engine.max_length=16159"]), judge)
+    assert "about 6,944 tokens" in said and said.index("set it to 16160 or more")
+    assert judge_context(load_run("7b", ["judge.engine.max_length=16160"]), judge) == []
 
 
 def test_an_engine_without_room_for_one_sequence_does_not_fit() -> None:
