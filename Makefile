@@ -142,7 +142,7 @@ $(PEERS_STAMP): $(STAMP)
 	@touch $@
 
 faults: setup ## Kill runs, fill their disk, turn bits of their files; compare with unharmed ones (hours, as root; ARGS="kills --kills 10")
-	@status=0; for what in $(if $(ARGS),'$(ARGS)',kills 'journeys --harm kill stop lock mlflow disk' flips nodes); do \
+	@status=0; for what in $(if $(ARGS),'$(ARGS)',kills 'journeys --harm kill stop lock mlflow disk' flips nodes large); do \
 		echo "tests.faults.$$what"; $(VENV)/bin/python -m tests.faults.$$what || status=1; done; exit $$status
 
 lint: setup ## Check style, formatting and types

@@ -8,12 +8,15 @@ import signal
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_logger, get_run_logger
 from ray._private import ray_constants
 
 from sgpo_core.config.base import ConfigError
@@ -101,6 +104,20 @@ def _own_sigterm() -> Iterator[None]:
     finally:
         if handler is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)
+
+
+@contextmanager
+def ready_in(what: str) -> Iterator[None]:
+    """Says that engines start, which takes longer than anything else before the first iteration, and when they are
+    ready: on the page of the flow run, if there is one."""
+    try:
+        logger = get_run_logger()
+    except MissingContextError:
+        logger = get_logger("engines")
+    logger.info(f"starting {what}")
+    began = time.monotonic()
+    yield
+    logger.info(f"{what}: ready in {time.monotonic() - began:.0f} s")
 
 
 def remote_actor(worker: type, seat: Seat, variables: dict[str, str], calls: int = 1) -> Any:

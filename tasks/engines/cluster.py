@@ -25,7 +25,7 @@ from prefect.logging import get_logger
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.actors import local_folder, one_node, remote_actor, start_ray
+from tasks.engines.actors import local_folder, one_node, ready_in, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
 from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, wait_for_nodes
@@ -105,7 +105,9 @@ def _kept(holds: object, policy: str, model: ModelSettings, cluster: ClusterSett
     key = fingerprint([holds, trainers, model.dtype, model.max_length, cluster.model_dump(mode="json")])
     if key not in _live:
         stop_engines()  # two sets do not fit into the memory that one was sized for
-        _live[key] = _start(policy, model, cluster, trainers)
+        ranks = f" and trainer ranks ({cluster.trainer_ranks})" if trainers else ""
+        with ready_in(f"rollout engines ({cluster.rollout_actors}){ranks}"):
+            _live[key] = _start(policy, model, cluster, trainers)
     return _live[key]
 
 

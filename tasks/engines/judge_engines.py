@@ -17,9 +17,9 @@ from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
-from tasks.engines.actors import local_folder, remote_actor
+from tasks.engines.actors import local_folder, one_node, ready_in, remote_actor
 from tasks.engines.faults import EngineLost, answers
-from tasks.engines.placement import release, seats
+from tasks.engines.placement import check_model, release, seats
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
 
@@ -53,12 +53,19 @@ def judge_engines(model: str, settings: JudgeEngineSettings) -> JudgeEngines:
     """Running engines of the judge in the folder `model`, up until the outermost `cluster.keep_engines` is done.
     Raises ConfigError when they don't start."""
     key = f"judge-{fingerprint([weights_hash(Path(model)), settings.model_dump(mode='json')])}"
-    actors = cluster.kept_actors(key, lambda: _start(model, settings))
+    actors = cluster.kept_actors(key, lambda: _ready(model, settings))
     [controls] = answers({actors[0].control_tokens.remote(): "judge engine 0"}, _DEADLINE_S)
     return JudgeEngines(actors, ControlTokens(controls))
 
 
+def _ready(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
+    with ready_in(f"judge engines ({settings.actors})"):
+        return _start(model, settings)
+
+
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
+    if not one_node():
+        check_model(Path(model))
     what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
     places = seats([settings.gpus] * settings.actors, what)
     variables = vllm_environment(settings.threads, local_folder())

@@ -131,11 +131,7 @@ def check_nodes(policy: Path) -> None:
             f"SGPO_HOME={home()} is not shared: {', '.join(blind)} can't see what this process writes into it. It has "
             "to be a folder that all nodes share, under the same path"
         )
-    if blind := nodes_without(policy):
-        raise ConfigError(
-            f"the model {policy} is not on {', '.join(blind)}: put it into a folder that all nodes share, under the "
-            "same path (HF_HOME, for models of the hub)"
-        )
+    check_model(policy)
     ours = _versions()
     differing = [
         f"{package} {theirs[package]} on {node}, {ours[package]} here"
@@ -145,6 +141,15 @@ def check_nodes(policy: Path) -> None:
     ]
     if differing:
         raise ConfigError(f"nodes have other versions: {'; '.join(differing)}. Run make setup on each of them")
+
+
+def check_model(folder: Path) -> None:
+    """Raises ConfigError where a node does not see this folder, from which engines on any of them may load."""
+    if blind := nodes_without(folder):
+        raise ConfigError(
+            f"the model {folder} is not on {', '.join(blind)}: put it into a folder that all nodes share, under the "
+            "same path (HF_HOME, for models of the hub)"
+        )
 
 
 def wait_for_nodes() -> None:

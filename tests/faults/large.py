@@ -3,8 +3,8 @@ loses nothing.
 
     python -m tests.faults.large
 
-The policy is as deep as Qwen2.5-7B (28 layers), and narrow. It is trained by two ranks (ZeRO-3, bfloat16), sampled by
-two engines, and judged by two, all on the CPU; the nodes are on this machine.
+The policy is a Qwen2 as deep as Qwen2.5-7B (28 layers), and narrow. It is trained by two ranks (ZeRO-3, bfloat16),
+sampled by two engines, and judged by two, all on the CPU; the nodes are on this machine.
 """
 
 from __future__ import annotations
@@ -47,16 +47,17 @@ def command(policy: str, judge: str, folder: Path) -> list[str]:
 
 
 def deepened(policy: Path, folder: Path) -> Path:
-    """The policy with more layers, which add nothing to what they are given, so that it says the same; they learn."""
+    """The policy, as deep as Qwen2.5-7B: the layers that are added give nothing to what they are given, so that it says
+    the same as before. They learn."""
     from transformers import AutoModelForCausalLM
 
     shutil.copytree(policy, folder, ignore=shutil.ignore_patterns("digests.json", "*.safetensors"))
-    shallow = AutoModelForCausalLM.from_pretrained(policy)
-    there = shallow.config.num_hidden_layers
-    shallow.config.num_hidden_layers, shallow.config.layer_types = LAYERS, ["full_attention"] * LAYERS
-    deep = AutoModelForCausalLM.from_config(shallow.config)
-    missing, unknown = deep.load_state_dict(shallow.state_dict(), strict=False)
-    assert not unknown and all(f".layers.{there - 1}." < name for name in missing), (missing, unknown)
+    given = AutoModelForCausalLM.from_pretrained(policy)
+    config, there = given.config, given.config.num_hidden_layers
+    config.num_hidden_layers, config.layer_types = LAYERS, ["full_attention"] * LAYERS
+    deep = AutoModelForCausalLM.from_config(config)
+    missing, unknown = deep.load_state_dict(given.state_dict(), strict=False)
+    assert not unknown and {int(name.split(".")[2]) for name in missing} == set(range(there, LAYERS))
     for layer in deep.model.layers[there:]:
         layer.self_attn.o_proj.weight.data.zero_()
         layer.mlp.down_proj.weight.data.zero_()

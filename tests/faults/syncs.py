@@ -1,7 +1,7 @@
 """Weight syncs that go wrong, of any model: engines that load nothing, a part, or layers in another order have to be
 found out, each before a response is sampled.
 
-    python -m tests.faults.syncs smol model.path=smollm2-135m-instruct-q4_1
+    python -m tests.faults.syncs smol model=smollm2-135m-q4_1
 """
 
 from __future__ import annotations

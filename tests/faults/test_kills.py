@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from transformers import AutoModelForCausalLM
+
 from tests.faults.attempt import FLOW, TERMINATED, Attempt
 from tests.faults.kills import SMALL, STAGES, Kill, killed, plan
+from tests.faults.large import LAYERS, deepened
 from tests.helpers import differences, meanwhile, start_from
 
 
@@ -25,3 +29,12 @@ def test_forty_kills_meet_every_stage_and_every_victim() -> None:
     kills = plan(40, seed=0)
     assert {kill.stage for kill in kills if kill.victim == FLOW} == set(STAGES)
     assert len({kill.victim for kill in kills}) == 5 and plan(40, seed=0) == kills != plan(40, seed=1)
+
+
+def test_the_deep_policy_of_the_large_run_says_what_the_shallow_one_does(policy: str, tmp_path: Path) -> None:
+    given = AutoModelForCausalLM.from_pretrained(policy)
+    deep = AutoModelForCausalLM.from_pretrained(deepened(Path(policy), tmp_path / "deep"))
+    assert deep.config.num_hidden_layers == LAYERS == len(deep.model.layers)
+    ids = torch.arange(3, 19)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(deep(ids).logits, given(ids).logits, atol=1e-4, rtol=0)

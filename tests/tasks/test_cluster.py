@@ -73,7 +73,7 @@ from tasks.engines import cluster, placement
 from tasks.engines.actors import remote_actor
 from tasks.engines.cluster import engines_for
 from tasks.engines.guard import start_guard
-from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, seats
+from tasks.engines.placement import Seat, check_model, check_nodes, nodes_without, release, reserved, seats
 from tasks.engines.sync import sync_engines
 
 class Where:
@@ -119,6 +119,11 @@ found["given back"] = len(seats([2], "1 judge engines x 2 GPUs"))
 release()
 check_nodes(Path(os.environ["SGPO_HOME"]))
 found["no model"] = refused(lambda: check_nodes(Path("/nonexistent/model")))
+found["no judge"] = refused(lambda: check_model(Path("/nonexistent/judge")))
+usual, here = placement._versions, os.getpid()
+placement._versions = lambda: usual() | ({"vllm": "0.0.1"} if os.getpid() != here else {})
+found["versions"] = refused(lambda: check_nodes(Path(os.environ["SGPO_HOME"])))
+placement._versions = usual
 found["left"] = os.listdir(os.environ["SGPO_HOME"])
 
 private = os.open("/dev/null", os.O_RDONLY)
@@ -187,7 +192,13 @@ def test_engines_on_two_nodes_get_their_weights_by_broadcast(placed: dict[str, A
 
 def test_nodes_that_do_not_share_a_folder_are_named(placed: dict[str, Any]) -> None:
     assert len(placed["blind"]) == 2 and placed["left"] == []
-    assert re.search(r"the model /nonexistent/model is not on \S+ \(\w{6}\), \S+ \(\w{6}\): ", placed["no model"])
+    for model in ("model", "judge"):
+        said = rf"the model /nonexistent/{model} is not on \S+ \(\w{{6}}\), \S+ \(\w{{6}}\): "
+        assert re.search(said, placed[f"no {model}"])
+
+
+def test_nodes_with_other_versions_are_named(placed: dict[str, Any]) -> None:
+    assert re.search(r"other versions: vllm 0\.0\.1 on \S+ \(\w{6}\), \S+ here; vllm .* make setup", placed["versions"])
 
 
 def test_what_shares_gpus_comes_in_pairs() -> None:
