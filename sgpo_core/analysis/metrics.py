@@ -83,7 +83,7 @@ METRICS: dict[str, Metric] = {
     "warm_start/agreement": Metric(_SHARE, "samples whose answer line follows from their own steps (the gate)", "below gate_agreement: steps are added"),
     "warm_start/form": Metric(_SHARE, "responses to held-out problems that pass the format gate (the gate)", "below gate_form: steps are added"),
     "warm_start/accuracy": Metric(_SHARE, "samples with the right answer", "-"),
-    "judge_eval/<subset>/f1": Metric("0..1", "harmonic mean of the next two; of the subset `all` the mean of the subsets' (ProcessBench)", "below 0.8: much of the credit is noise"),
+    "judge_eval/<subset>/f1": Metric("0..1", "harmonic mean of the next two; of the subset `all` the mean of the subsets' (ProcessBench)", "below 0.8: much of the credit is noise; the presets of 7B and more stop below 0.6, which no model without thinking clearly exceeds"),
     "judge_eval/<subset>/accuracy_erroneous": Metric(_SHARE, "erroneous solutions whose first wrong step is named exactly; abstentions count as wrong", "-"),
     "judge_eval/<subset>/accuracy_correct": Metric(_SHARE, "correct solutions in which no wrong step is found", "low: the judge finds fault with everything"),
     "judge_eval/<subset>/{early,exact,late,missed}": Metric("count", "erroneous solutions by their verdict: a step before the first wrong one, that one, a later one, or none", "late: mistakes are rewarded; early: credit is lost"),
