@@ -108,7 +108,7 @@ def found_out(engines: Engines, probe: list[int], tolerance: float) -> Iterator[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("preset", help="file of conf/online, which names a model: model.path=...")
+    parser.add_argument("preset", help="file of conf/online; its policy is model.path, without a warm start")
     parser.add_argument("overrides", nargs="*", help="settings that differ from the preset, each a key=value")
     given = parser.parse_args()
     config = load_run(given.preset, [*given.overrides, "model.warm_start=null"])
