@@ -49,13 +49,14 @@ def update(run: Run, iteration: int) -> Metrics:
         for epoch in range(config.train.epochs)
         for batch in mini_batches(taught, config.train.mini_batches, f"{config.seed}/{iteration}/{epoch}")
     ]
-    steps = [samples for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
+    filled = [(batch, samples) for batch in batches if (samples := _samples(run, [groups[g] for g in batch]))]
+    steps, problems = [samples for _, samples in filled], [[groups[g].problem.id for g in batch] for batch, _ in filled]
     budget, temperature = config.train.micro_batch_tokens, config.sampling.temperature
     steps = with_old_logprobs(run.engines, steps, budget, temperature)
     began = time.monotonic()
     stats = train_on(run.engines, steps, budget, loss, temperature)
     seconds = time.monotonic() - began
-    check_finite(stats, f"iteration {iteration}", run.paths.rollouts(iteration))
+    check_finite(stats, problems, f"iteration {iteration}", run.paths.rollouts(iteration))
     metrics = update_metrics(stats, steps, budget, len(run.engines.trainers))
     if run.is_online:
         metrics["rollout/staleness"] = _staleness(iteration, groups)
@@ -82,15 +83,17 @@ def _speed(run: Run, steps: Sequence[Sequence[TrainingSample]], seconds: float) 
     return metrics
 
 
-def check_finite(stats: Sequence[RankStats], where: str, rollouts: Path) -> None:
+def check_finite(stats: Sequence[RankStats], problems: Sequence[Sequence[str]], where: str, rollouts: Path) -> None:
     """Raises FloatingPointError for an optimizer step whose loss or gradient is not a number: the weights may be lost,
-    and nothing may be made of them."""
-    for number, step in enumerate(stats, 1):
+    and nothing may be made of them. `problems`: the ids of each step's."""
+    for number, (step, ids) in enumerate(zip(stats, problems, strict=True), 1):
         if not (math.isfinite(step.loss) and math.isfinite(step.grad_norm)):
+            more = f" and {len(ids) - 8} more" if len(ids) > 8 else ""
             raise FloatingPointError(
                 f"{where}, optimizer step {number} of {len(stats)}: the loss is {step.loss}, the norm of its gradient "
-                f"{step.grad_norm}. The last checkpoint stands, and the responses are in {rollouts}. Lower train.lr or "
-                "train.grad_clip, or try model.dtype=float32; with other settings it is another run"
+                f"{step.grad_norm}. The last checkpoint stands. The responses are in {rollouts}; this step's are "
+                f"to the problems {', '.join(ids[:8])}{more}. Lower train.lr or train.grad_clip, or try "
+                "model.dtype=float32; with other settings it is another run"
             )
 
 
@@ -148,11 +151,9 @@ def token_logprobs(
 ) -> list[TokenLogprobs]:
     """Of each sample's response tokens, in the order of the samples."""
     plan = plan_samples(samples, token_budget, len(engines.trainers))
-    answers = engines.of_ranks(
-        [
-            trainer.token_logprobs.remote([[samples[i] for i in batch] for batch in batches], temperature)
-            for trainer, batches in zip(engines.trainers, plan.ranks, strict=True)
-        ]
+    answers = engines.on_each_rank(
+        "token_logprobs",
+        [([[samples[i] for i in batch] for batch in batches], temperature) for batches in plan.ranks],
     )
     found: dict[int, TokenLogprobs] = {}
     for batches, answer in zip(plan.ranks, answers, strict=True):
@@ -192,8 +193,9 @@ def train_on(
     if not steps:
         return []
     split = [split_over_ranks(samples, token_budget, len(engines.trainers)) for samples in steps]
-    per_rank = engines.of_ranks(
-        [t.update.remote([step[rank] for step in split], loss, temperature) for rank, t in enumerate(engines.trainers)]
+    per_rank = engines.on_each_rank(
+        "update",
+        [([step[rank] for step in split], loss, temperature) for rank in range(len(engines.trainers))],
     )
     return [_add(ranks) for ranks in zip(*per_rank, strict=True)]
 

@@ -43,6 +43,15 @@ class TrainingConfig(Settings):
             require_preset("model.warm_start", "warm_start", self.model.warm_start)
         return self
 
+    @model_validator(mode="after")
+    def _ranks_can_sleep(self) -> Self:
+        if self.cluster.sleep and self.deepspeed.zero_stage == 3:
+            raise ValueError(
+                "cluster.sleep=true does not go with deepspeed.zero_stage=3, whose state DeepSpeed can move to host "
+                "memory for its own compiled optimizer alone: set deepspeed=zero2 or cluster.sleep=false"
+            )
+        return self
+
     @property
     def asked_judge(self) -> JudgeSettings:
         """The judge; where credit asks about no response (GRPO), one that needs nothing."""
@@ -93,9 +102,10 @@ class RunConfig(TrainingConfig):
                 f"async_level=1 needs algorithm.resampling.strategy=plain: with {strategy} the grades of one iteration "
                 "decide what is sampled next, and the next iteration's responses are sampled before these are known"
             )
-        if self.cluster.colocated:
+        if self.cluster.colocated or self.cluster.sleep:
             raise ValueError(
-                "async_level=1 needs cluster.colocated=false: an engine and a rank that share a GPU take turns"
+                "async_level=1 needs cluster.colocated=false and cluster.sleep=false: an engine and a rank that share "
+                "a GPU take turns"
             )
         return self
 

@@ -61,6 +61,12 @@ class ClusterSettings(Settings):
         description="engine i and rank i share GPU i and take turns: the engine has gpu_memory_utilization of it, the "
         "rank the rest",
     )
+    sleep: bool = Field(
+        False,
+        description="where engines and ranks share GPUs, the one that has nothing to do moves to host memory: the "
+        "engine then has gpu_memory_utilization of the GPU while it generates, the rank nearly all of it while it "
+        "trains; not with deepspeed.zero_stage=3",
+    )
     sync_by: Literal["auto", "file", "broadcast"] = Field(
         "auto",
         description="how weights go from the trainer to the engines: through a file in sync_dir, or broadcast from "
@@ -116,6 +122,15 @@ class ClusterSettings(Settings):
             raise ValueError(
                 "cluster.colocated=true wants as many engines as ranks, with one GPU each: set cluster.rollout_actors "
                 "and .trainer_ranks to the same number, .rollout_gpus=1 and .trainer_gpus=1"
+            )
+        if self.sleep and self.sync_by == "broadcast":
+            raise ValueError(
+                "cluster.sync_by=broadcast needs engines and ranks that are at work at the same time: set "
+                "cluster.sync_by=file or cluster.sleep=false"
+            )
+        if self.sleep and not self.colocated and self.gpus:
+            raise ValueError(
+                "cluster.sleep=true is for engines and ranks that share GPUs: set cluster.colocated=true as well"
             )
         return self
 

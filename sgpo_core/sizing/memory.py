@@ -17,6 +17,7 @@ CONTEXT = 1.5  # GiB: CUDA, its libraries, and the allocator's gaps
 # DeepSpeed's defaults: parameters that ZeRO-3 keeps gathered, parameters that are updated at a time, numbers in a
 # bucket of gradients.
 _LIVE, _SUB_GROUP, _BUCKET = 10**9, 10**9, 5 * 10**8
+ASLEEP = CONTEXT + 1.0  # GiB that an engine keeps while it sleeps: CUDA, and its CUDA graphs; assumed
 _ENGINE_ACTIVATIONS = 2.0  # GiB that vLLM sets aside for one full forward pass and its CUDA graphs; assumed
 
 Parts = dict[str, float]
@@ -36,10 +37,7 @@ def trainer_memory(
     reference is whole in every rank."""
     n, width, stage = shape.parameters, WIDTH[model.dtype], sharding.stage(model.dtype)
     trained = shape.trained(model.lora.rank)
-    # Level 1 shards the optimizer, 2 the gradients, 3 the weights.
-    optimizer, gradients, weights = (
-        size / (ranks if stage >= level else 1) for level, size in ((1, trained), (2, trained), (3, n))
-    )
+    optimizer, gradients, weights = _shares(shape, model, sharding, ranks)
     parts = {"weights": width * weights}
     if stage == 3:
         parts["gathered weights"] = width * float(min(n, _LIVE))
@@ -59,6 +57,26 @@ def trainer_memory(
     backward = parts["activations"] + parts["gradients on their way"]
     parts["optimizer's step, over the backward pass"] = max(0.0, 4.0 * step_copies * updated - backward)
     return {name: size / GIB for name, size in parts.items() if size}
+
+
+def _shares(
+    shape: ModelShape, model: ModelSettings, sharding: DeepSpeedSettings, ranks: int
+) -> tuple[float, float, float]:
+    """Parameters of which a rank holds the optimizer's state, the gradients, and the weights."""
+    stage, trained = sharding.stage(model.dtype), shape.trained(model.lora.rank)
+    sharded = (1, trained), (2, trained), (3, shape.parameters)
+    optimizer, gradients, weights = (size / (ranks if stage >= level else 1) for level, size in sharded)
+    return optimizer, gradients, weights
+
+
+def resting_bytes(
+    shape: ModelShape, model: ModelSettings, sharding: DeepSpeedSettings, ranks: int, with_reference: bool
+) -> float:
+    """What a rank moves to host memory before an engine wakes on its GPU. Gradients are not among it: a step has used
+    them up."""
+    optimizer, _, weights = _shares(shape, model, sharding, ranks)
+    copies = WIDTH[model.dtype] * (weights + (shape.parameters if with_reference else 0))
+    return copies + (0.0 if sharding.offload_optimizer else optimizer_bytes(optimizer, model))
 
 
 def optimizer_bytes(parameters: float, model: ModelSettings) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import Gpu
 from sgpo_core.sizing.memory import (
+    ASLEEP,
     CONTEXT,
     GIB,
     WIDTH,
@@ -15,6 +16,7 @@ from sgpo_core.sizing.memory import (
     engine_memory,
     kv_sequences,
     optimizer_bytes,
+    resting_bytes,
     trainer_memory,
 )
 from sgpo_core.sizing.seconds import verdict_tokens
@@ -110,6 +112,8 @@ def free_gib(config: TrainingConfig, policy: ModelShape, judge: ModelShape | Non
     engine = cluster.gpu_memory_utilization * gpu.memory if cluster.rollout_gpus else 0.0
     judging = judges.gpu_memory_utilization * gpu.memory if judge and judges.gpus else 0.0
     trainer = _trainer(config, policy, gpu).total if cluster.trainer_gpus else 0.0
+    if cluster.sleep:  # the other is asleep
+        return max(engine + CONTEXT, trainer + ASLEEP, judging)
     return max(engine + trainer if cluster.colocated else max(engine, trainer), judging)
 
 
@@ -121,11 +125,17 @@ def gpus_wanted(config: TrainingConfig, judge: ModelShape | None) -> int:
 
 def _rollout(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
     cluster, model = config.cluster, config.model
-    return _engine(
+    need = _engine(
         f"rollout engine ({_times(cluster.rollout_actors, cluster.rollout_gpus)})",
         *(shape, model.dtype, cluster.rollout_gpus, gpu, cluster.gpu_memory_utilization),
         *(cluster.max_num_seqs, model.max_length, "cluster.rollout_gpus", "cluster.max_num_seqs"),
     )
+    share, most = cluster.gpu_memory_utilization, 1 - CONTEXT / gpu.memory
+    if cluster.sleep and share > most:  # an engine takes its whole share, whatever it needs
+        parts = {"the engine's share": share * gpu.memory, "a rank that sleeps": CONTEXT}
+        fix = f"cluster.gpu_memory_utilization={int(100 * most) / 100:g}"
+        return replace(need, parts=parts, there=gpu.memory, fix=fix)
+    return need
 
 
 def _judge(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
@@ -164,12 +174,13 @@ def _engine(
 
 def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
     ranks, cluster = config.cluster.trainer_ranks, config.cluster
-    there = gpu.memory * (1 - cluster.gpu_memory_utilization if cluster.colocated else 1)
+    there = gpu.memory
+    if cluster.colocated:
+        there -= ASLEEP if cluster.sleep else cluster.gpu_memory_utilization * gpu.memory
 
     def parts(tokens: int) -> Parts:
         train = config.train.model_copy(update={"micro_batch_tokens": tokens})
-        reference = config.algorithm.loss.kl_coef > 0
-        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks, reference)
+        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks, _reference(config))
         return {**found, "CUDA": CONTEXT}
 
     def fits(tokens: int) -> bool:
@@ -191,6 +202,10 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
     return replace(need, fix=fix, note=f"up to train.micro_batch_tokens={longest} fit" if longest else "")
 
 
+def _reference(config: TrainingConfig) -> bool:
+    return config.algorithm.loss.kl_coef > 0
+
+
 def _halves(tokens: int) -> list[int]:
     return [tokens // 2**k for k in range(1, tokens.bit_length())]
 
@@ -210,6 +225,9 @@ def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, m
         # Twice the gradients in float32: as they are reduced, and as the optimizer takes them.
         trained = shape.trained(config.model.lora.rank)
         parts["optimizer"] = (optimizer_bytes(trained, config.model) + 8 * trained) / GIB
+    if cluster.sleep and cluster.gpus:  # while they change places both are there
+        state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, _reference(config)) / GIB
+        parts["engines and ranks that sleep"] = cluster.rollout_actors * weights + cluster.trainer_ranks * state
     return Need("host memory", parts, machine.memory, "a node with more memory, or fewer ranks: cluster.trainer_ranks")
 
 

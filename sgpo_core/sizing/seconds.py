@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import Gpu
-from sgpo_core.sizing.memory import WIDTH
+from sgpo_core.sizing.memory import WIDTH, resting_bytes
 from sgpo_core.sizing.shapes import ModelShape
 
 # Shares of a data sheet's figure that are reached, and bytes a second of a copy through host memory. Assumed, not
@@ -125,7 +125,12 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
 
 def _sync(config: TrainingConfig, shape: ModelShape) -> Phase:
     """Gathered, written to a file in memory, read by every engine at the same time, and read once more for the proof,
-    on both sides. Broadcast: from GPU to GPU meanwhile, and into host memory for the proof alone, on both sides."""
-    size = WIDTH[config.model.dtype] * shape.parameters
-    copies = 2 if config.cluster.sync_by == "broadcast" else 4
-    return Phase("sync", copies * size / COPY, "copies through host memory", 0)
+    on both sides. Broadcast: from GPU to GPU meanwhile, and into host memory for the proof alone, on both sides.
+    Engines and ranks that sleep in turns go to host memory and back."""
+    cluster, size = config.cluster, WIDTH[config.model.dtype] * shape.parameters
+    copied = (2.0 if cluster.sync_by == "broadcast" else 4.0) * size
+    if cluster.sleep:
+        reference = config.algorithm.loss.kl_coef > 0
+        state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, reference)
+        copied += 2 * (size + state)
+    return Phase("sync", copied / COPY, "copies through host memory", 0)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import ray
 from prefect import get_run_logger
@@ -37,6 +37,13 @@ from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Trans
 T = TypeVar("T")
 
 
+@dataclass
+class Turns:
+    """Who of those that share GPUs is awake."""
+
+    at_work: Literal["engines", "ranks"] = "engines"
+
+
 @dataclass(frozen=True)
 class Engines:
     """Handles of the actors. Weights pass from trainer to rollout engines through files in `sync_dir`, or by
@@ -47,10 +54,30 @@ class Engines:
     sync_dir: Path
     broadcast: BroadcastTransfer | None = None
     deadline_s: float = 3600.0  # without an answer, until an actor counts as lost
+    turns: Turns | None = None  # where one sleeps while the other works
 
     def on_all_ranks(self, method: str, *arguments: Any) -> list[Any]:
         """Calls a method of every rank at the same time and waits; index 0 is rank 0's result."""
-        return self.of_ranks([getattr(t, method).remote(*arguments) for t in self.trainers])
+        return self.on_each_rank(method, [arguments] * len(self.trainers))
+
+    def on_each_rank(self, method: str, arguments: Sequence[Sequence[Any]]) -> list[Any]:
+        """The same, with arguments of its own for each rank."""
+        self.turn_of("ranks")
+        return self.of_ranks(
+            [getattr(rank, method).remote(*own) for rank, own in zip(self.trainers, arguments, strict=True)]
+        )
+
+    def turn_of(self, who: Literal["engines", "ranks"]) -> None:
+        """Before these are asked to work: where both share GPUs and sleep, the others fall asleep, and these wake."""
+        if self.turns is None or self.turns.at_work == who:
+            return
+        if who == "ranks":
+            self.of_rollouts([rollout.sleep.remote() for rollout in self.rollouts])
+            self.of_ranks([rank.wake.remote() for rank in self.trainers])
+        else:
+            self.of_ranks([rank.sleep.remote() for rank in self.trainers])
+            self.of_rollouts([rollout.wake.remote() for rollout in self.rollouts])
+        self.turns.at_work = who
 
     def of_ranks(self, pending: Sequence[Any]) -> list[Any]:
         """The results of a call to every rank. Raises EngineLost."""
@@ -199,7 +226,8 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         if isinstance(error, (ray.exceptions.RayError, EngineLost)):
             raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
         raise
-    engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s)
+    turns = Turns() if cluster.sleep and trainers else None
+    engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s, turns)
     if advice := kv_advice(min(held), model, cluster):
         get_logger("engines").warning(advice)
     return engines
@@ -237,7 +265,7 @@ def start_trainers(
     """DeepSpeed ranks, connected to each other, by default without GPUs; Ray must be up. `beside`: calls of others that
     start meanwhile (reference -> who was asked): one that fails is not waited for."""
     seats = seats or (Seat(),) * cluster.trainer_ranks
-    share = 1 - cluster.gpu_memory_utilization if cluster.colocated else 1.0
+    share = 1 - cluster.gpu_memory_utilization if cluster.colocated and not cluster.sleep else 1.0
     variables = trainer_worker.trainer_environment(cluster.trainer_threads, cluster.trainer_gpus > 0, share)
     ranks = tuple(
         remote_actor(trainer_worker.TrainerWorker, seat, variables).remote(rank, len(seats))

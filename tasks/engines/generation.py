@@ -52,6 +52,7 @@ def stream_groups(
 ) -> Iterator[tuple[int, list[Completion]]]:
     """(number of the group, its completions) in the order in which groups are finished, by whichever engine. Whole
     groups are spread over the engines: they share a prompt, whose prefix is then computed once."""
+    engines.turn_of("engines")
     count = len(engines.rollouts)
     streams: dict[Any, int] = {  # -> number of the engine
         engine.generate.options(num_returns="streaming").remote(groups[e::count], sampling): e

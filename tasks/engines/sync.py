@@ -37,14 +37,16 @@ def _transferred(
 ) -> tuple[Proof, list[Proof]]:
     """What every engine has to hold and compute, and what each says that it does."""
     with engines.transfer(version) as transfer:
+        engines.turn_of("ranks")
         sending = [rank.send_weights.remote(transfer, layouts) for rank in engines.trainers]
+        probing = [rank.probe.remote(probe) for rank in engines.trainers]
         if not transfer.together:
             engines.of_ranks(sending)
+            engines.turn_of("engines")
         receiving = [
             engine.receive_weights.remote(transfer, 1 + number * len(layouts), version, probe)
             for number, engine in enumerate(engines.rollouts)
         ]
-        probing = [rank.probe.remote(probe) for rank in engines.trainers]
         # All are asked at the same time: one that is lost leaves the others waiting for it.
         ranks, proofs = engines.of_both([*sending, *probing], receiving)
     return Proof(version, ranks[0], tuple(ranks[len(sending)])), proofs

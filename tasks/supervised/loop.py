@@ -155,16 +155,16 @@ def _supervise(
 
 def _steps(course: Course, train: TrainSettings, engines: Engines, numbers: range) -> list[float]:
     """Makes the steps with these numbers; the loss of each."""
-    ranks = engines.trainers
+    ranks = len(engines.trainers)
     steps = [
         (
             lr_factor(number, course, train.warmup_steps) * train.lr,
-            split_over_ranks(course.batch(number), train.micro_batch_tokens, len(ranks)),
+            split_over_ranks(course.batch(number), train.micro_batch_tokens, ranks),
         )
         for number in numbers
     ]
-    shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(len(ranks))]
-    losses = engines.of_ranks([t.supervised.remote(share) for t, share in zip(ranks, shares, strict=True)])
+    shares = [[(lr, split[rank]) for lr, split in steps] for rank in range(ranks)]
+    losses = engines.on_each_rank("supervised", [(share,) for share in shares])
     return [float(loss) for loss in np.sum(losses, axis=0)]
 
 

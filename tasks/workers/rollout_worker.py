@@ -53,7 +53,7 @@ class RolloutWorker:
         with importing():
             from vllm import LLM  # here, not above: the flow's process must not load an engine
 
-        self.version, self.max_num_seqs = -1, cluster.max_num_seqs
+        self.version, self.max_num_seqs, self.asleep = -1, cluster.max_num_seqs, False
         with causes_named():
             self.llm = LLM(**engine_arguments(policy, model, cluster))
 
@@ -62,6 +62,7 @@ class RolloutWorker:
     ) -> Iterator[tuple[int, list[Completion]]]:
         """Samples groups of requests and yields (place of the group, its completions) as soon as all of them are there.
         The engine is kept full to the last group: one that ends makes room for the next. Raises ProcessLost."""
+        self._check_awake()
         with losses_named(self.llm):
             yield from self._generate(groups, sampling)
 
@@ -103,6 +104,22 @@ class RolloutWorker:
             truncated=output.finish_reason == "length",
         )
 
+    def sleep(self) -> None:
+        """Leaves its GPUs' memory to others until `wake`: the weights go to host memory, so that it wakes with those
+        that it has, and the KV cache is dropped. (On the CPU it generates nothing until then, and that is all.)"""
+        with losses_named(self.llm):
+            self.llm.sleep(level=1)
+            self.asleep = True
+
+    def wake(self) -> None:
+        with losses_named(self.llm):
+            self.llm.wake_up()
+            self.asleep = False
+
+    def _check_awake(self) -> None:
+        if self.asleep:  # vLLM would queue requests for ever
+            raise RuntimeError("this engine is asleep: it has to be woken first")
+
     def weight_layouts(self) -> list[Layout]:
         """What the parameters of each of this engine's processes are made of. Raises ProcessLost."""
         with losses_named(self.llm):
@@ -111,6 +128,7 @@ class RolloutWorker:
     def receive_weights(self, transfer: Transfer, first_rank: int, version: int, probe_ids: Sequence[int]) -> Proof:
         """Takes over the trainer's weights and proves what this engine now holds and computes. `first_rank`: that of
         its first process in the transfer. Raises ProcessLost."""
+        self._check_awake()
         with losses_named(self.llm):
             digests = tuple(self.llm.collective_rpc("receive_weights", args=(transfer, first_rank)))
             # A cached prefix was computed with the old weights and would silently be used on.
@@ -153,6 +171,7 @@ def engine_arguments(policy: str, model: ModelSettings, cluster: ClusterSettings
         # On the CPU a seeded request fails when chunked prefill splits its prompt: leave room for all prompts.
         "max_num_batched_tokens": None if on_gpu else cluster.max_num_seqs * model.max_length,
         "enforce_eager": not on_gpu,
+        "enable_sleep_mode": on_gpu and cluster.sleep,
         "enable_prefix_caching": True,
         "logprobs_mode": "processed_logprobs",
         "generation_config": "vllm",

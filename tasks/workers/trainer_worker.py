@@ -126,6 +126,37 @@ class TrainerWorker:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
 
+    def sleep(self) -> None:
+        """Leaves its GPU's memory to others until `wake`: all that it holds goes to host memory. Not under ZeRO-3,
+        whose state DeepSpeed moves for its own compiled optimizer alone."""
+        if self.engine is None:
+            return
+        if hasattr(self.engine.optimizer, "offload_states"):
+            # Page-locked memory would come in powers of two, and be allocated anew each time.
+            self.engine.offload_states(pin_memory=False)
+        self._move_the_rest(torch.device("cpu"))
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        if self.engine is None:
+            return
+        if hasattr(self.engine.optimizer, "reload_states"):
+            self.engine.reload_states()
+        self._move_the_rest(self.device)
+
+    def _move_the_rest(self, device: torch.device) -> None:
+        """What DeepSpeed does not: the reference, what is not trained beside adapters, and without ZeRO everything."""
+        zero = hasattr(self.engine.optimizer, "offload_states")
+        for parameter in self.engine.module.parameters():
+            if not (zero and parameter.requires_grad):
+                parameter.data = parameter.data.to(device)
+        if not zero:
+            for state in self.engine.optimizer.state.values():
+                state |= {name: value.to(device) for name, value in state.items() if value.dim()}
+        if self.reference is not None:
+            self.reference.to(device)
+
     def _clip(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         limit = self.train.grad_clip or float("inf")
         self._grad_norm = float(nn.utils.clip_grad_norm_(self.engine.module.parameters(), limit))

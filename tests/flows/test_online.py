@@ -21,6 +21,7 @@ from sgpo_core.config.base import ConfigError
 from sgpo_core.config.run import load_run
 from sgpo_core.storage.rollout_table import SCHEMA
 from tasks.engines import cluster
+from tasks.paths import home
 from tasks.preflight import check_resources
 from tests.faults.syncs import found_out
 from tests.helpers import SMALL, columns, run_module, start_from
@@ -174,6 +175,14 @@ def test_masked_tokens_kl_and_token_units_run_through(policy: str) -> None:
     assert done["final_metrics"]["policy/kl"] >= 0
 
 
+def test_a_loss_that_is_no_number_ends_the_run_and_names_its_problems(policy: str) -> None:
+    """The first step makes weights of 1e38, and the second one's loss is computed from them."""
+    with pytest.raises(FloatingPointError, match=r"^iteration 1, optimizer step 2 of 2: .*problems [\w-]+[, ]"):
+        run(policy, "train.lr=1e38", "algorithm.credit.scope=all_incorrect", "experiment=exploding")
+    [folder] = (home() / "exploding").glob("tiny-*")
+    assert not list((folder / "checkpoints").glob("*")) and (folder / "iterations/000001/rollouts.parquet").is_file()
+
+
 def test_truncated_and_empty_responses_are_values(policy: str) -> None:
     done = run(policy, "iterations=1", "sampling.max_tokens=1", "sampling.temperature=2.0")
     table = columns(Path(done["run_dir"]) / "iterations/000001/rollouts.parquet")
@@ -192,12 +201,15 @@ def test_local_problem_file_with_a_broken_row(policy: str, tmp_path: Path) -> No
 
 
 def test_bfloat16_passes_its_syncs(policy: str) -> None:
-    """Engines and trainer in bfloat16; a probe's token may differ by a tenth of a nat, its mean does not."""
-    done = run(policy, "model.dtype=bfloat16", "iterations=2", "algorithm.credit.scope=all_incorrect")
+    """Engines and trainer in bfloat16, which work and sleep in turns; a probe's token may differ by a tenth of a nat,
+    its mean does not."""
+    in_turns = ("cluster.sleep=true", "deepspeed=zero2")
+    done = run(policy, "model.dtype=bfloat16", *in_turns, "iterations=2", "algorithm.credit.scope=all_incorrect")
     for iteration in (0, 1, 2):
         record = json.loads((Path(done["run_dir"]) / f"iterations/{iteration:06d}/metrics.json").read_text())["metrics"]
         assert 1e-4 < record["policy/sync_probe_diff"] < 0.15
     (engines,) = cluster._live.values()
+    assert engines.turns is not None
     steps = list(found_out(engines, list(range(3, 19)), 0.15))
     assert [name for name, said in steps if "does not hold the trainer's weights" in said] == [
         *("nothing_loaded", "left_out", "layers_swapped", "norm_of_before")

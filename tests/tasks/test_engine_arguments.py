@@ -78,5 +78,7 @@ def test_vllm_takes_the_arguments_of_every_preset(model: str) -> None:
 def test_a_flag_that_vllm_does_not_know_is_found(model: str) -> None:
     config = load_run("7b", [])
     arguments = engine_arguments(model, config.model, config.cluster)
-    (said,) = read([arguments | {"max_number_of_sequences": 3}])
+    sleeping = config.cluster.model_copy(update={"colocated": True, "sleep": True})
+    said, slept = read([arguments | {"max_number_of_sequences": 3}, engine_arguments(model, config.model, sleeping)])
     assert "max_number_of_sequences" in str(said)
+    assert "Sleep mode is not supported on current platform" in str(slept)  # on the CPU; so it knows the flag

@@ -22,7 +22,7 @@ from sgpo_core.storage.run_dir import RunPaths
 from sgpo_core.types import Rollout
 from tasks import rollout as rollouts
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
-from tasks.engines.cluster import Engines, engines_for
+from tasks.engines.cluster import Engines, Turns, engines_for
 from tasks.engines.generation import generate_groups
 from tasks.engines.sync import sync_engines
 from tasks.workers.meeting import Meeting
@@ -134,6 +134,27 @@ def test_a_reload_that_does_nothing_stops_the_run(either: Engines, prompts: list
     ):
         sync_engines(either, 9, prompts[0], 1e-4)
     sync_engines(either, 10, prompts[0], 1e-4)
+
+
+def test_engines_and_ranks_that_share_gpus_work_in_turns(
+    running: Engines, policy: str, prompts: list[list[int]]
+) -> None:
+    """On the CPU an engine that sleeps keeps its memory, but generates nothing until it is woken."""
+    requests = [[Request(prompts[i], seed=i)] for i in range(4)]
+    sync_engines(running, 11, prompts[0], 1e-4)
+    expected = generated(running, policy, requests)
+
+    turns = Turns()
+    sharing = replace(running, turns=turns)
+    sharing.on_all_ranks("peak_memory")
+    assert turns.at_work == "ranks"
+    with pytest.raises(RuntimeError, match="asleep"):
+        generated(running, policy, requests)  # by somebody who does not know that they are asleep
+    assert sync_engines(sharing, 12, prompts[0], 1e-4).mean < 1e-5 and turns.at_work == "engines"
+    for before, after in zip(expected, generated(sharing, policy, requests), strict=True):
+        np.testing.assert_array_equal(before.token_ids, after.token_ids)
+    sharing.on_all_ranks("peak_memory")
+    assert [len(completion.token_ids) > 0 for completion in generated(sharing, policy, requests)] == [True] * 4
 
 
 def test_an_engine_that_computes_otherwise_stops_the_run(running: Engines, prompts: list[list[int]]) -> None:

@@ -29,7 +29,7 @@ from tasks.workers import optimizer_state
 from tasks.workers.deepspeed_config import deepspeed_config
 from tasks.workers.meeting import Meeting
 from tasks.workers.policy_model import PolicyModel, load_policy
-from tasks.workers.trainer_worker import trainer_environment
+from tasks.workers.trainer_worker import RankStats, trainer_environment
 from tasks.workers.weight_sync import Part, digest
 from tasks.workers.weight_transfer import BroadcastTransfer
 from tests.small_models import save_small_model
@@ -283,6 +283,38 @@ def test_in_bfloat16_gradients_are_added_up_in_float32(
     assert stats.grad_norm == pytest.approx(float(norm), rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("world", "stage", "dtype", "adapters", "offload"),
+    [
+        (1, 0, "float32", 0, False),
+        (2, 1, "float32", 0, False),
+        (2, 2, "bfloat16", 4, False),
+        (2, 2, "bfloat16", 0, True),
+    ],
+)
+def test_a_rank_that_has_slept_goes_on_as_if_it_had_not(
+    ranks: dict[int, Engines], start: str, world: int, stage: int, dtype: str, adapters: int, offload: bool
+) -> None:
+    lora = LoraSettings(rank=adapters) if adapters else LoraSettings()
+    model, train = ModelSettings(max_length=64, dtype=dtype, lora=lora), TrainSettings(lr=1e-3)  # type: ignore[arg-type]
+    sharding, engines = DeepSpeedSettings(zero_stage=stage, offload_optimizer=offload), ranks[world]  # type: ignore[arg-type]
+
+    def trained(sleeps: bool) -> tuple[list[RankStats], dict[str, torch.Tensor]]:
+        engines.on_all_ranks("setup", start, model, train, sharding, True)
+        stats = []
+        for seed in (1, 2):
+            stats += train_on(engines, [samples(6, seed)], 60, LOSS, 1.0)
+            if sleeps:
+                engines.on_all_ranks("sleep")
+                engines.on_all_ranks("sleep")
+                engines.on_all_ranks("wake")
+        return stats, states(engines)
+
+    (stats, expected), (found_stats, found) = trained(False), trained(True)
+    assert found_stats == stats and found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
 @pytest.mark.parametrize(("world", "stage", "dtype"), [(1, 0, "float32"), (2, 3, "bfloat16")])
 def test_a_loss_that_is_no_number_is_named(
     ranks: dict[int, Engines], start: str, world: int, stage: int, dtype: str
@@ -292,9 +324,11 @@ def test_a_loss_that_is_no_number_is_named(
     engines.on_all_ranks("setup", start, model, TrainSettings(), sharding, False)
     broken = replace(whole[0], advantages=np.full_like(whole[0].advantages, np.nan))
     stats = train_on(engines, [whole, [broken, *whole[1:]]], 50, LossSettings(), temperature=1.0)
-    with pytest.raises(FloatingPointError, match=r"^iteration 7, optimizer step 2 of 2: .* in x/rollouts\.parquet"):
-        check_finite(stats, "iteration 7", Path("x/rollouts.parquet"))
-    check_finite(stats[:1], "iteration 7", Path("x"))
+    of_steps = [["a"], [f"p{i}" for i in range(9)]]
+    said = r"^iteration 7, optimizer step 2 of 2: .* in x/rollouts\.parquet; .* problems p0, .*, p7 and 1 more\. Lower"
+    with pytest.raises(FloatingPointError, match=said):
+        check_finite(stats, of_steps, "iteration 7", Path("x/rollouts.parquet"))
+    check_finite(stats[:1], of_steps[:1], "iteration 7", Path("x"))
 
 
 Layout = tuple[int, int, bool]  # ranks, ZeRO stage, optimizer in host memory

@@ -207,12 +207,30 @@ def test_a_wrong_setting_is_named(override: str, named: list[str]) -> None:
         ("tiny", "algorithm=dapo", ["algorithm.resampling.strategy=plain", "dynamic"]),
         ("tiny", "algorithm=srpo", ["algorithm.resampling.strategy=plain", "history"]),
         ("0.5b", "seed=1", ["cluster.colocated=false"]),
+        ("tiny", "cluster.sleep=true", ["cluster.sleep=false"]),
     ],
 )
 def test_what_can_not_be_generated_ahead_is_refused(preset: str, override: str, named: list[str]) -> None:
     load_run(preset, [override])
     with pytest.raises(ConfigError) as refused:
         load_run(preset, [override, "async_level=1"])
+    assert [part for part in named if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides", "named"),
+    [
+        ("7b", [], ["cluster.colocated=true"]),
+        ("0.5b", ["deepspeed=zero3"], ["deepspeed=zero2"]),
+        ("tiny", ["cluster.sync_by=broadcast"], ["cluster.sync_by=file"]),
+    ],
+)
+def test_engines_and_ranks_that_can_not_sleep_in_turns_are_refused(
+    preset: str, overrides: list[str], named: list[str]
+) -> None:
+    load_run(preset, overrides)
+    with pytest.raises(ConfigError) as refused:
+        load_run(preset, [*overrides, "cluster.sleep=true"])
     assert [part for part in named if part not in str(refused.value)] == []
 
 

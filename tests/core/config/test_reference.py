@@ -59,6 +59,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
         **{"cluster.rollout_actors": 1, "cluster.rollout_gpus": 1},
         **{"cluster.trainer_ranks": 1, "cluster.trainer_gpus": 1},
     },
+    "cluster.sleep": {"deepspeed.zero_stage": 2},
     "judge.votes": {"judge.temperature": 0.5},
     "judge.endpoint.reasoning_effort": {"judge.thinks": True},
     "algorithm.filter": {"algorithm.credit.scope": "none"},

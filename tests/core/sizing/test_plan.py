@@ -9,7 +9,7 @@ import pytest
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.sizing.hardware import GPUS
 from sgpo_core.sizing.memory import GIB
-from sgpo_core.sizing.plan import Machine, Need, gpus_wanted, indivisible, judge_context, needs
+from sgpo_core.sizing.plan import Machine, Need, free_gib, gpus_wanted, indivisible, judge_context, needs
 from sgpo_core.sizing.seconds import BANDWIDTH, COPY, MFU, Phase, iteration_seconds, phases
 from sgpo_core.sizing.shapes import KNOWN, ModelShape
 
@@ -70,6 +70,24 @@ def test_on_a_small_gpu_engine_and_trainer_fit_together(preset: str) -> None:
     assert of(found, "rollout engine").there == pytest.approx(0.4 * 22)
     assert of(found, "trainer rank").there == pytest.approx(0.6 * 22)
     assert [need.what for need in found if not need.fits] == []
+
+
+def test_engine_and_trainer_that_sleep_in_turns_have_the_gpu_to_themselves() -> None:
+    """Of 22 GiB the engine takes 90 %, and a rank that sleeps keeps 1.5; the rank has all but 2.5. In host memory are,
+    while they change places, the engine's weights (2 bytes a parameter), and the rank's state (2 + 12)."""
+    asleep = ["cluster.sleep=true", "cluster.gpu_memory_utilization=0.9"]
+    config, policy, gpu = load_run("0.5b", asleep), KNOWN["Qwen/Qwen2.5-0.5B-Instruct"], Machine(1, GPUS["L4-24"])
+    found = needs(config, policy, None, gpu)
+    assert of(found, "rollout engine").there == pytest.approx(0.9 * 22)
+    assert of(found, "trainer rank").there == pytest.approx(22 - 2.5)
+    expected = (2 + 2 + 12) * policy.parameters / GIB
+    assert of(found, "host memory").parts["engines and ranks that sleep"] == pytest.approx(expected)
+    assert free_gib(config, policy, None, gpu.gpu) == pytest.approx(0.9 * 22 + 1.5)
+    seconds = [phases(c, policy, None, gpu.gpu, 300)[-1].seconds for c in (load_run("0.5b", []), config)]
+    assert seconds[1] - seconds[0] == pytest.approx(2 * (2 + 2 + 12) * policy.parameters / COPY)
+    greedy = needs(load_run("0.5b", ["cluster.sleep=true", "cluster.gpu_memory_utilization=0.95"]), policy, None, gpu)
+    engine = of(greedy, "rollout engine")
+    assert not engine.fits and engine.fix == "cluster.gpu_memory_utilization=0.93"  # 1 - 1.5 / 22 = .9318
 
 
 def test_host_and_disk_of_7b(seven: RunConfig) -> None:
