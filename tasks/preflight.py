@@ -56,7 +56,9 @@ def check_parallel(runs: int, cluster: ClusterSettings, judge: JudgeSettings) ->
 
 def check_evaluation(config: EvaluationConfig) -> None:
     """Raises ConfigError that names every missing resource of an evaluation, whatever its policy."""
-    problems = [*_cluster_problems(config.cluster, None), *_disk_problems()]
+    cluster = config.cluster
+    problems = [*_cluster_problems(cluster, None), *_disk_problems()]
+    problems += _engines_blocked(cluster.rollout_actors * cluster.rollout_gpus, cluster.gpu_memory_utilization)
     if problems:
         raise ConfigError("the evaluation needs " + "; ".join(problems))
     check_reachable(tracking_uri())
@@ -72,6 +74,13 @@ def _gpu_problems(config: TrainingConfig) -> list[str]:
         wanted = config.cluster.gpus + kind_of(config.asked_judge).gpus(config.asked_judge)
         problems += _busy(found, wanted, gib_on_a_gpu(config, machine))
     return problems + (sizing_problems(config, machine) if machine else [])
+
+
+def _engines_blocked(wanted: int, share: float) -> list[str]:
+    """Where engines by themselves find too few GPUs of which they could take their share."""
+    if not wanted or os.environ.get("RAY_ADDRESS") or _holds_engines() or not (found := devices()):
+        return []
+    return _busy(found, wanted, share * min(device.memory for device in found))
 
 
 def _holds_engines() -> bool:
@@ -112,6 +121,7 @@ def check_judge(judge: JudgeSettings) -> None:
     problems = kind_of(judge).missing(judge)
     if not os.environ.get("RAY_ADDRESS") and (wanted := kind_of(judge).gpus(judge)) > (gpus := count_gpus()):
         problems.append(f"{wanted} GPUs: {judge.engine.actors} engines x {judge.engine.gpus} (found {gpus})")
+    problems += _engines_blocked(kind_of(judge).gpus(judge), judge.engine.gpu_memory_utilization)
     if problems:
         raise ConfigError(f"judge {judge.name} needs " + "; ".join(problems))
     check_reachable(tracking_uri())

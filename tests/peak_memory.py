@@ -1,5 +1,6 @@
-"""Prints what a trainer rank takes for an update of a model of SmolLM2-135M's shape on the CPU, and what is computed of
-it: two numbers, bytes. A process of its own, for the most that it has had counts from its beginning.
+"""Prints what a trainer rank takes for an update of a model of SmolLM2-135M's shape on the CPU, what it takes for the
+same after a second set-up, and what is computed of it: three numbers, bytes. A process of its own, for the most that it
+has had counts from its beginning.
 
     python -m tests.peak_memory DTYPE
 """
@@ -59,10 +60,14 @@ def main(dtype: Literal["float32", "bfloat16"]) -> None:
 
     before = process.memory_info().rss
     threading.Thread(target=watch, daemon=True).start()
-    rank.setup(folder, model, train, DeepSpeedSettings(), with_reference=False)
-    rank.update([[micro_batch(2048)]], LossSettings(), 1.0)
+    peaks = []
+    for _ in range(2):
+        peak = 0
+        rank.setup(folder, model, train, DeepSpeedSettings(), with_reference=False)
+        rank.update([[micro_batch(2048)]], LossSettings(), 1.0)
+        peaks.append(peak - before)
     computed = sum(trainer_memory(SHAPE, model, train, DeepSpeedSettings(), 1, step_copies=2).values())
-    print(peak - before, computed * GIB, Path(folder).name)
+    print(*peaks, computed * GIB, Path(folder).name)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.sizing.hardware import Gpu
-from sgpo_core.sizing.memory import WIDTH, resting_bytes
+from sgpo_core.sizing.memory import GIB, WIDTH, resting_bytes
 from sgpo_core.sizing.shapes import ModelShape
 
 # Shares of a data sheet's figure that are reached, and bytes a second of a copy through host memory. Assumed, not
@@ -133,4 +133,4 @@ def _sync(config: TrainingConfig, shape: ModelShape) -> Phase:
         reference = config.algorithm.loss.kl_coef > 0
         state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, reference)
         copied += 2 * (size + state)
-    return Phase("sync", copied / COPY, "copies through host memory", 0)
+    return Phase("sync", copied / COPY, f"{size / GIB:,.1f} GiB of weights, copied through host memory", 0)

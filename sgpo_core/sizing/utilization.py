@@ -23,11 +23,12 @@ def mfu(
 
 
 def idle_shares(metrics: Mapping[str, float]) -> dict[str, float]:
-    """`speed/<rollout|trainer>_idle_frac`: the share of `time/iteration_s` in which these engines waited."""
+    """`speed/<rollout|trainer|judge>_idle_frac`: the share of `time/iteration_s` in which these engines waited. Of the
+    judge only where it was asked."""
     whole = metrics["time/iteration_s"]
     if whole <= 0:
         return {}
-    return {
-        f"speed/{kind}_idle_frac": max(0.0, 1 - sum(metrics.get(f"time/{name}_s", 0.0) for name in stages) / whole)
-        for kind, stages in _AT_WORK.items()
-    }
+    busy = {kind: sum(metrics.get(f"time/{name}_s", 0.0) for name in stages) for kind, stages in _AT_WORK.items()}
+    if judging := metrics.get("judge/seconds", 0.0):
+        busy["judge"] = judging
+    return {f"speed/{kind}_idle_frac": max(0.0, 1 - seconds / whole) for kind, seconds in busy.items()}

@@ -176,9 +176,11 @@ def test_masked_tokens_kl_and_token_units_run_through(policy: str) -> None:
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_names_its_problems(policy: str) -> None:
-    """The first step makes weights of 1e38, and the second one's loss is computed from them."""
-    with pytest.raises(FloatingPointError, match=r"^iteration 1, optimizer step 2 of 2: .*problems [\w-]+[, ]"):
-        run(policy, "train.lr=1e38", "algorithm.credit.scope=all_incorrect", "experiment=exploding")
+    """The first step makes weights of 1e35, and the second one's loss is computed from them."""
+    with pytest.raises(
+        FloatingPointError, match=r"^iteration 1, optimizer step 2 of 2: .* to the problems chains-[\d+]+, chains-"
+    ):
+        run(policy, "train.lr=1e35", "algorithm.credit.scope=all_incorrect", "experiment=exploding")
     [folder] = (home() / "exploding").glob("tiny-*")
     assert not list((folder / "checkpoints").glob("*")) and (folder / "iterations/000001/rollouts.parquet").is_file()
 

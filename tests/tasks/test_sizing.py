@@ -7,14 +7,18 @@ import shutil
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.evaluation import load_evaluation
+from sgpo_core.config.judge_eval import load_judge_eval
 from sgpo_core.config.run import load_run
 from tasks.gpus import Device, devices, driver_problem
-from tasks.preflight import check_resources
+from tasks.preflight import check_evaluation, check_judge, check_resources
 from tasks.sizing import shape_of, this_machine
 from tests.helpers import REPOSITORY, shell_environment
 
@@ -106,6 +110,24 @@ def test_engines_of_this_process_are_nobody_else(driver: Path, monkeypatch: pyte
     assert "nobody else" in refusal("7b")
     monkeypatch.setattr("ray.is_initialized", lambda: True)
     assert "nobody else" not in refusal("7b")
+
+
+@pytest.mark.parametrize(
+    ("check", "settings", "free"),
+    [
+        (check_evaluation, load_evaluation(["cluster=gpu8"]), 1),
+        (check_judge, load_judge_eval("default", ["judge=qwq-32b"]).judge, 4),
+    ],
+)
+def test_engines_by_themselves_find_their_gpus_in_use(
+    driver: Path, check: Callable[[Any], None], settings: Any, free: int
+) -> None:
+    """An evaluation wants one GPU of eight, this judge four; an engine takes nine tenths of a GPU."""
+    for enough in (True, False):
+        driver.write_text(eight(busy=8 - free + (not enough)))
+        with pytest.raises(ConfigError) as refused:  # CUDA shows none of them to these packages
+            check(settings)
+        assert (f"{free} GPUs with 72 GiB that nobody else uses (GPU 0 has 9 of" in str(refused.value)) != enough
 
 
 def test_what_the_run_has_on_the_disk_is_its_own(driver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

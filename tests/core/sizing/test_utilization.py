@@ -34,5 +34,10 @@ def test_idle_shares_of_engines_that_take_turns() -> None:
     }
     found = idle_shares({f"time/{name}_s": value for name, value in seconds.items()})
     assert found == pytest.approx({"speed/rollout_idle_frac": 0.5, "speed/trainer_idle_frac": 0.7})
-    assert idle_shares({"time/iteration_s": 4.0}) == {"speed/rollout_idle_frac": 1.0, "speed/trainer_idle_frac": 1.0}
+    judged = idle_shares({"time/iteration_s": 4.0, "judge/seconds": 1.0})
+    assert judged["speed/judge_idle_frac"] == 0.75
+    assert idle_shares({"time/iteration_s": 4.0, "judge/seconds": 0.0}) == {
+        "speed/rollout_idle_frac": 1.0,
+        "speed/trainer_idle_frac": 1.0,
+    }
     assert idle_shares({"time/iteration_s": 0.0}) == {}
