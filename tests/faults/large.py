@@ -21,7 +21,8 @@ from typing import Any
 import psutil
 
 from tests.faults.attempt import FLOW, STAGE_BEGINS, VICTIMS, Attempt, end_by_sigterm
-from tests.faults.nodes import TOKEN, began_anew, start_on, two_nodes
+from tests.faults.nodes import TOKEN, began_anew, start_on
+from tests.faults.ray_nodes import ray_nodes
 from tests.helpers import differences, quick_judge
 
 LAYERS = 28
@@ -68,7 +69,7 @@ def deepened(policy: Path, folder: Path) -> Path:
 def bereft(command: list[str], home: Path) -> tuple[dict[str, Any], list[str]]:
     """The result of the run that suffers all losses, and what it said of each."""
     said, seen = list[str](), 0
-    with two_nodes() as (nodes, node):
+    with ray_nodes(2) as (nodes, [node]):
         attempt = start_on(nodes, command, home)
         try:
             for who, stage in LOSSES:
@@ -116,7 +117,7 @@ def main() -> None:
         policy = Attempt(["flows.warm_start", "tiny"], start).end()["run_dir"]
         judge = Attempt(["flows.judge_training", "tiny", *quick_judge(policy)], start).end()["run_dir"]
         run = command(policy, judge, Path(folder) / "deep")
-        with two_nodes() as (nodes, _):
+        with ray_nodes(2) as (nodes, _):
             whole = start_on(nodes, run, Path(folder) / "whole").end()
         result, _ = bereft(run, Path(folder) / "bereft")
         found = differences(whole, result)

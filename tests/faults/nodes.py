@@ -14,32 +14,18 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.faults.attempt import STAGE_BEGINS, Attempt, end_by_sigterm
 from tests.faults.kills import SMALL
+from tests.faults.ray_nodes import ray_nodes
 from tests.helpers import differences, start_from
 
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 _ANEW = "the engines start anew"
 STAGES = ("generate", "judge", "update", "sync", "evaluate", "checkpoint")
-
-
-@contextmanager
-def two_nodes() -> Iterator[tuple[Any, Any]]:
-    """A Ray cluster on this machine, and the node of it that may be lost."""
-    from ray.cluster_utils import Cluster  # reads the token
-
-    # Ray takes 127.0.0.1 for another address.
-    head = {"num_cpus": 1, "node_ip_address": "127.0.0.2", "include_dashboard": False}
-    nodes = Cluster(initialize_head=True, head_node_args=head)
-    try:
-        yield nodes, nodes.add_node(num_cpus=1, node_ip_address="127.0.0.3")
-    finally:
-        nodes.shutdown()
 
 
 def start_on(nodes: Any, command: Sequence[str], home: Path) -> Attempt:
@@ -58,7 +44,7 @@ def began_anew(attempt: Attempt, seen: int) -> tuple[int, float]:
 
 def lose(command: list[str], home: Path, stage: str, rng: random.Random) -> dict[str, Any]:
     """The result of a run on a cluster of two nodes that loses one of them in this stage."""
-    with two_nodes() as (nodes, node):
+    with ray_nodes(2) as (nodes, [node]):
         attempt = start_on(nodes, command, home)
         try:
             assert attempt.wait_for(f"{STAGE_BEGINS}{stage}'", rng.randint(1, 2)), attempt.lines[-5:]

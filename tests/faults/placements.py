@@ -23,6 +23,7 @@ from tasks.engines.placement import release, reserved, seats
 from tasks.reports.text_table import text_table
 from tasks.sizing import judge_shape
 from tests.faults.nodes import TOKEN
+from tests.faults.ray_nodes import ray_nodes
 
 CLUSTERS = ((1, 8), (2, 8), (8, 8), (2, 4), (8, 1))  # nodes, GPUs of each
 TAKEN = 5  # GPUs of each of two nodes, by others
@@ -31,19 +32,12 @@ TAKEN = 5  # GPUs of each of two nodes, by others
 @contextmanager
 def cluster_of(nodes: int, gpus: int) -> Iterator[None]:
     """This process is in a Ray of such nodes."""
-    from ray.cluster_utils import Cluster  # reads the token
-
-    # Ray takes 127.0.0.1 for another address.
-    each = [{"num_gpus": gpus, "num_cpus": 1, "node_ip_address": f"127.0.0.{2 + node}"} for node in range(nodes)]
-    cluster = Cluster(initialize_head=True, head_node_args={**each[0], "include_dashboard": False})
-    try:
-        for node in each[1:]:
-            cluster.add_node(**node)
+    with ray_nodes(nodes, num_gpus=gpus) as (cluster, _):
         ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-        yield
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextmanager
