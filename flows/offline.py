@@ -106,12 +106,13 @@ def prepare(config: OfflineConfig, policy: str, benchmarks: Benchmarks) -> list[
     """The stages of the data set, made where they are missing. Raises ConfigError where it has problems of the
     benchmarks."""
     with data_set_lock(config):
-        sampled = sample_responses(config, policy) if config.responses.source == SAMPLED else None
+        judge = ready(config.asked_judge)
+        sampled = sample_responses(config, policy, judge) if config.responses.source == SAMPLED else None
         imported = import_source(config, policy, sampled)
         refuse_overlap(ProblemSets(problems_of(imported), benchmarks), f"responses.source={config.responses.source}")
         graded = grade_responses(imported)
         scope = config.algorithm.credit.scope
-        judged = None if scope == "none" else judge_responses(ready(config.judge), scope, imported, graded)
+        judged = None if scope == "none" else judge_responses(judge, scope, imported, graded)
         with_logprobs = recompute_missing_logprobs(config, policy, imported)
     return [stage for stage in (imported, graded, judged, with_logprobs) if stage is not None]
 

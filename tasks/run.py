@@ -28,7 +28,7 @@ from tasks.engines.cluster import Engines, engines_for
 from tasks.judges.group_judge import GroupJudge
 from tasks.judges.group_stream import GroupStream
 from tasks.judges.judge_eval import check_gate
-from tasks.judges.kinds import kind_of, open_judge
+from tasks.judges.kinds import kind_of, open_judge, with_engines
 from tasks.paths import home
 from tasks.services.environment import addresses, option
 from tasks.tracking.problem_sets import log_problem_sets
@@ -171,7 +171,7 @@ def open_run(
         log_problem_sets(tracker, (config.data, sets.train), benchmarks)
         with (
             system_metrics(tracker.run_id),
-            engines_for(policy, config.model, config.cluster) as engines,
+            engines_for(policy, config.model, config.cluster, with_engines(judge_settings)) as engines,
             open_judge(judge_settings) as judge,
         ):
             check_gate(judge_settings, judge)

@@ -69,6 +69,13 @@ def _let_in() -> Iterator[None]:
     """Says what Ray does not: why a head that is there may not answer."""
     try:
         yield
+    except RuntimeError as error:
+        if one_node() or "Version mismatch" not in str(error):
+            raise
+        raise ConfigError(
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: all nodes, and this process, have to have the same versions of "
+            f"Ray and of Python: run make setup on each of them. {' '.join(str(error).split())}"
+        ) from None
     except ConnectionError as error:
         if one_node():
             raise

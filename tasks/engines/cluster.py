@@ -24,11 +24,13 @@ from prefect.logging import get_logger
 
 from sgpo_core.config.base import ConfigError, fingerprint
 from sgpo_core.config.data import ModelSettings
+from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.training import ClusterSettings
 from tasks.engines.actors import local_folder, one_node, ready_in, remote_actor, start_ray
 from tasks.engines.faults import EngineLost, answers
 from tasks.engines.guard import sync_folder
-from tasks.engines.placement import Seat, check_nodes, nodes_without, release, reserved, wait_for_nodes
+from tasks.engines.nodes import check_nodes, nodes_without, starting, wait_for_nodes
+from tasks.engines.placement import Seat, Seats, check_seats, release, reserved
 from tasks.workers import rollout_worker, trainer_worker
 from tasks.workers.meeting import Meeting
 from tasks.workers.vllm_process import vllm_environment
@@ -115,10 +117,13 @@ _users = 0
 
 
 @contextmanager
-def engines_for(policy: str, model: ModelSettings, cluster: ClusterSettings) -> Iterator[Engines]:
-    """Running engines that fit; they stay up until the outermost `keep_engines` or user is done."""
+def engines_for(
+    policy: str, model: ModelSettings, cluster: ClusterSettings, judge: JudgeSettings | None = None
+) -> Iterator[Engines]:
+    """Running engines that fit; they stay up until the outermost `keep_engines` or user is done. `judge`: one whose
+    engines will be asked for, too, so that what it needs is looked at, and reserved, before any engine starts."""
     with keep_engines():
-        yield _kept(_architecture(policy), policy, model, cluster, trainers=True)
+        yield _kept(_architecture(policy), policy, model, cluster, trainers=True, judge=judge)
 
 
 @contextmanager
@@ -128,13 +133,20 @@ def rollout_engines(policy: str, weights: str, model: ModelSettings, cluster: Cl
         yield _kept(weights, policy, model, cluster, trainers=False)
 
 
-def _kept(holds: object, policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
+def _kept(
+    holds: object,
+    policy: str,
+    model: ModelSettings,
+    cluster: ClusterSettings,
+    trainers: bool,
+    judge: JudgeSettings | None = None,
+) -> Engines:
     key = fingerprint([holds, trainers, model.dtype, model.max_length, cluster.model_dump(mode="json")])
     if key not in _live:
         stop_engines()  # two sets do not fit into the memory that one was sized for
         ranks = f" and trainer ranks ({cluster.trainer_ranks})" if trainers else ""
         with ready_in(f"rollout engines ({cluster.rollout_actors}){ranks}"):
-            _live[key] = _start(policy, model, cluster, trainers)
+            _live[key] = _start(policy, model, cluster, trainers, judge)
     return _live[key]
 
 
@@ -205,11 +217,17 @@ def outlived(restarts: int, work: Callable[[], T]) -> T:
                 wait_for_nodes()
 
 
-def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool) -> Engines:
+def _start(
+    policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool, judge: JudgeSettings | None
+) -> Engines:
     start_ray()
     if not one_node():
-        check_nodes(Path(policy))
-    seats = reserved(cluster, trainers)
+        check_nodes(Path(policy), *([Path(judge.model)] if judge else []))
+    with starting(f"the engines of {policy}"):
+        return _started(policy, model, cluster, trainers, reserved(cluster, trainers, judge.engine if judge else None))
+
+
+def _started(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers: bool, seats: Seats) -> Engines:
     rollouts: tuple[Any, ...] = ()
     ranks: tuple[Any, ...] = ()
     try:
@@ -218,13 +236,11 @@ def _start(policy: str, model: ModelSettings, cluster: ClusterSettings, trainers
         ranks = start_trainers(cluster, seats.ranks, beside=asked) if trainers else ()
         folder = sync_folder(cluster.sync_dir)
         broadcast = _broadcast(cluster, rollouts, ranks, folder) if trainers else None
-        held = answers(asked, _start_deadline(cluster))  # all have started
-    except BaseException as error:
+        held = answers(asked, _start_deadline(cluster), check_seats)  # all have started
+    except BaseException:
         for actor in (*rollouts, *ranks):
             ray.kill(actor)
         release()
-        if isinstance(error, (ray.exceptions.RayError, EngineLost)):
-            raise ConfigError(f"the engines of {policy} did not start: {cause(error)}") from error
         raise
     turns = Turns() if cluster.sleep and trainers else None
     engines = Engines(rollouts, ranks, folder, broadcast, cluster.deadline_s, turns)
@@ -275,9 +291,9 @@ def start_trainers(
     if folder := local_folder():
         meeting = Meeting(len(ranks), file=str(folder / f"ranks-{uuid.uuid4().hex}"))
     else:
-        [meeting] = answers({ranks[0].host_meeting.remote(len(ranks)): "trainer rank 0"}, deadline)
+        [meeting] = answers({ranks[0].host_meeting.remote(len(ranks)): "trainer rank 0"}, deadline, check_seats)
     connecting = {rank.connect.remote(meeting): f"trainer rank {i}" for i, rank in enumerate(ranks)}
-    answers({**connecting, **(beside or {})}, deadline)
+    answers({**connecting, **(beside or {})}, deadline, check_seats)
     return ranks
 
 
@@ -293,7 +309,7 @@ def _broadcast(
         return BroadcastTransfer(Meeting(size, file=str(folder / f"broadcast-{uuid.uuid4().hex}")), deadline)
     named = {ranks[0].__ray_call__.remote(_node): "trainer rank 0"}
     named |= {rollout.__ray_call__.remote(_node): f"rollout engine {i}" for i, rollout in enumerate(rollouts)}
-    where = {ray.get_runtime_context().get_node_id(), *answers(named, _start_deadline(cluster))}
+    where = {ray.get_runtime_context().get_node_id(), *answers(named, _start_deadline(cluster), check_seats)}
     alike = (cluster.rollout_gpus > 0) == (cluster.trainer_gpus > 0) and not cluster.colocated
     if cluster.sync_by == "broadcast" or (cluster.sync_by == "auto" and len(where) > 1 and alike):
         [meeting] = answers({ranks[0].host_meeting.remote(size, deadline): "trainer rank 0"}, deadline)
@@ -314,8 +330,3 @@ def _start_deadline(cluster: ClusterSettings) -> float:
 
 def _node(actor: Any) -> str:
     return str(ray.get_runtime_context().get_node_id())
-
-
-def cause(error: BaseException) -> str:
-    """What happened, of an error that comes with a remote traceback."""
-    return str(error).strip().splitlines()[-1]

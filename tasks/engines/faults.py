@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray
@@ -21,13 +21,13 @@ class EngineLost(RuntimeError):
     """An actor has died, or has not answered in time. What it was doing can be done again from the last checkpoint."""
 
 
-def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
+def answers(pending: Mapping[Any, str], deadline_s: float, watch: Callable[[], None] = lambda: None) -> list[Any]:
     """Results of calls (reference -> who was asked), in their order. Raises EngineLost, which names who died, or has
-    not answered within `deadline_s`."""
+    not answered within `deadline_s`; and what `watch` raises, which is called now and then meanwhile."""
     found: dict[Any, Any] = {}
     waiting = list(pending)
     while waiting:  # in the order in which they come: a dead one is named before those who wait for it hang
-        ready, waiting = first_of(waiting, deadline_s)
+        ready, waiting = first_of(waiting, deadline_s, watch)
         if not ready:
             raise hung([pending[reference] for reference in waiting], deadline_s)
         for reference in ready:
@@ -38,7 +38,9 @@ def answers(pending: Mapping[Any, str], deadline_s: float) -> list[Any]:
     return [found[reference] for reference in pending]
 
 
-def first_of(waiting: list[Any], deadline_s: float) -> tuple[list[Any], list[Any]]:
+def first_of(
+    waiting: list[Any], deadline_s: float, watch: Callable[[], None] = lambda: None
+) -> tuple[list[Any], list[Any]]:
     """One of these calls or streams that has something, and the others; nothing and all where none has within
     `deadline_s`. While Ray waits, its compiled code holds back what a signal raises (SIGTERM: Prefect's
     TerminationSignal) until it is done, or loses it: so it waits in short pieces."""
@@ -50,6 +52,7 @@ def first_of(waiting: list[Any], deadline_s: float) -> tuple[list[Any], list[Any
             raise error.__cause__ or error from None
         if ready or time.monotonic() >= until:
             return ready, others
+        watch()
 
 
 def _behind(pending: Mapping[Any, str], waiting: list[Any]) -> EngineLost | None:
@@ -86,6 +89,11 @@ def _cause(lines: Sequence[str]) -> str:
             "lower train.micro_batch_tokens, cluster.kv_cache_mib or cluster.rollout_actors"
         )
     return lines[-1]
+
+
+def last_line(error: BaseException) -> str:
+    """What happened, of an error that comes with a remote traceback."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def hung(who: list[str], deadline_s: float) -> EngineLost:

@@ -11,15 +11,16 @@ from zlib import crc32
 
 import ray
 
-from sgpo_core.config.base import ConfigError, fingerprint
+from sgpo_core.config.base import fingerprint
 from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.judges.chat import ChatReply, ChatRequest
 from sgpo_core.judges.control_tokens import NO_CONTROLS, ControlTokens
 from sgpo_core.storage.weights import weights_hash
 from tasks.engines import cluster
 from tasks.engines.actors import local_folder, one_node, ready_in, remote_actor
-from tasks.engines.faults import EngineLost, answers
-from tasks.engines.placement import check_model, release, seats
+from tasks.engines.faults import answers
+from tasks.engines.nodes import check_model, starting
+from tasks.engines.placement import Seat, check_seats, judge_seats, leave_seats
 from tasks.workers import judge_worker
 from tasks.workers.vllm_process import vllm_environment
 
@@ -66,18 +67,20 @@ def _ready(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
 def _start(model: str, settings: JudgeEngineSettings) -> tuple[Any, ...]:
     if not one_node():
         check_model(Path(model))
-    what = f"{settings.actors} judge engines x {settings.gpus} GPUs (judge.engine.actors, .gpus)"
-    places = seats([settings.gpus] * settings.actors, what)
+    with starting(f"the engines of judge.model={model}"):
+        return _started(model, settings, judge_seats(settings))
+
+
+def _started(model: str, settings: JudgeEngineSettings, seats: tuple[Seat, ...]) -> tuple[Any, ...]:
     variables = vllm_environment(settings.threads, local_folder())
-    classes = [remote_actor(judge_worker.JudgeWorker, seat, variables, CALLS) for seat in places]
+    classes = [remote_actor(judge_worker.JudgeWorker, seat, variables, CALLS) for seat in seats]
     actors = tuple(actor.remote(model, settings) for actor in classes)
     try:
-        answers({a.chat.remote([]): f"judge engine {i}" for i, a in enumerate(actors)}, _DEADLINE_S)  # all have started
-    except BaseException as error:
+        asked = {a.chat.remote([]): f"judge engine {i}" for i, a in enumerate(actors)}
+        answers(asked, _DEADLINE_S, check_seats)  # all have started
+    except BaseException:
         for a in actors:
             ray.kill(a)
-        release(places)
-        if isinstance(error, (ray.exceptions.RayError, EngineLost)):
-            raise ConfigError(f"the engines of judge.model={model} did not start: {cluster.cause(error)}") from error
+        leave_seats(settings, seats)
         raise
     return actors

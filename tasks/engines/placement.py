@@ -1,28 +1,29 @@
-"""On which nodes and GPUs engines and ranks run. What a run needs is reserved at once, as one placement group of Ray,
-so that nothing waits for ever for a GPU that nobody gives back."""
+"""On which nodes and GPUs engines and ranks run. What a run needs is reserved at once, as one placement group of Ray:
+two runs on one cluster never have a part each and wait for the other's."""
 
 from __future__ import annotations
 
+import os
+import socket
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
-from itertools import cycle
-from pathlib import Path
+from itertools import count, cycle
 from typing import Any
-from uuid import uuid4
 
 import ray
+from prefect.logging import get_logger
 from ray._private.state import available_resources_per_node
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from sgpo_core.config.base import ConfigError
+from sgpo_core.config.judge import JudgeEngineSettings
 from sgpo_core.config.training import ClusterSettings
-from tasks.engines.faults import first_of
-from tasks.paths import REPOSITORY, home
+from tasks.engines.faults import EngineLost
+from tasks.engines.nodes import alive_nodes
 
-_PACKAGES = ("vllm", "torch", "transformers", "deepspeed")
-_FREE_WITHIN_S, _ANSWER_WITHIN_S = 60.0, 120.0
+_FREE_WITHIN_S, _SAID_AFTER_S, _PIECE_S = 60.0, 3.0, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,19 @@ class Seat:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Of a run: actors that are alike."""
+
+    what: str
+    count: int
+    gpus: int  # of each
+    settings: str  # that decide it
+
+    def __str__(self) -> str:
+        return f"{self.count} {self.what} x {self.gpus} GPUs ({self.settings})"
+
+
+@dataclass(frozen=True, slots=True)
 class Seats:
     """Of all rollout engines and trainer ranks."""
 
@@ -51,45 +65,104 @@ class Seats:
 
 
 _groups: list[Any] = []  # that are reserved
+_numbers = count()
+_aside: dict[Part, tuple[Seat, ...]] = {}  # of judges that have not started yet
 
 
-def reserved(cluster: ClusterSettings, trainers: bool) -> Seats:
-    """GPUs for all engines, and with `trainers` for all ranks, until `release`: those of an engine are on one node, and
-    all are on few nodes. Raises ConfigError where they are not there, or not free within a minute."""
-    engines, ranks = cluster.rollout_actors, cluster.trainer_ranks if trainers else 0
-    for_engines = f"{engines} rollout engines x {cluster.rollout_gpus} GPUs (cluster.rollout_actors, .rollout_gpus)"
-    for_ranks = f"{ranks} trainer ranks x {cluster.trainer_gpus} GPUs (cluster.trainer_ranks, .trainer_gpus)"
-    if cluster.colocated and trainers:  # by themselves two engines might come to one GPU
-        halves = tuple(Seat(0.5, seat.group, seat.bundle) for seat in seats([1] * engines, for_engines))
+def reserved(cluster: ClusterSettings, trainers: bool, judge: JudgeEngineSettings | None = None) -> Seats:
+    """GPUs for all engines, with `trainers` for all ranks, and for the engines of a `judge`, which `judge_seats` then
+    gives, until `release`: those of an engine are on one node, and all are on few nodes. Raises ConfigError where they
+    are not there, or not free within a minute."""
+    both = cluster.colocated and trainers  # by themselves two engines might come to one GPU
+    settings = "cluster.rollout_actors, .rollout_gpus"
+    parts = [Part("rollout engines", cluster.rollout_actors, 1 if both else cluster.rollout_gpus, settings)]
+    if trainers and not both:
+        settings = "cluster.trainer_ranks, .trainer_gpus"
+        parts.append(Part("trainer ranks", cluster.trainer_ranks, cluster.trainer_gpus, settings))
+    judges = [_judge_part(judge)] if judge is not None else []
+    engines, *others = _seats([*parts, *judges])
+    if judges:
+        _aside[judges[0]] = others.pop()
+    if both:
+        halves = tuple(Seat(0.5, seat.group, seat.bundle) for seat in engines)
         return Seats(halves, halves)
-    wanted = [for_engines] * (cluster.rollout_gpus > 0) + [for_ranks] * (ranks * cluster.trainer_gpus > 0)
-    found = seats([cluster.rollout_gpus] * engines + [cluster.trainer_gpus] * ranks, " and ".join(wanted))
-    return Seats(found[:engines], found[engines:])
+    return Seats(engines, *others or [()])
 
 
-def seats(gpus: Sequence[int], what: str) -> tuple[Seat, ...]:
-    """One for each number of GPUs, reserved until `release`; those without GPUs take turns with the nodes. Raises
-    ConfigError, in which `what` stands for them."""
-    bundles, nodes = [n for n in gpus if n], cycle(sorted(node["NodeID"] for node in _nodes().values()))
+def judge_seats(judge: JudgeEngineSettings) -> tuple[Seat, ...]:
+    """For its engines: those that were reserved with the policy's, or others. Raises ConfigError like `reserved`."""
+    part = _judge_part(judge)
+    return _aside.pop(part, ()) or _seats([part])[0]
+
+
+def leave_seats(judge: JudgeEngineSettings, seats: tuple[Seat, ...]) -> None:
+    """For the next engines of such a judge: its own did not start."""
+    _aside[_judge_part(judge)] = seats
+
+
+def _judge_part(judge: JudgeEngineSettings) -> Part:
+    return Part("judge engines", judge.actors, judge.gpus, "judge.engine.actors, .gpus")
+
+
+def release() -> None:
+    """Gives all GPUs back, and ends the actors on them."""
+    _aside.clear()
+    while _groups:
+        ray.util.remove_placement_group(_groups.pop())
+
+
+def check_seats() -> None:
+    """Raises EngineLost where a node that has some of the reserved GPUs has left: an actor that was to start there
+    would be waited for until others are free."""
+    if any(_state(group) != "CREATED" for group in _groups):
+        raise EngineLost(f"a node with reserved GPUs has left the cluster, on which are now {_told()}")
+
+
+def _seats(parts: Sequence[Part]) -> list[tuple[Seat, ...]]:
+    """Of each part, reserved at once; those without GPUs take turns with the nodes."""
+    nodes = cycle(sorted(node["NodeID"] for node in alive_nodes().values()))
+    bundles = [part.gpus for part in parts for _ in range(part.count) if part.gpus]
+    group, places = _group(bundles, " and ".join(str(part) for part in parts if part.gpus)), count()
+    return [
+        tuple(Seat(part.gpus, group, next(places)) if part.gpus else Seat(node=next(nodes)) for _ in range(part.count))
+        for part in parts
+    ]
+
+
+def _group(bundles: Sequence[int], what: str) -> Any:
+    """A placement group of so many GPUs, which are free; None without bundles."""
     if not bundles:
-        return tuple(Seat(node=next(nodes)) for _ in gpus)
-    if not fits(bundles, [total for _, total in _gpus().values()]):
-        raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told(_gpus())}")
-    group = ray.util.placement_group([{"GPU": n} for n in bundles], strategy="PACK")
+        return None
+    _check_room(bundles, what)
+    name = f"process {os.getpid()} on {socket.gethostname()} #{next(_numbers)}"
+    group = ray.util.placement_group([{"GPU": n} for n in bundles], strategy="PACK", name=name)
     _groups.append(group)
-    if not first_of([group.ready()], _FREE_WITHIN_S)[0]:
-        release([Seat(0, group)])
-        raise ConfigError(f"{what} were not free within {_FREE_WITHIN_S:.0f} s: {_told(_gpus())}")
-    places = iter(range(len(bundles)))
-    return tuple(Seat(n, group, next(places)) if n else Seat(node=next(nodes)) for n in gpus)
-
-
-def release(held: Sequence[Seat] | None = None) -> None:
-    """Gives these GPUs back, by default all, and ends the actors on them."""
-    theirs = None if held is None else {seat.group.id for seat in held if seat.group is not None}
-    for group in [group for group in _groups if theirs is None or group.id in theirs]:
+    began, said = time.monotonic(), False
+    try:
+        while _state(group) != "CREATED":
+            waited = time.monotonic() - began
+            if waited > _FREE_WITHIN_S:
+                raise ConfigError(f"{what} were not free within {_FREE_WITHIN_S:.0f} s: {_told()}")
+            if not said and waited > _SAID_AFTER_S:
+                get_logger("engines").warning(f"waiting up to {_FREE_WITHIN_S:.0f} s for {what}: {_told()}")
+                said = True
+            time.sleep(_PIECE_S)
+            _check_room(bundles, what)  # a node may leave meanwhile
+    except BaseException:
         _groups.remove(group)
         ray.util.remove_placement_group(group)
+        raise
+    return group
+
+
+def _state(group: Any) -> str:
+    return str(ray.util.placement_group_table(group).get("state", "REMOVED"))
+
+
+def _check_room(bundles: Sequence[int], what: str) -> None:
+    """Raises ConfigError where the nodes would not have room even if all their GPUs were free."""
+    if not fits(bundles, [int(node["Resources"].get("GPU", 0)) for node in alive_nodes().values()]):
+        raise ConfigError(f"Ray's nodes have no room for {what}, those of an engine on one node: {_told()}")
 
 
 def fits(bundles: Sequence[int], nodes: Sequence[int]) -> bool:
@@ -103,102 +176,24 @@ def fits(bundles: Sequence[int], nodes: Sequence[int]) -> bool:
     return True
 
 
-def _gpus() -> dict[str, tuple[int, int]]:
-    """Free and all GPUs of each node."""
+def _told() -> str:
+    """Free and all GPUs of each node, and who has reserved the others."""
     free: Mapping[str, Mapping[str, float]] = available_resources_per_node()
-    return {
-        name: (int(free.get(node["NodeID"], {}).get("GPU", 0)), int(node["Resources"].get("GPU", 0)))
-        for name, node in _nodes().items()
-    }
+    holders = _holders()
+    told = []
+    for name, node in alive_nodes().items():
+        there, total = int(free.get(node["NodeID"], {}).get("GPU", 0)), int(node["Resources"].get("GPU", 0))
+        others = ", ".join(f"{who} has {gpus}" for who, gpus in sorted(holders.get(node["NodeID"], {}).items()))
+        told.append(f"{name} has {there} of {total} GPUs free" + (f" ({others})" if others else ""))
+    return ", ".join(told)
 
 
-def _told(nodes: Mapping[str, tuple[int, int]]) -> str:
-    return ", ".join(f"{name} has {free} of {total} GPUs free" for name, (free, total) in nodes.items())
-
-
-def check_nodes(policy: Path) -> None:
-    """Raises ConfigError where a node does not see this process's home, in which models, checkpoints and finished
-    policies are files, or the folder `policy`, or has other versions of packages."""
-    home().mkdir(parents=True, exist_ok=True)
-    marker = home() / f".seen-{uuid4().hex}"
-    marker.touch()
-    try:
-        blind = nodes_without(marker)
-    finally:
-        marker.unlink()
-    if blind:
-        raise ConfigError(
-            f"SGPO_HOME={home()} is not shared: {', '.join(blind)} can't see what this process writes into it. It has "
-            "to be a folder that all nodes share, under the same path"
-        )
-    check_model(policy)
-    ours = _versions()
-    differing = [
-        f"{package} {theirs[package]} on {node}, {ours[package]} here"
-        for node, theirs in _on_every_node(_versions).items()
-        for package in _PACKAGES
-        if theirs[package] != ours[package]
-    ]
-    if differing:
-        raise ConfigError(f"nodes have other versions: {'; '.join(differing)}. Run make setup on each of them")
-
-
-def check_model(folder: Path) -> None:
-    """Raises ConfigError where a node does not see this folder, from which engines on any of them may load."""
-    if blind := nodes_without(folder):
-        raise ConfigError(
-            f"the model {folder} is not on {', '.join(blind)}: put it into a folder that all nodes share, under the "
-            "same path (HF_HOME, for models of the hub)"
-        )
-
-
-def wait_for_nodes() -> None:
-    """After a loss: until every node that Ray takes for alive answers, or for two minutes. Until Ray sees that one has
-    died, which may take it half a minute, engines would be put there."""
-    until = time.monotonic() + _ANSWER_WITHIN_S
-    while time.monotonic() < until:
-        try:
-            _on_every_node(_sees, "/")
-            return
-        except ConfigError:
-            time.sleep(1)
-
-
-def nodes_without(path: Path) -> list[str]:
-    """The nodes on which a file or a folder is not there."""
-    return [node for node, seen in _on_every_node(_sees, str(path)).items() if not seen]
-
-
-def _on_every_node(what: Any, *arguments: Any) -> dict[str, Any]:
-    """Raises ConfigError that names a node which does not answer."""
-    asked = {
-        name: ray.remote(what)
-        .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-        .remote(*arguments)
-        for name, node in _nodes().items()
-    }
-    answers, until = {}, time.monotonic() + _ANSWER_WITHIN_S
-    for name, reference in asked.items():
-        first_of([reference], max(0.0, until - time.monotonic()))
-        try:
-            answers[name] = ray.get(reference, timeout=0)
-        except ray.exceptions.RayError as error:
-            last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-            raise ConfigError(
-                f"{name} can't run this repository's code ({last}): it has to be there under {REPOSITORY}, set up"
-            ) from error
-    return answers
-
-
-def _nodes() -> dict[str, dict[str, Any]]:
-    """Those that are alive, by address and id."""
-    return {f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})": node for node in ray.nodes() if node["Alive"]}
-
-
-def _sees(path: str) -> bool:
-    return Path(path).exists()
-
-
-def _versions() -> dict[str, str]:
-    names = packages_distributions()  # vLLM's for the CPU has another name
-    return {package: version(names[package][0]) if package in names else "missing" for package in _PACKAGES}
+def _holders() -> dict[str, Counter[str]]:
+    """Node (its id) -> who has reserved how many of its GPUs, by placement groups."""
+    found: dict[str, Counter[str]] = {}
+    for group in ray.util.placement_group_table().values():
+        if group["state"] == "CREATED":
+            who = group["name"].partition(" #")[0] or "a placement group without a name"
+            for bundle, node in group["bundles_to_node_id"].items():
+                found.setdefault(node, Counter())[who] += int(group["bundles"][bundle].get("GPU", 0))
+    return found

@@ -75,6 +75,11 @@ def kind_of(settings: JudgeSettings) -> JudgeKind:
     return KINDS[settings.name]
 
 
+def with_engines(settings: JudgeSettings) -> JudgeSettings | None:
+    """The judge, if engines of the run's own hold it."""
+    return settings if kind_of(settings).local else None
+
+
 @contextmanager
 def open_judge(settings: JudgeSettings) -> Iterator[Judge]:
     """The judge, ready to be asked; what it holds (engines, connections) is let go of at the end of the block."""

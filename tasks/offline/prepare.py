@@ -54,7 +54,7 @@ from tasks.engines.generation import generate_groups, group_requests
 from tasks.engines.sync import sync_engines
 from tasks.judges.group_judge import GroupJudge
 from tasks.judges.judge_eval import check_gate
-from tasks.judges.kinds import kind_of, open_judge
+from tasks.judges.kinds import kind_of, open_judge, with_engines
 from tasks.judges.verdict_cache import judge_identity
 from tasks.judging import stop_in_time, warn_of_blind_judge
 from tasks.paths import home
@@ -75,9 +75,9 @@ def data_set_lock(config: OfflineConfig) -> AbstractContextManager[None]:
 
 
 @plain_task("sample")
-def sample_responses(config: OfflineConfig, policy: str) -> Path:
+def sample_responses(config: OfflineConfig, policy: str, judge: JudgeSettings) -> Path:
     """`sampling.group_size` responses of the initial policy to every problem of `data`, as files of rollouts; returns
-    their folder."""
+    their folder. `judge`: that of the stages after it."""
     sampling = config.sampling
     decides = [
         weights_hash(Path(policy)),
@@ -91,7 +91,7 @@ def sample_responses(config: OfflineConfig, policy: str) -> Path:
     starts = range(0, len(problems), _PROBLEMS_A_FILE)
     missing = [start for start in starts if not is_whole(folder / f"{start:08d}.parquet")]
     if missing:
-        with engines_for(policy, config.model, config.cluster) as engines:
+        with engines_for(policy, config.model, config.cluster, with_engines(judge)) as engines:
             hold_initial_policy(engines, config, policy)
             probe = encode_prompts(policy, [as_problem(problems[0])], config.model, 1)[0]
             sync_engines(engines, 0, probe, config.cluster.probe_tolerance(config.model.dtype))

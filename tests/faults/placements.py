@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,7 +18,7 @@ from sgpo_core.config.catalog import presets
 from sgpo_core.config.run import RunConfig, load_run
 from tasks.engines import placement
 from tasks.engines.guard import start_guard
-from tasks.engines.placement import release, reserved, seats
+from tasks.engines.placement import release, reserved
 from tasks.reports.text_table import text_table
 from tasks.sizing import judge_shape
 from tests.faults.nodes import TOKEN
@@ -52,21 +51,13 @@ def taken(gpus: int, nodes: int) -> Iterator[None]:
 def placed(config: RunConfig) -> str:
     """ "yes", or "no" where the run would be refused; all is given back."""
     judge = config.judge.engine if judge_shape(config) else None
-    before = _free()
     try:
-        reserved(config.cluster, trainers=True)
-        seats([judge.gpus] * judge.actors if judge else [], "judge engines")
+        reserved(config.cluster, True, judge)
         return "yes"
     except ConfigError:
         return "no"
     finally:
         release()
-        while _free() != before:
-            time.sleep(0.1)
-
-
-def _free() -> dict[str, int]:
-    return {node: free for node, (free, _) in placement._gpus().items()}
 
 
 def main() -> None:

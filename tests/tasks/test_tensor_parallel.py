@@ -26,8 +26,8 @@ from sgpo_core.config.training import ClusterSettings
 from tasks.data import encode_prompts, load_tokenizer, stop_ids
 from tasks.engines import cluster, placement
 from tasks.engines.actors import local_folder, remote_actor
-from tasks.engines.cluster import Engines, cause, kept_actors, start_trainers
-from tasks.engines.faults import EngineLost
+from tasks.engines.cluster import Engines, kept_actors, start_trainers
+from tasks.engines.faults import EngineLost, last_line
 from tasks.engines.generation import generate_groups
 from tasks.engines.guard import sync_folder
 from tasks.engines.placement import Seat
@@ -188,7 +188,7 @@ def test_the_cause_of_a_start_that_failed_is_said(spread: Engines, policy: str, 
     actor = remote_actor(TwoProcesses, Seat(), vllm_environment(1, local_folder()))
     with pytest.raises(ray.exceptions.RayActorError) as failed:
         ray.get(actor.remote(str(damaged), CONFIG.model, CONFIG.cluster).processes.remote())
-    assert re.search("IndexError: start out of range|exceeds dimension size", cause(failed.value))
+    assert re.search("IndexError: start out of range|exceeds dimension size", last_line(failed.value))
 
 
 LOG = """\
