@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.workers.meeting import Meeting
+from tasks.workers.meeting import Meeting, interface_of
 from tasks.workers.weight_transfer import BroadcastTransfer, FileTransfer, Named
 
 CPU = torch.device("cpu")
@@ -82,3 +82,7 @@ def test_what_can_not_be_told_is_refused(broadcast: BroadcastTransfer, tmp_path:
             transfer.send(iter([("x" * 1024, torch.zeros(1))]))
     with pytest.raises(ValueError, match="no weights to send"):
         broadcast.send(iter([]))
+
+
+def test_processes_of_several_nodes_meet_on_the_interface_that_ray_uses() -> None:
+    assert interface_of("127.0.0.1").startswith("lo") and interface_of("192.0.2.1") == ""
