@@ -32,6 +32,7 @@ from sgpo_core.config.overrides import Overrides
 from tasks.checkpointing import save_checkpoint
 from tasks.data import Benchmarks, ProblemSets, load_benchmarks, open_problems, refuse_overlap
 from tasks.engines.cluster import keep_engines, outlived
+from tasks.engines.faults import Restart
 from tasks.evaluation import check_benchmarks, evaluate
 from tasks.offline.prepare import (
     data_set_lock,
@@ -86,14 +87,14 @@ def run_offline(config: OfflineConfig, fresh: bool = False) -> dict[str, Any]:
         begin_or_resume(config, paths, fresh)
         benchmarks = load_benchmarks(config.eval.sets)
 
-        def trained() -> dict[str, Any]:
+        def trained(restarts: list[Restart]) -> dict[str, Any]:
             policy = initial_policy(config)
             check_benchmarks(config, policy, benchmarks)
             data = TrainingSet(config, prepare(config, policy, benchmarks))
             look_at(data, paths, policy)
             sets = ProblemSets(data.problems, benchmarks)
             nobody = JudgeSettings()  # the responses bring their verdicts along
-            with open_run(config, data.iterations, policy, nobody, sets, paths) as run:
+            with open_run(config, data.iterations, policy, nobody, sets, paths, restarts) as run:
                 log_statistics(run)
                 train(run, data)
                 return finish(run)

@@ -31,6 +31,7 @@ from tasks.ahead import generating_ahead
 from tasks.checkpointing import save_checkpoint
 from tasks.data import ProblemSets, drop_overlong_prompts, load_problem_sets
 from tasks.engines.cluster import keep_engines, outlived
+from tasks.engines.faults import Restart
 from tasks.evaluation import check_benchmarks, evaluate
 from tasks.judging import check_judge, judge, warn_of_blind_judge
 from tasks.models.folders import model_folder
@@ -66,12 +67,14 @@ def online(
         begin_or_resume(config, paths, fresh)
         sets = load_problem_sets(config)
 
-        def trained() -> dict[str, Any]:
+        def trained(restarts: list[Restart]) -> dict[str, Any]:
             policy, spent = initial_policy_of(config)
             check_benchmarks(config, policy, sets.benchmarks)
             train_set = drop_overlong_prompts(sets.train, policy, config.model, config.sampling.max_tokens)
             fitting = ProblemSets(train_set, sets.benchmarks)
-            with open_run(config, config.iterations, policy, ready(config.asked_judge), fitting, paths) as run:
+            with open_run(
+                config, config.iterations, policy, ready(config.asked_judge), fitting, paths, restarts
+            ) as run:
                 train(run, spent)
                 return finish(run)
 

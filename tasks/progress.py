@@ -33,6 +33,10 @@ class Progress:
         self.run, self.done, self.page = run, done, FlowPage(run.config.run_id)
         self.started = self.iteration_started = time.monotonic()
         self.page.bar(100.0 * done / run.iterations, f"resumes after iteration {done}" if done else "starts")
+        for restart in run.restarts:
+            restart.seconds = restart.seconds or time.time() - restart.noticed
+        if run.restarts and done:
+            self._show(done)
 
     def record(self, iteration: int, metrics: IterationMetrics) -> IterationMetrics:
         """Ends an iteration: metrics.json, MLflow, a line of the log. Returns the metrics that the next one begins
@@ -55,7 +59,10 @@ class Progress:
         evaluated = [i for i in range(iteration + 1) if i == 0 or run.evaluates(i)]
         metrics = {i: read_json(run.paths.metrics(i))["metrics"] for i in evaluated}
         mlflow = f"experiment `{run.config.experiment}`"
-        self.page.text(run_page(run.paths.root, run.iterations, metrics, mlflow, run.tracker.address(addresses())))
+        lost = [(restart.noticed, restart.what, restart.seconds or 0.0) for restart in run.restarts]
+        self.page.text(
+            run_page(run.paths.root, run.iterations, metrics, mlflow, run.tracker.address(addresses()), lost)
+        )
 
     def _left(self, iteration: int) -> str:
         """The forecast of the time left; "" before anything is known."""

@@ -25,6 +25,7 @@ from sgpo_core.storage.run_dir import FORMAT, RunPaths, unfinished_predecessor
 from sgpo_core.storage.weights import weights_hash
 from tasks.data import ProblemSets, decode, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, engines_for
+from tasks.engines.faults import Restart
 from tasks.judges.group_judge import GroupJudge
 from tasks.judges.group_stream import GroupStream
 from tasks.judges.judge_eval import check_gate
@@ -57,9 +58,10 @@ class Run:
         engines: Engines,
         judge: Judge,
         tracker: Tracker,
+        restarts: Sequence[Restart] = (),
     ) -> None:
         self.config, self.iterations, self.paths, self.policy = config, iterations, paths, policy
-        self.engines, self.tracker = engines, tracker
+        self.engines, self.tracker, self.restarts = engines, tracker, restarts
         self.problems, self.benchmarks = sets.train, sets.benchmarks
         self.tokenizer = load_tokenizer(policy)
         self.stop_ids = stop_ids(policy)
@@ -154,9 +156,11 @@ def open_run(
     judge_settings: JudgeSettings,
     sets: ProblemSets,
     paths: RunPaths,
+    restarts: Sequence[Restart] = (),
 ) -> Iterator[Run]:
     """Engines that hold the run's policy and its judge, and the tracking run; new, or where the last checkpoint left
-    them. Raises ConfigError when the judge does not pass its gate (judge.min_f1)."""
+    them, or what was lost in this flow (`restarts`). Raises ConfigError when the judge does not pass its gate
+    (judge.min_f1)."""
     attempt, settings = this_attempt(paths.root), config.model_dump(mode="json")
     tags = {**run_tags(config), "weights": weights_hash(Path(policy))}  # a name may stand for other weights elsewhere
     tags |= description(
@@ -175,7 +179,7 @@ def open_run(
             open_judge(judge_settings) as judge,
         ):
             check_gate(judge_settings, judge)
-            run = Run(config, iterations, paths, policy, sets, engines, judge, tracker)
+            run = Run(config, iterations, paths, policy, sets, engines, judge, tracker, restarts)
             try:
                 yield run
             finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from sgpo_core.config.data import ModelSettings
 from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.training import ClusterSettings
 from tasks.engines.actors import local_folder, one_node, ready_in, remote_actor, start_ray
-from tasks.engines.faults import EngineLost, answers
+from tasks.engines.faults import EngineLost, Restart, answers
 from tasks.engines.guard import sync_folder
 from tasks.engines.nodes import check_nodes, nodes_without, starting, wait_for_nodes
 from tasks.engines.placement import Seat, Seats, check_seats, release, reserved
@@ -199,13 +200,16 @@ def stop_engines() -> None:
     _others.clear()
 
 
-def outlived(restarts: int, work: Callable[[], T]) -> T:
+def outlived(restarts: int, work: Callable[[list[Restart]], T]) -> T:
     """What `work` returns. When it loses an engine, all engines are ended and it is called again, which is to go on
-    from where it was: at most `restarts` times, then EngineLost is raised."""
+    from where it was: at most `restarts` times, then EngineLost is raised. It is told of all that was lost before; the
+    seconds until it goes on are for it to say."""
+    before: list[Restart] = []
     while True:
         try:
-            return work()
+            return work(before)
         except EngineLost as lost:
+            before.append(Restart(str(lost), time.time()))
             stop_engines()
             if not restarts:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import ray
@@ -19,6 +20,15 @@ _PIECE_S = 0.5
 
 class EngineLost(RuntimeError):
     """An actor has died, or has not answered in time. What it was doing can be done again from the last checkpoint."""
+
+
+@dataclass
+class Restart:
+    """What was lost, when this was noticed (seconds since 1970), and how long it took until the work went on."""
+
+    what: str
+    noticed: float
+    seconds: float | None = None
 
 
 def answers(pending: Mapping[Any, str], deadline_s: float, watch: Callable[[], None] = lambda: None) -> list[Any]:

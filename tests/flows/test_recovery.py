@@ -4,6 +4,7 @@ which nothing happened."""
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from prefect.artifacts import Artifact
 
 from tasks.engines import cluster
 from tests.helpers import SMALL, differences, start_from
@@ -54,3 +56,7 @@ def test_a_run_outlives_its_engines(policy: str) -> None:
     assert len(killed) == 2 and Path(result["run_dir"]) == harmed
 
     assert differences(unharmed, result) == []
+    page = Artifact.get(result["run_id"])
+    assert page is not None
+    lost = re.findall(r"\| \S+ \S+ \| (.*) died \(.*\) \| [1-9]\d* \|", str(page.data))
+    assert lost == ["rollout engine 0", "trainer rank 0"]

@@ -17,7 +17,7 @@ from prefect.logging import disable_run_logger
 
 from tasks.engines.actors import remote_actor
 from tasks.engines.cluster import kept_actors, outlived
-from tasks.engines.faults import EngineLost, answers, loss
+from tasks.engines.faults import EngineLost, Restart, answers, loss
 from tasks.engines.placement import Seat
 from tasks.workers.vllm_process import ProcessLost
 
@@ -138,7 +138,8 @@ def test_work_is_done_again(losses: int, restarts: int, monkeypatch: pytest.Monk
     left, ended = [losses], []
     monkeypatch.setattr("tasks.engines.cluster.stop_engines", lambda: ended.append(1))
 
-    def work() -> str:
+    def work(before: list[Restart]) -> str:
+        assert [restart.what for restart in before] == ["rank 0 died"] * (losses - left[0])
         if left[0]:
             left[0] -= 1
             raise EngineLost("rank 0 died")
@@ -152,7 +153,7 @@ def test_work_is_done_again(losses: int, restarts: int, monkeypatch: pytest.Monk
 def test_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.engines.cluster.stop_engines", lambda: None)
 
-    def work() -> None:
+    def work(before: list[Restart]) -> None:
         raise EngineLost("rank 0 died")
 
     with disable_run_logger(), pytest.raises(EngineLost):

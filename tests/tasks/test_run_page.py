@@ -20,3 +20,12 @@ def test_curves_are_a_table_and_the_rest_is_linked() -> None:
 
 def test_without_a_server_it_says_how_to_start_one() -> None:
     assert "MLflow (`make up`), experiment `sgpo`" in run_page(Path("r"), 1, {0: START}, "experiment `sgpo`", "")
+
+
+def test_what_was_lost_is_a_table() -> None:
+    # 86,400 s a day: the second day of 1970, at one second past midnight.
+    lost = [(86401.0, "trainer rank 0 died (a | b\nc)", 41.4)]
+    page = run_page(Path("r"), 1, {0: START}, "experiment `sgpo`", "", lost)
+    head = "| when (UTC) | what | seconds until it went on |\n| --- | --- | --- |"
+    assert f"{head}\n| 1970-01-02 00:00:01 | trainer rank 0 died (a / b c) | 41 |\n\n" in page
+    assert "lost" not in run_page(Path("r"), 1, {0: START}, "experiment `sgpo`", "")
