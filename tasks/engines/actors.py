@@ -82,7 +82,8 @@ def _let_in() -> Iterator[None]:
         raise ConfigError(
             f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: what answers there does not let this process in ({error}). It "
             "has to be the head of a Ray cluster, with the same token as here (RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN "
-            "or ~/.ray/auth_token), or without one on both sides (RAY_AUTH_MODE=disabled)"
+            "or ~/.ray/auth_token), or without one on both sides (RAY_AUTH_MODE=disabled); and with TLS on both sides "
+            "(RAY_USE_TLS), or on none"
         ) from None
 
 
