@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from prefect import get_run_logger
+from prefect import get_run_logger, tags
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import SweepConfig, SweepRun
@@ -82,7 +82,8 @@ def run_all(
 def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], fresh: bool) -> Result | Exception:
     for attempt in range(1, config.attempts + 1):
         try:
-            return online(config.run_preset, list(run.overrides), fresh=fresh)
+            with tags(*_tags(run, config)):
+                return online(config.run_preset, list(run.overrides), fresh=fresh)
         except RunInProgress:
             raise
         except ConfigError as error:  # trying again would change nothing
@@ -94,6 +95,11 @@ def _attempt(run: SweepRun, config: SweepConfig, online: Callable[..., Result], 
             stop_engines()
             failure = error
     return failure
+
+
+def _tags(run: SweepRun, config: SweepConfig) -> list[str]:
+    """What Prefect's page filters flow runs by; MLflow's tags of a run have the same names."""
+    return [f"sweep={config.tag}", f"arm={run.arm}", f"algorithm={run.config.algorithm.name}", f"seed={run.seed}"]
 
 
 def as_result(config: SweepConfig, results: Results, failed: Failures) -> dict[str, Any]:

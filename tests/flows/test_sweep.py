@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.sweep import load_sweep
@@ -47,6 +49,17 @@ def test_runs_are_paired_and_reported(result: dict[str, Any]) -> None:
             assert tables[0][column] == tables[1][column]
     html = Path(result["report"]).read_text()
     assert "missing" not in html.split("</style>")[1] and html.count("base64,") == 6  # each picture wide and narrow
+
+
+def test_prefect_finds_the_runs_by_sweep_algorithm_and_seed(result: dict[str, Any]) -> None:
+    with get_client(sync_client=True) as client:
+
+        def tagged(*tags: str) -> set[str]:
+            wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=list(tags)))
+            return {run.name for run in client.read_flow_runs(flow_run_filter=wanted)}
+
+        assert tagged("sweep=whole") == {Path(folder).name for folder in result["runs"].values()}
+        assert tagged("sweep=whole", "algorithm=sgpo", "arm=sgpo", "seed=1") == {Path(result["runs"]["sgpo/s1"]).name}
 
 
 def test_the_report_comes_from_mlflow_alone(result: dict[str, Any], session_home: Path, tmp_path: Path) -> None:
