@@ -54,8 +54,8 @@ class ModelSettings(Settings):
     def _breaks_lines(cls, text: str) -> str:
         if text.startswith("\\n"):
             raise ValueError(
-                "it begins with a backslash and an n, which are no line break here: in bash write "
-                "model.instruction=$'\"\\n...\"', or set it in a file"
+                "it begins with a backslash and an n, which are a line break in double quotes alone: in a shell write "
+                "'model.instruction=\"\\n...\"'"
             )
         return text
 

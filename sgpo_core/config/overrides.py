@@ -1,5 +1,8 @@
-"""Settings as users write them: key=value in Hydra's grammar, read before Hydra does. Unknown keys and choices are
-named with what was meant, and what Hydra wants a plus for is given one."""
+r"""Settings as users write them: key=value in Hydra's grammar, read before Hydra does. Unknown keys and choices are
+named with what was meant, and what Hydra wants a plus for is given one.
+
+In double quotes \n, \r, \t, \\ and \" are what they are in YAML; in single quotes a backslash is a backslash.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,9 @@ from sgpo_core.config.catalog import CONF, NAMED, Catalog, catalog, not_among, p
 from sgpo_core.config.suggestions import did_you_mean
 
 _WRITTEN = re.compile(r"(?P<sign>\+\+|\+|~|)(?P<key>[A-Za-z_][\w.-]*)(?P<equals>=?)(?P<value>.*)", re.DOTALL)
+_QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"((?:\\.|[^"\\])*)\"""", re.DOTALL)
+_ESCAPE = re.compile(r"""\\+(?=\$\{)|\\([nrt"\\])""")  # a backslash before ${ is OmegaConf's own
+_SIGNS = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 # A flow's parameter: Prefect's server refuses what is not key=value.
@@ -61,7 +67,20 @@ def _read(text: str, known: Catalog) -> Override:
         keys = [*known.settings, *sorted(known.sections)]
         meant = f"write {text}=VALUE" if text in keys else did_you_mean(text.partition("=")[0], keys)
         raise ConfigError(f"{text!r} is not key=value: {meant or 'a setting is given as in seed=1'}")
-    return Override(found["sign"][:1], found["key"], found["value"])
+    return Override(found["sign"][:1], found["key"], _QUOTED.sub(_unescaped, found["value"]))
+
+
+def quoted(text: str) -> str:
+    """A text as an override writes it."""
+    return '"' + re.sub(r"""["\\]|\$(?=\{)""", lambda sign: f"\\{sign[0]}", text) + '"'
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    """As Hydra writes it, for whom a backslash is special only before a quote and at the end."""
+    if (within := found[1]) is None:
+        return found[0]
+    text = _ESCAPE.sub(lambda escape: _SIGNS.get(sign, sign) if (sign := escape[1]) else escape[0], within)
+    return '"' + re.sub(r"""(\\*)("|\Z)""", lambda end: end[1] * 2 + (f"\\{end[2]}" if end[2] else ""), text) + '"'
 
 
 def _problems(override: Override, known: Catalog) -> Iterator[str]:

@@ -18,13 +18,11 @@ from sgpo_core.config.base import ConfigError, Experiment, Fraction, Positive, S
 from sgpo_core.config.catalog import not_among, require_preset
 from sgpo_core.config.loading import load_preset
 from sgpo_core.config.offline import OfflineConfig, load_offline, offline_first
-from sgpo_core.config.overrides import read_overrides
+from sgpo_core.config.overrides import quoted, read_overrides
 from sgpo_core.config.run import RunConfig, TrainingConfig, load_run
 
 Value = str | int | float | bool | None | list[int | float | str]
 _RESERVED = {"null", "true", "false", "nan", "inf"}
-# What ends a quoted text, or begins an interpolation, with the backslashes before it; others stand for themselves.
-_ESCAPED = re.compile(r"(\\*)(\"|\$(?=\{)|\Z)")
 
 
 class SweepConfig(Settings):
@@ -143,10 +141,5 @@ def _hydra(value: Value) -> str:
         return "[" + ",".join(map(_hydra, value)) + "]"
     if isinstance(value, str):
         word = re.fullmatch(r"[A-Za-z][\w./+-]*", value, re.ASCII) and value.lower() not in _RESERVED
-        return value if word else f'"{_ESCAPED.sub(_escape, value)}"'
+        return value if word else quoted(value)
     return "null" if value is None else str(value).lower()
-
-
-def _escape(found: re.Match[str]) -> str:
-    backslashes, sign = found.groups()
-    return backslashes * 2 + (f"\\{sign}" if sign else "")

@@ -152,7 +152,8 @@ _value = st.one_of(
 
 @given(st.one_of(_value, st.lists(_value, max_size=3)))
 def test_a_sweeps_value_reaches_its_runs(value: Any) -> None:
-    """What a grid holds is what Hydra reads from the override that is made of it."""
-    read = OverridesParser.create().parse_override(f"key={_hydra(value)}").value()
+    """What a grid holds is what comes out of the override that is made of it."""
+    _, key, for_hydra = overrides_module._read(f"key={_hydra(value)}", catalog(SweepConfig))
+    read = OverridesParser.create().parse_override(f"{key}={for_hydra}").value()
     [given_on] = OmegaConf.to_container(OmegaConf.create([read]), resolve=True)
     assert given_on == value and type(given_on) is type(value)

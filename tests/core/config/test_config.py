@@ -305,10 +305,25 @@ def test_settings_below_a_mapping_need_no_plus() -> None:
         load_run("tiny", ["~eval.sets", "eval.sets.chains.seed=1"])
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        (r'"\n\nThink."', "\n\nThink."),
+        ('"\n\nThink."', "\n\nThink."),  # line breaks themselves
+        (r'"a\tb\r\\boxed{\"c\"}\\"', 'a\tb\r\\boxed{"c"}\\'),
+        (r'"\boxed{} \alpha"', r"\boxed{} \alpha"),  # no escapes
+        (r"'a\nb \"c\"'", r"a\nb \"c\""),
+        (r'"\${preset} \\\${preset}"', r"${preset} \${preset}"),
+        ("word", "word"),
+    ],
+)
+def test_escapes_in_double_quotes_mean_what_they_say(written: str, meant: str) -> None:
+    assert load_run("tiny", [f"model.instruction={written}"]).model.instruction == meant
+
+
 def test_a_line_break_that_is_none() -> None:
-    assert load_run("tiny", ['model.instruction="\n\nThink."']).model.instruction == "\n\nThink."
     with pytest.raises(ConfigError, match=r"model\.instruction.*backslash and an n"):
-        load_run("tiny", [r'model.instruction="\n\nThink."'])
+        load_run("tiny", [r"model.instruction='\n\nThink.'"])
 
 
 @pytest.mark.parametrize("preset", [preset for preset in presets("online") if preset.startswith("r1-")])
