@@ -25,6 +25,7 @@ from sgpo_core.config.overrides import Overrides
 from tasks.benchmarks.evaluate import evaluate_policy
 from tasks.benchmarks.nightly import run_night
 from tasks.benchmarks.records import record_evaluation, results_table
+from tasks.flow_page import show_result
 from tasks.preflight import check_evaluation
 from tasks.tracking.policies import resolve
 
@@ -53,4 +54,6 @@ def benchmark_eval(
     found = resolve(policy)
     results = evaluate_policy(config, found, force, rescore)
     get_run_logger().info(f"{found.name}, weights {found.weights}\n{results_table(results)}")
-    return record_evaluation(config, found, results)
+    result = record_evaluation(config, found, results)
+    following = [f"The same responses graded anew: `sgpo evaluation {policy} --rescore`, with the same settings"]
+    return show_result(f"{found.name} on benchmarks", result, following, results_table(results))

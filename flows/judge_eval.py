@@ -25,6 +25,7 @@ from sgpo_core.config.catalog import one_of
 from sgpo_core.config.judge_eval import JudgeEvalConfig, load_judge_eval
 from sgpo_core.config.overrides import Overrides
 from tasks.engines.cluster import keep_engines
+from tasks.flow_page import show_result
 from tasks.judges import judge_eval as tasks
 from tasks.preflight import check_judge
 
@@ -49,7 +50,9 @@ def judge_eval(
     config = load_judge_eval(preset, [*overrides, *(["judge.cache=false"] if fresh else [])])
     examples = tasks.load_examples(config)
     with keep_engines():
-        return tasks.evaluate_judge(config, judge_training.ready(config.judge), examples)
+        result, table = tasks.evaluate_judge(config, judge_training.ready(config.judge), examples)
+    following = [f"Every verdict: `{result['run_dir']}/verdicts.parquet`"]
+    return show_result(f"Judge {config.judge.name} on {config.data.path}", result, following, table)
 
 
 def check(config: JudgeEvalConfig) -> None:

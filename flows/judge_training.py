@@ -26,6 +26,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.judge_training import JudgeTrainingConfig, is_preset, is_warm_start, load_judge_training
 from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.warm_start import load_warm_start
+from tasks.flow_page import show_result
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
@@ -50,7 +51,10 @@ def judge_training(
             docs/settings.md lists them.
         fresh: Train again what is there already.
     """
-    return make(load_judge_training(preset, overrides), fresh)
+    result = make(load_judge_training(preset, overrides), fresh)
+    used = f"judge=trained judge.model={result['run_dir']}"
+    following = [f"Measured: `sgpo judge-eval {used}`", f"In a run: `sgpo online PRESET {used}`"]
+    return show_result(f"Judge {result['run_id']}", result, following)
 
 
 def check(config: JudgeTrainingConfig) -> None:
@@ -74,12 +78,18 @@ def make(config: JudgeTrainingConfig, fresh: bool = False) -> dict[str, Any]:
         return tasks.train_judge(config, base, exercises, policy)
 
 
+_part_of_a_run = flow(
+    name="judge-training", flow_run_name="judge-training {config.key}", validate_parameters=False, persist_result=False
+)(make)
+
+
 def ready(judge: JudgeSettings) -> JudgeSettings:
     """The settings with the folder of the model that judges here: one that is named by its preset in
     conf/judge_training is made where it is missing, one of the hub is downloaded."""
     kind = kind_of(judge)
     if kind.trainable and is_preset(judge.model):
-        folder = make(load_judge_training(judge.model))["run_dir"]
+        config = load_judge_training(judge.model)
+        folder = (tasks.kept(config).result() or _part_of_a_run(config))["run_dir"]
     elif kind.local:
         folder = str(model_folder("judge.model", judge.model))
     else:
@@ -89,5 +99,5 @@ def ready(judge: JudgeSettings) -> JudgeSettings:
 
 def _model(setting: str, name: str) -> str:
     if is_warm_start(name):
-        return str(warm_start.make(load_warm_start(name))["run_dir"])
+        return warm_start.ready(load_warm_start(name))
     return str(model_folder(setting, name))

@@ -31,7 +31,7 @@ def initial_policy(config: TrainingConfig) -> str:
     else:
         settings = load_warm_start(str(model.warm_start), [])
         shared = settings.model_copy(update={"cluster": config.cluster, "deepspeed": config.deepspeed})
-        folder, named = str(warm_start.make(shared)["run_dir"]), f"model.warm_start={model.warm_start}"
+        folder, named = warm_start.ready(shared), f"model.warm_start={model.warm_start}"
     check_policy(named, folder, model, config.cluster)
     return folder
 

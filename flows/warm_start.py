@@ -21,6 +21,7 @@ from sgpo_core.config.catalog import one_of
 from sgpo_core.config.overrides import Overrides
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
 from tasks.data import open_problems
+from tasks.flow_page import show_result
 from tasks.models.folders import model_folder
 from tasks.models.policy_checks import check_policy
 from tasks.supervised import warm_start as tasks
@@ -43,7 +44,13 @@ def warm_start(
             docs/settings.md lists them.
         fresh: Train again what is there already.
     """
-    return make(load_warm_start(preset, overrides), fresh)
+    result = make(load_warm_start(preset, overrides), fresh)
+    folder = result["run_dir"]
+    following = [
+        f"Trained on by reinforcement learning: `sgpo online PRESET model.warm_start=null model.path={folder}`",
+        f"On a benchmark: `sgpo evaluation {folder}`",
+    ]
+    return show_result(f"Warm start {result['run_id']}", result, following)
 
 
 def check(config: WarmStartConfig) -> None:
@@ -64,3 +71,14 @@ def make(config: WarmStartConfig, fresh: bool = False) -> dict[str, Any]:
             kept.forget()
         result = None if fresh else kept.result()
         return result or tasks.train_policy(config, base)
+
+
+_part_of_a_run = flow(
+    name="warm-start", flow_run_name="warm-start {config.key}", validate_parameters=False, persist_result=False
+)(make)
+
+
+def ready(config: WarmStartConfig) -> str:
+    """Its folder, for a run that starts from it. What is missing is made in a flow run of its own, below that of the
+    run, which shows how far it is."""
+    return str((tasks.kept(config).result() or _part_of_a_run(config))["run_dir"])

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from threading import Thread
+from typing import Any
 from uuid import UUID
 
 from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+
+from tasks.reports.result_page import result_page
+from tasks.services.environment import addresses
+from tasks.tracking.server import page_of
 
 _PATIENCE_S = 5.0  # with a server that does not answer; Prefect's client itself would try for minutes
 
@@ -52,3 +57,10 @@ class FlowPage:
         self._asking = Thread(target=copy_context().run, args=(attempt,), daemon=True)
         self._asking.start()
         self._asking.join(_PATIENCE_S)
+
+
+def show_result(heading: str, result: Mapping[str, Any], following: Sequence[str], table: str = "") -> dict[str, Any]:
+    """The page of a flow run that has ended (see `result_page`); returns the result."""
+    address = page_of(result["mlflow_run_id"], addresses())
+    FlowPage(result["run_id"]).text(result_page(heading, result, table, address, following))
+    return dict(result)

@@ -19,6 +19,8 @@ import mlflow
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from prefect import get_client
+from prefect.client.schemas.filters import ArtifactCollectionFilter, ArtifactCollectionFilterKey
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
@@ -54,6 +56,14 @@ def shell_environment(home: Path, **more: str) -> dict[str, str]:
     """That of a fresh shell: nothing of what this process's own flows have set."""
     ours = ("SGPO_", "PREFECT_", "MLFLOW_", "RAY_")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"SGPO_HOME": str(home)} | more
+
+
+def prefect_page(key: str) -> str:
+    """The newest artifact of this key on Prefect's server of this process."""
+    with get_client(sync_client=True) as client:
+        wanted = ArtifactCollectionFilter(key=ArtifactCollectionFilterKey(any_=[key]))
+        [found] = client.read_latest_artifacts(artifact_filter=wanted)
+    return str(found.data)
 
 
 def columns(rollouts: Path) -> dict[str, list[Any]]:

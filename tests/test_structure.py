@@ -118,6 +118,7 @@ ROOMS = {
     "sgpo_core.offline": {"config", "data", "rl", "storage", "types"},
     "sgpo_core.evaluation": {"analysis", "config", "grading", "types"},
     "tasks.services": {"paths"},
+    "tasks.flow_page": {"reports", "services", "tracking"},
     "tasks.reports": {"paths"},
     "tasks.models": {"data", "paths"},
     "tasks.tracking": {"failures", "models", "paths"},
@@ -138,9 +139,9 @@ ROOMS = {
     "tasks.checkpointing": {"data", "engines", "run", "services", "stage", "tracking", "workers"},
     "tasks.publishing": {"models", "paths", "reports"},
     "tasks.progress": {"checkpointing", "data", "flow_page", "reports", "run", "services", "stage"},
-    "tasks.supervised": {"checkpointing", "data", "engines", "paths", "stage", "tracking", "workers"},
+    "tasks.supervised": {"checkpointing", "data", "engines", "flow_page", "paths", "stage", "tracking", "workers"},
     "tasks.benchmarks": {
-        *("data", "engines", "failures", "models", "paths", "run", "services", "tracking", "workers"),
+        *("data", "engines", "failures", "flow_page", "models", "paths", "run", "services", "tracking", "workers"),
     },
     "tasks.sweeps": {"engines", "failures", "flow_page", "paths", "preflight", "reports", "run", "tracking"},
     "tasks.offline": {

@@ -37,6 +37,7 @@ from sgpo_core.types import Problem
 from tasks.data import decode_all, encode_prompt, load_benchmarks, load_tokenizer, stop_ids
 from tasks.engines.cluster import Engines, keep_engines, rollout_engines
 from tasks.engines.generation import stream_groups
+from tasks.flow_page import FlowPage
 from tasks.models.policy_checks import check_policy, context_length
 from tasks.paths import home
 from tasks.run import locked, start_over
@@ -174,7 +175,7 @@ def generate_responses(job: Job, config: EvaluationConfig, engines: Engines) -> 
         [request_seed(settings.seed, f"eval/{name}", 0, problem.id, s) for s in range(settings.k)]
         for problem in job.problems
     ]
-    have = job.generated()
+    have, page = job.generated(), FlowPage(f"{job.policy.weights}-{name}")
     missing = [number for number in range(len(job.problems)) if number not in have]
     groups = [[Request(prompts[number], seed) for seed in seeds[number]] for number in missing]
     job.generations.mkdir(parents=True, exist_ok=True)
@@ -188,9 +189,11 @@ def generate_responses(job: Job, config: EvaluationConfig, engines: Engines) -> 
             bar.update()
             if len(buffer) >= _FLUSH_PROBLEMS or time.monotonic() - written > _FLUSH_S:
                 write_part(job, buffer, seeds, tokenizer)
+                page.bar(100.0 * bar.n / len(job.problems), f"{name}: {bar.n} of {len(job.problems)} problems")
                 buffer, written = [], time.monotonic()
         if buffer:
             write_part(job, buffer, seeds, tokenizer)
+    page.bar(100.0, f"{name}: all {len(job.problems)} problems")
     seconds = read_seconds(job) + time.monotonic() - began
     write_json(job.folder / "generation.json", {"seconds": seconds, "policy": job.policy.name})
 

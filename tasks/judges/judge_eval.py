@@ -58,9 +58,12 @@ def measure(judge: Judge, examples: Sequence[Example]) -> tuple[list[Judgment], 
     return judgments, score(judgments, [e.label for e in examples], [e.subset for e in examples])
 
 
-def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: Sequence[Example]) -> dict[str, Any]:
+def evaluate_judge(
+    config: JudgeEvalConfig, settings: JudgeSettings, examples: Sequence[Example]
+) -> tuple[dict[str, Any], str]:
     """Opens the judge with these `settings` (those of `config`, its model made where it was missing), measures it, and
-    keeps verdicts and scores in a folder and in MLflow. Returns the flow's result; `f1` is the overall one."""
+    keeps verdicts and scores in a folder and in MLflow. Returns the flow's result, whose `f1` is the overall one, and
+    the scores as a table."""
     folder = home() / config.experiment / config.run_id
     tags = {"judge": config.judge.name, "preset": config.preset, "data": config.data.path}
     tracker = Tracker.open(
@@ -90,7 +93,7 @@ def evaluate_judge(config: JudgeEvalConfig, settings: JudgeSettings, examples: S
     except BaseException as error:
         tracker.fail(error)
         raise
-    return result
+    return result, as_table(report)
 
 
 def check_gate(settings: JudgeSettings, judge: Judge) -> None:

@@ -33,6 +33,7 @@ from sgpo_core.storage.atomic import (
 from sgpo_core.storage.digests import damage, put_aside, seal
 from tasks.checkpointing import export_policy
 from tasks.engines.cluster import Engines
+from tasks.flow_page import FlowPage
 from tasks.paths import home
 from tasks.stage import Metrics
 from tasks.tracking.tracker import Tracker, new_attempt
@@ -66,12 +67,12 @@ def train_until_good(
 ) -> Metrics:
     """Returns what the last test has shown; goes on from what `saved` holds. Raises RuntimeError when the gate stays
     shut."""
-    done, metrics = saved.load(engines), Metrics()
+    done, metrics, page = saved.load(engines), Metrics(), FlowPage(tracker.folder.name)
     for rounds in range(course.more_rounds + 1):
         end = course.steps + rounds * course.more_steps
         if done > end:
             continue  # tested before, in vain
-        done = _supervise(course, train, engines, tracker, loss, saved, done, end)
+        done = _supervise(course, train, engines, tracker, page, loss, saved, done, end)
         metrics = course.test(done)
         tracker.log(done, metrics)
         if metrics[course.gate] >= course.threshold:
@@ -125,6 +126,7 @@ def _supervise(
     train: TrainSettings,
     engines: Engines,
     tracker: Tracker,
+    page: FlowPage,
     loss_name: str,
     saved: SavedState,
     done: int,
@@ -147,6 +149,7 @@ def _supervise(
                 if time.monotonic() - began < _SECONDS_A_CALL:
                     pace *= 2
             tracker.log(done, {loss_name: float(np.mean(losses))})
+            page.bar(100.0 * done / end, f"{course.title}: step {done} of {end}, loss {np.mean(losses):.3f}")
             if time.monotonic() - saved_at > _SECONDS_A_SAVE:
                 saved.save(engines, done)
                 saved_at = time.monotonic()

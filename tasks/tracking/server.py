@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPException
 from urllib.parse import urlparse, urlunparse
@@ -116,3 +116,20 @@ def open_client() -> MlflowClient:
     """Raises ConfigError when the server is out of reach."""
     check_reachable(tracking_uri())
     return MlflowClient(tracking_uri=tracking_uri())
+
+
+def run_page(experiment_id: str, run_id: str, services: Mapping[str, str]) -> str:
+    """The address of the page of an MLflow run; "" where no server shows it. `services`: those of `make up` that are
+    alive."""
+    uri = tracking_uri()
+    server = without_password(uri) if uri.startswith("http") else services.get("mlflow", "")
+    return f"{server.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}" if server else ""
+
+
+def page_of(run_id: str, services: Mapping[str, str]) -> str:
+    """The address of the page of an MLflow run; "" also where MLflow does not know the run."""
+    try:
+        run = open_client().get_run(run_id)
+    except (MlflowException, ConfigError):
+        return ""
+    return run_page(run.info.experiment_id, run_id, services)

@@ -39,6 +39,7 @@ from tasks.tracking.server import (
     let_in,
     open_client,
     refused,
+    run_page,
     tracking_uri,
     without_password,
 )
@@ -56,7 +57,7 @@ class Tracker:
     def __init__(self, client: MlflowClient, run: MlflowRun, folder: Path) -> None:
         self.client, self.folder = client, folder
         self.run_id: str = run.info.run_id
-        self._page = f"#/experiments/{run.info.experiment_id}/runs/{self.run_id}"
+        self._experiment_id = run.info.experiment_id
         self.waiting: list[dict[str, Any]] = []  # records that the server would not take yet
 
     @classmethod
@@ -98,9 +99,7 @@ class Tracker:
 
     def address(self, services: Mapping[str, str]) -> str:
         """Of the run's page, "" where no server shows it; `services`: those of `make up` that are alive."""
-        uri = tracking_uri()
-        server = without_password(uri) if uri.startswith("http") else services.get("mlflow", "")
-        return f"{server.rstrip('/')}/{self._page}" if server else ""
+        return run_page(self._experiment_id, self.run_id, services)
 
     def redeliver(self, last_iteration: int) -> None:
         """After a crash: sends what was written to disk but did not arrive; later records are recomputed anyway."""

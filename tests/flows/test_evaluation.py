@@ -19,7 +19,7 @@ from prefect.logging import disable_run_logger
 from flows.evaluation import benchmark_eval
 from sgpo_core.config.base import ConfigError
 from sgpo_core.storage.atomic import read_json
-from tests.helpers import REPOSITORY, meanwhile, run_module, shell_environment
+from tests.helpers import REPOSITORY, meanwhile, prefect_page, run_module, shell_environment
 
 # Without carries, so that a policy that forgets them gets some right.
 SETTINGS = [
@@ -71,6 +71,9 @@ def test_killed_repeated_forced_and_rescored(policy: str, session_home: Path, tm
     assert generations(tmp_path) == kept and record(tmp_path) == record(session_home)
 
     assert benchmark_eval(policy, SETTINGS) == first
+    page = prefect_page(first["run_id"])
+    assert page.startswith(f"# {policy} on benchmarks\n") and "chains-carry-0    256    2  0." in page
+    assert prefect_page(f"{first['weights']}-chains-carry-0-progress") == "100"
     assert (times(parts(session_home)), times(results(session_home))) == (made, result)  # evaluated already
 
     assert benchmark_eval(policy, SETTINGS, force=True)["final_metrics"] == first["final_metrics"]  # to the last digit

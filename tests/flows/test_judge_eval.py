@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -33,6 +35,9 @@ def test_the_rule_judge_is_right_about_chains(session_home: Path, tmp_path: Path
     assert "erroneous" in done.stderr, "people read a table"
     verdicts = pq.read_table(Path(result["run_dir"]) / "verdicts.parquet").to_pydict()
     assert verdicts["verdict"] == verdicts["first_error_step"] and len(verdicts["id"]) == 30
+    with closing(sqlite3.connect(session_home / "prefect/prefect.db")) as database:
+        [[page]] = database.execute("SELECT data FROM artifact WHERE key = ?", [result["run_id"]])
+    assert f"# Judge rule on {file}" in page and "false alarms" in page and "verdicts.parquet" in page
 
 
 @pytest.mark.parametrize(

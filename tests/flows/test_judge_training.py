@@ -17,7 +17,7 @@ from sgpo_core.storage.atomic import read_json
 from tasks.paths import home
 from tasks.supervised.judge_exercises import exercises_of
 from tasks.tracking.server import tracking_uri
-from tests.helpers import quick_judge, write_columns
+from tests.helpers import prefect_page, quick_judge, write_columns
 
 
 def rollouts(path: Path, problems: int, **changes: list[Any]) -> str:
@@ -56,6 +56,9 @@ def test_a_judge_lies_where_its_report_says_and_in_mlflow(trained_judge: str) ->
 def test_the_same_settings_are_trained_once(trained_judge: str, policy: str) -> None:
     report = read_json(Path(trained_judge) / "report.json")
     assert judge_training("tiny", quick_judge(policy)) == report
+    page = prefect_page(report["run_id"])  # also of one that has found it there
+    assert "| judge_training/accuracy | " in page
+    assert f"`sgpo judge-eval judge=trained judge.model={trained_judge}`" in page
 
 
 def test_a_shut_gate_leaves_no_judge(policy: str, engines: None, tmp_path: Path) -> None:

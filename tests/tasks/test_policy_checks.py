@@ -265,7 +265,7 @@ def test_every_flow_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     evaluation = load_evaluation(["eval=chains"])
     with pytest.raises(ConfigError, match=r"^POLICY=mine .*eos_token"):
         model_settings(evaluation, jobs(evaluation, Policy("mine", str(folder), "")))
-    monkeypatch.setattr(warm_start, "make", lambda *_: {"run_dir": folder})
+    monkeypatch.setattr(warm_start, "ready", lambda *_: str(folder))
     with pytest.raises(ConfigError, match=r"^model\.warm_start=tiny .*no chat template"):
         starting.initial_policy(load_run("tiny", [chat]))
 

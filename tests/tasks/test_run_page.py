@@ -1,9 +1,10 @@
-"""The page of a run in Prefect; tests/flows/test_deployment.py finds it there."""
+"""The pages of flow runs in Prefect; tests/flows finds them there."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from tasks.reports.result_page import result_page
 from tasks.reports.run_page import run_page
 
 START = {"eval/chains/avg_at_k": 0.0, "time/iteration_s": 1.0}
@@ -29,3 +30,23 @@ def test_what_was_lost_is_a_table() -> None:
     head = "| when (UTC) | what | seconds until it went on |\n| --- | --- | --- |"
     assert f"{head}\n| 1970-01-02 00:00:01 | trainer rank 0 died (a / b c) | 41 |\n\n" in page
     assert "lost" not in run_page(Path("r"), 1, {0: START}, "experiment `sgpo`", "")
+
+
+RESULT = {"mlflow_run_id": "abc", "run_dir": "/runs/judges/j", "final_metrics": {"judge_training/accuracy": 0.91234}}
+
+
+def test_a_result_has_its_numbers_and_what_comes_next() -> None:
+    page = result_page("Judge j", RESULT, "", "http://127.0.0.1:5000/#/x", ["Measured: `sgpo judge-eval`"])
+    assert page.startswith("# Judge j\n\n| metric | value |\n| --- | --- |\n| judge_training/accuracy | 0.9123 |\n")
+    links = [
+        "All numbers: [MLflow](http://127.0.0.1:5000/#/x)",
+        "Folder: `/runs/judges/j`",
+        "Measured: `sgpo judge-eval`",
+    ]
+    assert page.splitlines()[-3:] == [f"* {link}" for link in links]
+
+
+def test_a_table_stands_in_the_place_of_the_metrics() -> None:
+    page = result_page("Judge j", RESULT, "subset F1\nall    0.9", "", [])
+    assert "```\nsubset F1\nall    0.9\n```" in page and "judge_training" not in page
+    assert "MLflow (`make up`), run `abc`" in page

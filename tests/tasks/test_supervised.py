@@ -8,7 +8,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from flows.warm_start import warm_start
+from flows.warm_start import ready, warm_start
 from sgpo_core.config.warm_start import load_warm_start
 from sgpo_core.storage.weights import weights_hash
 from tasks.supervised import loop
@@ -16,6 +16,7 @@ from tasks.supervised import warm_start as tasks
 from tasks.supervised.lessons import ChainsLessons
 from tasks.tracking.server import tracking_uri
 from tasks.tracking.tracker import Tracker
+from tests.helpers import prefect_page
 
 # Two rounds: the gate can't be passed before the second one's test, which is made to pass.
 SETTINGS = ["curriculum=[{steps: 30, slip_rate: 0.3}]", "gate_samples=32", "gate_steps=10", "gate_rounds=1"]
@@ -70,8 +71,8 @@ def test_it_goes_on_to_the_same_weights(
     made.append(at)
     assert kept.result() is not None  # of the first run; fresh leaves it until there is another
     kept.folder.rename(kept.folder.with_name(f"{kept.folder.name}.whole"))
-    again = warm_start("tiny", settings)
-    assert weights_hash(Path(again["run_dir"])) == whole
+    again = ready(load_warm_start("tiny", settings))  # as a run does that starts from it
+    assert weights_hash(Path(again)) == whole
     assert min(made[1:]) > 0  # it did not begin anew
     assert not kept.saved.folder.exists()
 
@@ -101,4 +102,7 @@ def test_nothing_counts_as_made_that_mlflow_has_not_been_told(engines: None, mon
     assert not kept.folder.exists()
     result = warm_start("tiny", settings)
     assert Path(result["run_dir"]) == kept.folder
+    key = kept.config.key
+    assert prefect_page(f"{key}-progress") == "100"
+    assert prefect_page(key).startswith(f"# Warm start {key}\n") and f"model.path={kept.folder}`" in prefect_page(key)
     assert mlflow.MlflowClient(tracking_uri()).get_run(result["mlflow_run_id"]).info.status == "FINISHED"
