@@ -1,6 +1,6 @@
 """From a command line to a result: `sgpo NAME ...`, which is `python -m flows NAME ...`, or `python -m flows.NAME ...`.
 
-words ──▶ arguments ──▶ settings ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
+words ──▶ arguments ──▶ settings ──▶ GPUs? ──▶ import the flow (seconds) ──▶ what it needs is there? ──▶ run ──▶ result
 
 Standard output carries the result alone: a summary on a terminal, one JSON object in a pipe or with --json. Everything
 else goes to standard error. Exit status 2: a setting is wrong; 1: the run failed.
@@ -51,10 +51,14 @@ def main(*name: str) -> NoReturn:
             program = f"python -m flows.{known}" if name else f"sgpo {shown(known)}"
             given = parser_of(known, program).read(line)
             _leave(_run_or_say_why_not(COMMANDS[known], given))
+        case ["--completion", *_]:
+            print("error: there is a completion for bash alone: sgpo --completion bash", file=sys.stderr)
+            sys.exit(2)
         case line:
             commands = [shown(command) for command in COMMANDS]
-            meant = f"no command {line[0]!r}: {did_you_mean(line[0], commands)}" if line else "COMMAND is missing"
-            print(f"error: {meant} (sgpo --help explains {', '.join(commands)})", file=sys.stderr)
+            meant = did_you_mean(line[0], commands) if line else ""
+            wrong = f"no command {line[0]!r}{f': {meant}' if meant else ''}" if line else "COMMAND is missing"
+            print(f"error: {wrong} (sgpo --help explains {', '.join(commands)})", file=sys.stderr)
             sys.exit(2)
     sys.exit()
 
@@ -70,6 +74,8 @@ def _run(command: Command, given: dict[str, Any]) -> None:
         with _until_nobody_reads():
             _imported(command.run)(**given)
         return
+    if command.has_gpus:
+        command.has_gpus(config)
     stdout = _keep_stdout_clean()
     prepare_process()
     end_as_terminated()

@@ -20,6 +20,7 @@ from sgpo_core.config.offline import OfflineConfig, load_offline
 from sgpo_core.config.run import RunConfig, load_run
 from sgpo_core.config.sweep import SweepConfig, load_sweep, sweep_runs
 from sgpo_core.config.warm_start import WarmStartConfig, load_warm_start
+from tasks.gpus import check_gpus
 
 Load = Callable[[str, Sequence[str]], Settings]
 
@@ -27,14 +28,16 @@ Load = Callable[[str, Sequence[str]], Settings]
 @dataclass(frozen=True, slots=True)
 class Command:
     """`run` (module:function) is called with the arguments by name: the word, `overrides` where there are settings, and
-    what `options` adds. Before, `load` makes settings of the same arguments, and `check` (module:function) looks for
-    what these need. A flow needs Prefect and MLflow and returns its result; others print theirs."""
+    what `options` adds. Before, `load` makes settings of the same arguments, `has_gpus` refuses those that this machine
+    has too few GPUs for, and `check` (module:function) looks for all that they need. A flow needs Prefect and MLflow
+    and returns its result; others print theirs."""
 
     run: str
     word: Word | None
     options: Callable[[Parser], None]
     settings: type[Settings] | None = None
     load: Callable[[Mapping[str, Any]], Settings] | None = None
+    has_gpus: Callable[[Any], None] | None = None
     check: str = ""
     is_flow: bool = True
 
@@ -77,6 +80,10 @@ def _sweep(preset: str, overrides: Sequence[str]) -> SweepConfig:
     config = load_sweep(preset, overrides)
     sweep_runs(config)  # the settings of each are read here, too
     return config
+
+
+def _sweep_has_gpus(config: SweepConfig) -> None:
+    check_gpus(max((run.config for run in sweep_runs(config)), key=lambda run: run.cluster.gpus + run.asked_judge.gpus))
 
 
 def _sized(given: Mapping[str, Any]) -> Settings:
@@ -182,7 +189,7 @@ def _theory(parser: Parser) -> None:
 
 _RUN_DIR = Word("run_dir", "the folder of a run, such as runs/demo/tiny-sgpo-s0-0c05667270")
 _RUN = Word("run", "the folder or the id of a run that is complete")
-_POLICY = Word("policy", "folder, run id, hub id, models:/NAME@ALIAS, or registered")
+_POLICY = Word("policy", "folder, id of a run or of a warm start, hub id, models:/NAME@ALIAS, or registered")
 
 # A command has the name of its file in this folder; the shell takes a dash for its underscore.
 COMMANDS = {
@@ -193,6 +200,7 @@ COMMANDS = {
         _fresh,
         RunConfig,
         _loaded(load_run),
+        check_gpus,
         "flows.online:check",
     ),
     "offline": Command(
@@ -201,6 +209,7 @@ COMMANDS = {
         _fresh_offline,
         OfflineConfig,
         _loaded(load_offline),
+        check_gpus,
         "flows.offline:check",
     ),
     "sweep": Command(
@@ -209,6 +218,7 @@ COMMANDS = {
         _fresh_sweep,
         SweepConfig,
         _loaded(_sweep),
+        _sweep_has_gpus,
         "flows.sweep:check",
     ),
     "report": Command("flows.report:report", None, _report, is_flow=False),
@@ -227,7 +237,7 @@ COMMANDS = {
         _fresh,
         JudgeEvalConfig,
         _loaded(load_judge_eval),
-        "flows.judge_eval:check",
+        check="flows.judge_eval:check",
     ),
     "judge_training": Command(
         "flows.judge_training:judge_training",
@@ -235,7 +245,7 @@ COMMANDS = {
         _fresh,
         JudgeTrainingConfig,
         _loaded(load_judge_training),
-        "flows.judge_training:check",
+        check="flows.judge_training:check",
     ),
     "warm_start": Command(
         "flows.warm_start:warm_start",
@@ -243,7 +253,7 @@ COMMANDS = {
         _fresh,
         WarmStartConfig,
         _loaded(load_warm_start),
-        "flows.warm_start:check",
+        check="flows.warm_start:check",
     ),
     "preflight": Command("flows.preflight:preflight", _preset("online"), _preflight, RunConfig, _sized, is_flow=False),
     "simulate": Command(

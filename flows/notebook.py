@@ -54,6 +54,8 @@ def run(command: str, *words: str) -> dict[str, Any]:
         with suppress(SystemExit):  # some end with a status, for the shell
             resolve_name(known.run)(**given)
         return {}
+    if known.has_gpus:
+        known.has_gpus(config)
     _prepare()
     _keep_engines()
     if known.check:

@@ -14,7 +14,7 @@ from sgpo_core.config.judge import JudgeSettings
 from sgpo_core.config.run import TrainingConfig
 from sgpo_core.config.training import ClusterSettings
 from sgpo_core.judges.processbench import load
-from tasks.gpus import Device, devices, driver_problem
+from tasks.gpus import Device, count_gpus, devices, missing_gpus
 from tasks.judges.kinds import kind_of
 from tasks.models.folders import local_folder, missing_model
 from tasks.models.policy_checks import check_policy
@@ -43,7 +43,7 @@ def check_parallel(runs: int, cluster: ClusterSettings, judge: JudgeSettings) ->
     """Raises ConfigError when the machine has no room for that many runs side by side."""
     if runs == 1 or os.environ.get("RAY_ADDRESS"):
         return
-    gpus = cluster.gpus + kind_of(judge).gpus(judge)
+    gpus = cluster.gpus + judge.gpus
     each = gpus or max(
         cluster.rollout_actors * cluster.rollout_threads, cluster.trainer_ranks * cluster.trainer_threads
     )
@@ -71,7 +71,7 @@ def _gpu_problems(config: TrainingConfig) -> list[str]:
     machine = this_machine(config)
     problems = []
     if machine and not _holds_engines():
-        wanted = config.cluster.gpus + kind_of(config.asked_judge).gpus(config.asked_judge)
+        wanted = config.cluster.gpus + config.asked_judge.gpus
         problems += _busy(found, wanted, gib_on_a_gpu(config, machine))
     return problems + (sizing_problems(config, machine) if machine else [])
 
@@ -119,7 +119,7 @@ def _model_problems(model: ModelSettings) -> list[str]:
 def check_judge(judge: JudgeSettings) -> None:
     """The same for a judge by itself."""
     problems = kind_of(judge).missing(judge)
-    if not os.environ.get("RAY_ADDRESS") and (wanted := kind_of(judge).gpus(judge)) > (gpus := count_gpus()):
+    if not os.environ.get("RAY_ADDRESS") and (wanted := judge.gpus) > (gpus := count_gpus()):
         problems.append(f"{wanted} GPUs: {judge.engine.actors} engines x {judge.engine.gpus} (found {gpus})")
     problems += _engines_blocked(kind_of(judge).gpus(judge), judge.engine.gpu_memory_utilization)
     if problems:
@@ -129,35 +129,8 @@ def check_judge(judge: JudgeSettings) -> None:
 
 def _cluster_problems(cluster: ClusterSettings, judge: JudgeSettings | None) -> list[str]:
     """Of a run with this judge; None: of an evaluation, which has neither judge nor trainers."""
-    problems = []
-    judges = kind_of(judge).gpus(judge) if judge else 0
-    wanted = cluster.gpus + judges if judge else cluster.rollout_actors * cluster.rollout_gpus
-    gpus = count_gpus() if wanted and not os.environ.get("RAY_ADDRESS") else wanted
-    if wanted > gpus:
-        found = str(gpus) if gpus else f"0{_why_none()}"
-        ranks = f" and {cluster.trainer_ranks} trainer ranks x {cluster.trainer_gpus}" if judge else ""
-        problems.append(
-            f"{wanted} GPUs: {cluster.rollout_actors} rollout engines x {cluster.rollout_gpus}{ranks}"
-            f"{f', {judges} for the judge' if judges else ''} (found {found}); RAY_ADDRESS names a cluster that has "
-            "them, cluster=... another layout"
-        )
+    problems = missing_gpus(cluster, judge)
     sync_dir = Path(cluster.sync_dir)
     if not sync_dir.is_dir() or not os.access(sync_dir, os.W_OK):
         problems.append(f"a writable folder at cluster.sync_dir={cluster.sync_dir}")
     return problems
-
-
-def count_gpus() -> int:
-    """GPUs that CUDA shows to this process."""
-    import torch
-
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def _why_none() -> str:
-    """Why CUDA shows no GPU where the driver shows some; "" where there is none."""
-    import torch
-
-    seen = devices()
-    problem = driver_problem(seen[0].driver, torch.version.cuda) if seen else ""
-    return f"; {problem}" if problem else ""

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from sgpo_core.config.base import Fraction, Operational, Positive, Settings
 
 _OURS = ("model", "messages", "stream", "n")  # of a request's body: the client reads the reply to these
+_HELD = ("llm", "trained")  # judges that are models in engines of the run
 _SECRETS = ("api_key", "apikey", "key", "authorization", "password", "secret")  # settings are shown and recorded
 
 
@@ -119,6 +120,11 @@ class JudgeSettings(Settings):
     )
     engine: JudgeEngineSettings = JudgeEngineSettings()
     endpoint: EndpointSettings = EndpointSettings()
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of its engines; other judges have none."""
+        return self.engine.actors * self.engine.gpus if self.name in _HELD else 0
 
     @property
     def label(self) -> str:

@@ -43,9 +43,6 @@ class JudgeKind(ABC):
         """What the judge needs and is not there. Raises ConfigError for a setting that can't be used."""
         return []
 
-    def gpus(self, settings: JudgeSettings) -> int:
-        return 0
-
     def model(self, settings: JudgeSettings) -> str:
         """Names what judges, wherever it can change under its name: weights, a server."""
         return settings.model
@@ -151,9 +148,6 @@ class LlmKind(PromptedKind):
         if self.trainable and is_preset(settings.model):
             return []
         return super().missing(settings) or missing_model("judge.model", settings.model)
-
-    def gpus(self, settings: JudgeSettings) -> int:
-        return settings.engine.actors * settings.engine.gpus
 
     def model(self, settings: JudgeSettings) -> str:
         return f"{weights_hash(Path(settings.model))} in {settings.engine.dtype}"

@@ -9,7 +9,7 @@ import pytest
 from sgpo_core.chains import problems as chains
 from sgpo_core.config.base import ConfigError
 from sgpo_core.config.catalog import presets
-from sgpo_core.config.judge import JudgeSettings
+from sgpo_core.config.judge import JudgeEngineSettings, JudgeSettings
 from sgpo_core.config.run import load_run
 from sgpo_core.data.segmentation import segment
 from sgpo_core.judges.base import Item, Judge
@@ -21,6 +21,8 @@ from tasks.preflight import check_resources
 def test_every_file_of_conf_names_a_kind() -> None:
     named = {load_run("tiny", [f"judge={name}", "judge.model=x"]).judge.name for name in presets("judge")}
     assert named == set(KINDS)
+    in_engines = {name for name in KINDS if JudgeSettings(name=name, engine=JudgeEngineSettings(gpus=2, actors=3)).gpus}
+    assert in_engines == {name for name, found in KINDS.items() if found.local}
 
 
 def test_a_new_kind_is_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
