@@ -168,9 +168,9 @@ def status(url: str, login: str | None = None) -> int:
         return refused.code
 
 
-def greeting(api: str, login: str | None) -> str:
-    """How Prefect's server answers one that wants to hear its events."""
-    with connect(f"ws{api.removeprefix('http')}/events/out", subprotocols=["prefect"]) as socket:  # type: ignore[list-item]
+def greeting(api: str, login: str | None, what: str = "events") -> str:
+    """How Prefect's server answers one that wants to hear its events, or its logs."""
+    with connect(f"ws{api.removeprefix('http')}/{what}/out", subprotocols=["prefect"]) as socket:  # type: ignore[list-item]
         socket.send(json.dumps({"type": "auth", "token": login}))
         try:
             return str(json.loads(socket.recv(timeout=30))["type"])

@@ -82,6 +82,9 @@ def service_environment() -> dict[str, str]:
         "PREFECT_SERVER_MEMO_STORE_PATH": f"{prefect_home}/memo_store.toml",  # by default in ~/.prefect, whatever home
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         PAGES: "http://127.0.0.1",  # none: the server of one process has no page that anybody opens
+        # Without these `prefect deployment run --watch` shows no line of the log, and so not why a run has failed.
+        "PREFECT_SERVER_LOGS_STREAM_OUT_ENABLED": "true",
+        "PREFECT_SERVER_LOGS_STREAM_PUBLISHING_ENABLED": "true",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 are too few on a busy machine
         "MLFLOW_TRACKING_URI": f"sqlite:///{home()}/mlflow.db",
         "MLFLOW_DEFAULT_ARTIFACT_ROOT": f"{home()}/mlartifacts",
