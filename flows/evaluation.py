@@ -3,8 +3,9 @@
     POLICY ──▶ weights hash ─┬─▶ generate (Ray + vLLM, by problem) ──▶ grade ──▶ score ──▶ MLflow
     eval=... ──▶ protocol id ┘
 
-POLICY is a folder, a run id of ours, an id of the Hugging Face hub, models:/NAME@ALIAS in MLflow's registry, or
-`registered`: every candidate and champion there, compared with the last night and with the champion (the nightly).
+POLICY is a folder, the id of a run or of a warm start of ours, an id of the Hugging Face hub, models:/NAME@ALIAS in
+MLflow's registry, or `registered`: every candidate and champion there, compared with the last night and with the
+champion (the nightly).
 What was evaluated before, with the same weights and protocol, is not evaluated again; what was killed goes on.
 """
 
@@ -40,8 +41,8 @@ def benchmark_eval(
     """Evaluates a policy on benchmarks.
 
     Args:
-        policy: A folder, a run id, ORG/NAME of the Hugging Face hub, models:/NAME@ALIAS, or registered (every candidate
-            and champion, compared with the last night).
+        policy: A folder, the id of a run or of a warm start, ORG/NAME of the Hugging Face hub, models:/NAME@ALIAS, or
+            registered (every candidate and champion, compared with the last night).
         overrides: Settings that differ from the preset, each a key=value: eval=nine, cluster=gpu8.
             docs/settings.md lists them.
         force: Generate again, even if it was evaluated before; registered always does.

@@ -19,6 +19,7 @@ from sgpo_core.config.suggestions import did_you_mean
 _WRITTEN = re.compile(r"(?P<sign>\+\+|\+|~|)(?P<key>[A-Za-z_][\w.-]*)(?P<equals>=?)(?P<value>.*)", re.DOTALL)
 _QUOTED = re.compile(r"""'(?:\\.|[^'\\])*'|"((?:\\.|[^"\\])*)\"""", re.DOTALL)
 _ESCAPE = re.compile(r"""\\+(?=\$\{)|\\([nrt"\\])""")  # a backslash before ${ is OmegaConf's own
+_SHOWN = 6  # settings of a section that are named beside one that it lacks
 _SIGNS = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -58,7 +59,14 @@ def unknown(key: str, value: str, known: Catalog) -> str:
     """What is said of a key that is not there. A group of conf/ is meant only where it has such a choice."""
     meant = [_filled(name, key) for name in known.settings if name != "preset"]
     meant += sorted(known.sections if value.startswith("{") else (g for g in known.groups if value in presets(g)))
-    return f"no setting {key!r}: {did_you_mean(key, meant) or 'docs/settings.md lists them'}"
+    section = key.rpartition(".")[0]
+    beside = [name for name in known.settings if section and name.rpartition(".")[0] == section]
+    shown = ", ".join(name.rpartition(".")[2] for name in beside[:_SHOWN]) + (", ..." if len(beside) > _SHOWN else "")
+    there = f"{section} has {shown}" if beside else "docs/settings.md lists them"
+    if not (suggested := did_you_mean(key, meant)):
+        return f"no setting {key!r}: {there}"
+    elsewhere = beside and all(f"{section}." not in word for word in suggested.split())
+    return f"no setting {key!r}: {suggested}" + (f" ({there})" if elsewhere else "")
 
 
 def _read(text: str, known: Catalog) -> Override:

@@ -1,4 +1,4 @@
-"""POLICY on the command line: a folder, a run of ours, a registered model, or an id of the Hugging Face hub."""
+"""POLICY on the command line: a folder, a run or a warm start of ours, a registered model, or an id of the hub."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def resolve(name: str) -> Policy:
         folder = model_folder("POLICY", name)
         return Policy(name, str(folder), weights_hash(folder))
     raise ConfigError(
-        f"POLICY={name}: no folder with config.json and *.safetensors, no run below {home()}, "
+        f"POLICY={name}: no folder with config.json and *.safetensors, no run or warm start below {home()}, "
         f"no model in {models_home()}, neither models:/NAME@ALIAS nor ORG/NAME[@REVISION] of the Hugging Face hub"
     )
 
@@ -48,9 +48,10 @@ def registered(version: Version) -> Policy:
 
 
 def _places(name: str) -> list[Path]:
-    """A folder itself, or a run's best checkpoint, by its folder or its id."""
+    """A folder itself, a warm start by its id, or a run's best checkpoint by its folder or its id."""
     best = [(paths, best_checkpoint(paths)) for paths in map(RunPaths, run_folders(name)) if paths.root.is_dir()]
     return [
         Path(name).expanduser(),
+        *([home() / "warm-starts" / name] if "/" not in name else ()),
         *(paths.checkpoint(iteration) / "policy" for paths, iteration in best if iteration),
     ]

@@ -20,6 +20,7 @@ from flows import cli
 from flows.commands import COMMANDS, about, page, parser_of
 from flows.overview import bash_completion, overview
 from sgpo_core.config.base import ConfigError
+from tasks import gpus
 from tasks.paths import writable_home
 from tasks.reports.summary import summary
 from tests.helpers import REPOSITORY, run_module
@@ -76,6 +77,8 @@ def test_a_reader_that_has_seen_enough_ends_it_without_a_word() -> None:
         (["flows", "online", "tiny", "seed=-1"], "seed=-1"),
         (["flows", "onlin", "tiny"], "no command 'onlin': did you mean online?"),
         (["flows", "judge-evl"], "no command 'judge-evl': did you mean judge-eval?"),
+        (["flows", "zzz"], "no command 'zzz' (sgpo --help explains demo, online,"),
+        (["flows", "--completion", "zsh"], "there is a completion for bash alone: sgpo --completion bash"),
         (["flows"], "COMMAND is missing (sgpo --help explains demo, online,"),
         (["flows.sweep", "grpo-vs-sgpo-tiny", "grid.algorithm=[grpo,sgop]"], "did you mean sgpo?"),
         (["flows.evaluation", "x", "eval.sets.chains.k=0"], "eval.sets.chains.k"),
@@ -85,6 +88,18 @@ def test_a_mistake_is_answered_before_anything_slow_is_imported(arguments: list[
     status, answer, imported = answered(*arguments)
     assert status == 2 and answer.startswith("error: ") and said in answer
     assert answer.count("\n") < 3
+    assert imported & SLOW == set()
+
+
+@pytest.mark.skipif(any(map(Path.exists, gpus._DEVICE_FILES)), reason="this machine has a GPU")
+@pytest.mark.parametrize(
+    ("command", "preset"),
+    [("flows.online", "7b"), ("flows.offline", "7b-lora"), ("flows.sweep", "grpo-vs-sgpo-7b")],
+)
+def test_missing_gpus_are_named_before_anything_slow_is_imported(command: str, preset: str) -> None:
+    status, answer, imported = answered(command, preset)
+    number = 1 if preset == "7b-lora" else 8
+    assert status == 2 and answer.startswith("error: preset 7b") and f" needs {number} GPUs: " in answer
     assert imported & SLOW == set()
 
 

@@ -50,6 +50,8 @@ def test_the_hash_is_of_the_content_and_not_of_the_place(tmp_path: Path) -> None
 def test_a_folder_and_a_run_by_its_folder_and_by_its_id(tmp_path: Path) -> None:
     folder = policy(tmp_path / "somewhere")
     assert resolve(str(folder)).folder == str(folder)
+    start = policy(tmp_path / "warm-starts" / "tiny-0123456789")
+    assert resolve("tiny-0123456789").folder == str(start)
     root = tmp_path / "sgpo" / "tiny-sgpo-s0-abc"
     policy(root / "checkpoints/000010/policy", 1.0)
     policy(root / "checkpoints/000020/policy", 2.0)
@@ -62,7 +64,7 @@ def test_a_folder_and_a_run_by_its_folder_and_by_its_id(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("/no/such/folder", "no folder with config.json"),
-        ("no-such-run", "no run below"),
+        ("no-such-run", "no run or warm start below"),
         ("nobody/nothing", "Without internet"),
         ("models:/none@candidate", "Registered models: none"),
         ("models:/none/1", "Registered models: none"),

@@ -27,6 +27,9 @@ def refused(*overrides: str) -> str:
         ("bata=3", "no setting 'bata': did you mean algorithm.credit.beta?"),
         ("group_size=4", "no setting 'group_size': did you mean sampling.group_size?"),  # nothing but its end
         ("train.group_size=4", "no setting 'train.group_size': did you mean sampling.group_size?"),  # of elsewhere
+        ("data.path=x", "no setting 'data.path': did you mean model.path? (data has source, subset, task, split, "),
+        ("tags.name=x", "no setting 'tags.name': did you mean "),
+        ("data.zzz=x", "no setting 'data.zzz': data has source, subset, "),
         ("algorithm.beta=1", "no setting 'algorithm.beta': did you mean algorithm.credit.beta?"),  # a part left out
         ("samplng.group_size=4", "no setting 'samplng.group_size': did you mean sampling.group_size?"),
         ("sampling={groupsize: 4}", "no setting 'sampling.groupsize': did you mean sampling.group_size?"),
