@@ -137,6 +137,14 @@ def begin_or_resume(config: TrainingConfig, paths: RunPaths, fresh: bool) -> Non
     write_text(paths.config, to_yaml(config))
 
 
+def _sweep(config: TrainingConfig) -> str:
+    """Where the comparison with the other runs of its sweep is (Markdown)."""
+    sweep = config.tags.sweep
+    return (
+        f" Compared with the others of sweep `{sweep}` in the run `report {sweep}` of this experiment." if sweep else ""
+    )
+
+
 def _started_by() -> str:
     """The command that makes this run again, and the page of its flow run where a server shows it (Markdown)."""
     given, server = runtime.flow_run.parameters or {}, addresses().get("prefect")
@@ -165,8 +173,8 @@ def open_run(
     tags = {**run_tags(config), "weights": weights_hash(Path(policy))}  # a name may stand for other weights elsewhere
     tags |= description(
         f"{config.algorithm.name} with the settings of preset `{config.preset}`, seed {config.seed}, judge "
-        f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.{_started_by()}\n\nThe responses "
-        f"in colors: `python -m flows.traces {paths.root}`"
+        f"`{tags['judge']}`. All settings are among the parameters and in config.yaml.{_sweep(config)}{_started_by()}"
+        f"\n\nThe responses in colors: `python -m flows.traces {paths.root}`"
     )
     tags |= source(f"flows/{'online' if isinstance(config, RunConfig) else 'offline'}.py")
     tracker = Tracker.open(config.experiment, config.run_id, paths.root, attempt, tags, settings)

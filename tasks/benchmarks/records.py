@@ -13,7 +13,7 @@ from sgpo_core.storage.atomic import read_json, write_json
 from tasks.paths import home
 from tasks.tracking import registry
 from tasks.tracking.policies import Policy
-from tasks.tracking.tracker import Tracker, this_attempt
+from tasks.tracking.tracker import Tracker, description, source, this_attempt
 
 Results = Mapping[str, Result]
 
@@ -97,4 +97,14 @@ def _series(label: str) -> Path:
 
 def _tracker(experiment: str, run_id: str, folder: Path, tags: dict[str, str], config: EvaluationConfig) -> Tracker:
     folder.mkdir(parents=True, exist_ok=True)
+    about = "A point a night of" if experiment == "nightly" else "Benchmarks of the policy"
+    named = run_id if experiment == "nightly" else tags["policy"]
+    tags = (
+        tags
+        | source("flows/evaluation.py")
+        | description(
+            f"{about} `{named}`, on {', '.join(config.eval.sets)}. The command is `python -m flows.evaluation`; the "
+            "settings are among the parameters."
+        )
+    )
     return Tracker.open(experiment, run_id, folder, this_attempt(folder), tags, config.model_dump(mode="json"))

@@ -26,7 +26,7 @@ from sgpo_core.types import Judgment
 from tasks.judges.kinds import open_judge
 from tasks.paths import home
 from tasks.reports.text_table import text_table
-from tasks.tracking.tracker import Tracker, new_attempt
+from tasks.tracking.tracker import Tracker, description, new_attempt, source
 
 _HEAD = (
     *("subset", "solutions", "acc. erroneous", "acc. correct", "F1"),
@@ -66,6 +66,11 @@ def evaluate_judge(
     the scores as a table."""
     folder = home() / config.experiment / config.run_id
     tags = {"judge": config.judge.name, "preset": config.preset, "data": config.data.path}
+    tags |= source("flows/judge_eval.py") | description(
+        f"How good the judge `{config.judge.name}` is on solutions whose first wrong step is known "
+        f"(`{config.data.path}`). Every verdict: `{folder}/verdicts.parquet`. The command is `python -m "
+        "flows.judge_eval`; the settings are among the parameters."
+    )
     tracker = Tracker.open(
         config.experiment, config.run_id, folder, new_attempt(), tags, config.model_dump(mode="json")
     )

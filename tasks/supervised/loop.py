@@ -36,7 +36,7 @@ from tasks.engines.cluster import Engines
 from tasks.flow_page import FlowPage
 from tasks.paths import home
 from tasks.stage import Metrics
-from tasks.tracking.tracker import Tracker, new_attempt
+from tasks.tracking.tracker import Tracker, description, new_attempt, source
 from tasks.workers.optimizer_state import holds_state
 
 _STEPS_A_POINT = 50  # of the loss curve, or fewer: it has 20 points
@@ -212,7 +212,11 @@ class Kept:
         """The tracking run of the block, failed where it fails; `publish` finishes it."""
         assert isinstance(self.config, Settings)
         tags = {"algorithm": algorithm, "preset": self.config.preset, "seed": str(self.config.seed)}
-        settings = self.config.model_dump(mode="json")
+        settings, flow = self.config.model_dump(mode="json"), self.name.replace("-", "_")
+        tags |= source(f"flows/{flow}.py") | description(
+            f"A {self.name} of preset `{self.config.preset}`, seed {self.config.seed}. What it makes: `{self.folder}`. "
+            f"The command is `python -m flows.{flow} {self.config.preset}`; the settings are among the parameters."
+        )
         tracker = Tracker.open(self.name, self.config.key, self.folder, new_attempt(), tags, settings)
         try:
             yield tracker

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgpo_core.analysis.comparison import RunRecord
 from tasks.tracking.server import MlflowClient, experiment_named, let_in, open_client, tracking_uri
-from tasks.tracking.tracker import MlflowRun, git_commit, yaml_artifact
+from tasks.tracking.tracker import MlflowRun, description, git_commit, source, yaml_artifact
 
 
 def sweep_records(sweep: str, run_ids: Collection[str], metrics: Sequence[str]) -> list[RunRecord]:
@@ -62,7 +62,11 @@ def open_summary(experiment: str, sweep: str, settings: dict[str, Any]) -> str:
     with let_in(f"experiment={experiment}"):
         experiment_id = experiment_named(client, experiment, tracking_uri())
         found = client.search_runs([experiment_id], f"tags.report_of = '{sweep}'")
-        tags = {"report_of": sweep, "git_commit": git_commit()}
+        tags = {"report_of": sweep, "git_commit": git_commit()} | source("flows/sweep.py")
+        tags |= description(
+            f"The report of sweep `{sweep}` is report.html, among the artifacts. Its runs: `tags.sweep = '{sweep}'` in "
+            f"the search field. `python -m flows.report --sweep '{sweep}'` makes it anew."
+        )
         run = found[0] if found else client.create_run(experiment_id, run_name=f"report {sweep}", tags=tags)
         client.log_dict(run.info.run_id, settings, "sweep.yaml")
     return str(run.info.run_id)

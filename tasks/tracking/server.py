@@ -24,6 +24,10 @@ from tasks.tracking.database import make_database
 
 # Without it MLflow guesses, and may open the experiment on the page for language-model traces, which shows no curves.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
+_ABOUT = {
+    "mlflow.note.content": "Made by SGPO. docs/metrics.md says what each metric means. *Chart view*, grouped by "
+    "`algorithm`, with `tags.sweep = '...'` in the search field compares the runs of a sweep."
+}
 
 
 def tracking_uri() -> str:
@@ -95,7 +99,7 @@ def experiment_named(client: MlflowClient, name: str, uri: str) -> str:
         return str(found.experiment_id)
     location = (home() / "mlartifacts" / name).resolve().as_uri() if uri.startswith("sqlite") else None
     try:
-        return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
+        return str(client.create_experiment(name, artifact_location=location, tags=_KIND | _ABOUT))
     except MlflowException:  # another run made it just now
         found = client.get_experiment_by_name(name)
         if found is None:

@@ -45,7 +45,9 @@ def test_a_judge_lies_where_its_report_says_and_in_mlflow(trained_judge: str) ->
     assert 0.1 < report["final_metrics"]["judge_training/accuracy"] <= 1  # 5 to 9 of 32, as rounding goes
     client = mlflow.MlflowClient(tracking_uri())
     run = client.get_run(report["mlflow_run_id"])
-    assert run.info.status == "FINISHED"
+    assert run.info.status == "FINISHED" and run.data.tags["mlflow.source.name"] == "flows/judge_training.py"
+    assert trained_judge in run.data.tags["mlflow.note.content"]
+    assert "tags.sweep" in client.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
     assert {k: run.data.metrics[k] for k in report["final_metrics"]} == report["final_metrics"]
     losses = [p.value for p in client.get_metric_history(report["mlflow_run_id"], "judge_training/loss")]
     assert len(losses) == 21 and losses[-1] < losses[0] / 2  # a point every 12 of 250 steps
