@@ -121,7 +121,7 @@ def check_judge(judge: JudgeSettings) -> None:
     problems = kind_of(judge).missing(judge)
     if not os.environ.get("RAY_ADDRESS") and (wanted := judge.gpus) > (gpus := count_gpus()):
         problems.append(f"{wanted} GPUs: {judge.engine.actors} engines x {judge.engine.gpus} (found {gpus})")
-    problems += _engines_blocked(kind_of(judge).gpus(judge), judge.engine.gpu_memory_utilization)
+    problems += _engines_blocked(judge.gpus, judge.engine.gpu_memory_utilization)
     if problems:
         raise ConfigError(f"judge {judge.name} needs " + "; ".join(problems))
     check_reachable(tracking_uri())
