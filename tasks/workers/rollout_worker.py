@@ -49,11 +49,13 @@ class Completion:
 class RolloutWorker:
     """Holds the engine for the whole flow; starting it is what costs."""
 
+    asleep = False
+
     def __init__(self, policy: str, model: ModelSettings, cluster: ClusterSettings) -> None:
         with importing():
             from vllm import LLM  # here, not above: the flow's process must not load an engine
 
-        self.version, self.max_num_seqs, self.asleep = -1, cluster.max_num_seqs, False
+        self.version, self.max_num_seqs = -1, cluster.max_num_seqs
         with causes_named():
             self.llm = LLM(**engine_arguments(policy, model, cluster))
 
