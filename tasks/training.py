@@ -33,7 +33,7 @@ from tasks.workers.trainer_worker import RankStats
 def set_up_trainer(run: Run) -> None:
     """Fresh optimizer, initial policy; also when the ranks served another run before."""
     c = run.config
-    run.engines.on_all_ranks("setup", run.policy, c.model, c.train, c.deepspeed, c.algorithm.loss.kl_coef > 0)
+    run.engines.on_all_ranks("setup", run.policy, c.model, c.train, c.deepspeed, c.algorithm.loss.needs_reference)
 
 
 @stage("update")
@@ -42,7 +42,7 @@ def update(run: Run, iteration: int) -> Metrics:
     momentum would move the weights for no reason), unless a KL term still pulls."""
     config, groups = run.config, rollout_table.read(run.paths.rollouts(iteration))
     loss = config.algorithm.loss
-    all_count = loss.kl_coef > 0 or loss.no_signal_groups == "keep"
+    all_count = loss.needs_reference or loss.no_signal_groups == "keep"
     taught = [g for g, group in enumerate(groups) if group.has_signal or (all_count and _is_kept(group))]
     batches = [
         batch

@@ -1,10 +1,8 @@
-"""Prints what a trainer rank takes for an update of a model of SmolLM2-135M's shape on the CPU, what it takes for the
-same after a second set-up, and what is computed of it: three numbers, bytes. A process of its own, for the most that it
-has had counts from its beginning.
+"""Prints what is computed that a trainer rank takes for an update of a model of SmolLM2-135M's shape on the CPU, and
+what it takes after each of so many set-ups: numbers of bytes. A process of its own, for the most that it has had counts
+from its beginning.
 
-    python -m tests.peak_memory DTYPE
-
-In float32 the second set-up is left out, and its number is 0: it takes as long as the first.
+    python -m tests.peak_memory DTYPE SETUPS
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -47,7 +44,7 @@ def micro_batch(tokens: int) -> list[TrainingSample]:
     return [replace(s, weights=weights, advantages=advantages, sampler_logprobs=-10 * advantages) for s in samples]
 
 
-def main(dtype: Literal["float32", "bfloat16"]) -> None:
+def main(dtype: Literal["float32", "bfloat16"], setups: int) -> None:
     folder, process, peak = tempfile.mkdtemp(), psutil.Process(), 0
     save_model(SHAPE, getattr(torch, dtype), folder)
     model, train = ModelSettings(dtype=dtype), TrainSettings(gradient_checkpointing=True, micro_batch_tokens=2048)
@@ -63,14 +60,14 @@ def main(dtype: Literal["float32", "bfloat16"]) -> None:
     before = process.memory_info().rss
     threading.Thread(target=watch, daemon=True).start()
     peaks = []
-    for _ in range(2 if dtype == "bfloat16" else 1):
+    for _ in range(setups):
         peak = 0
         rank.setup(folder, model, train, DeepSpeedSettings(), with_reference=False)
         rank.update([[micro_batch(2048)]], LossSettings(), 1.0)
         peaks.append(peak - before)
     computed = sum(trainer_memory(SHAPE, model, train, DeepSpeedSettings(), 1, step_copies=2).values())
-    print(peaks[0], sum(peaks[1:]), computed * GIB, Path(folder).name)
+    print(computed * GIB, *peaks)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])  # type: ignore[arg-type]
+    main(sys.argv[1], int(sys.argv[2]))  # type: ignore[arg-type]

@@ -204,6 +204,11 @@ class LossSettings(Settings):
         description="truncated importance sampling: tokens weigh min(trainer / sampler probability, tis_cap); null: 1",
     )
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether a copy of the initial policy is kept, for the KL term."""
+        return self.kl_coef > 0
+
     def conflicts(self, whole: AlgorithmSettings) -> Iterator[str]:
         """What is wrong with these settings beside the other parts of the algorithm."""
         if self.tis_cap is not None and self.old_logprobs == "sampler":

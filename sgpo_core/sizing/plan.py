@@ -180,7 +180,9 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
 
     def parts(tokens: int) -> Parts:
         train = config.train.model_copy(update={"micro_batch_tokens": tokens})
-        found = trainer_memory(shape, config.model, train, config.deepspeed, ranks, _reference(config))
+        found = trainer_memory(
+            shape, config.model, train, config.deepspeed, ranks, config.algorithm.loss.needs_reference
+        )
         return {**found, "CUDA": CONTEXT}
 
     def fits(tokens: int) -> bool:
@@ -200,10 +202,6 @@ def _trainer(config: TrainingConfig, shape: ModelShape, gpu: Gpu) -> Need:
         fix = f"cluster.trainer_ranks={2 * ranks}, or a smaller model"
     longest = 1024 * bisect_left(range(1, 1025), True, key=lambda n: not fits(1024 * n))  # more tokens take more
     return replace(need, fix=fix, note=f"up to train.micro_batch_tokens={longest} fit" if longest else "")
-
-
-def _reference(config: TrainingConfig) -> bool:
-    return config.algorithm.loss.kl_coef > 0
 
 
 def _halves(tokens: int) -> list[int]:
@@ -226,7 +224,12 @@ def _host(config: TrainingConfig, shape: ModelShape, judge: ModelShape | None, m
         trained = shape.trained(config.model.lora.rank)
         parts["optimizer"] = (optimizer_bytes(trained, config.model) + 8 * trained) / GIB
     if cluster.sleep and cluster.gpus:  # while they change places both are there
-        state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, _reference(config)) / GIB
+        state = (
+            resting_bytes(
+                shape, config.model, config.deepspeed, cluster.trainer_ranks, config.algorithm.loss.needs_reference
+            )
+            / GIB
+        )
         parts["engines and ranks that sleep"] = cluster.rollout_actors * weights + cluster.trainer_ranks * state
     return Need("host memory", parts, machine.memory, "a node with more memory, or fewer ranks: cluster.trainer_ranks")
 

@@ -117,7 +117,7 @@ def _update(config: TrainingConfig, shape: ModelShape, gpu: Gpu, responses: int,
     each = (8 if train.gradient_checkpointing else 6) - (2 if config.model.lora.rank else 0)  # frozen: no gradients
     later = 1.0 if train.epochs > 1 else 1.0 - 1.0 / train.mini_batches
     old = 1.0 if config.algorithm.needs_entropies else later * (loss.old_logprobs == "trainer")
-    once = 2 * (old + (loss.kl_coef > 0))
+    once = 2 * (old + loss.needs_reference)
     work = (train.epochs * each + once) / 2 * tokens * shape.token_operations(PROMPT + response_tokens)
     ranks = config.cluster.trainer_ranks
     return Phase("update", work / (ranks * gpu.tflops * 1e12 * MFU), "arithmetic", ranks)
@@ -130,7 +130,7 @@ def _sync(config: TrainingConfig, shape: ModelShape) -> Phase:
     cluster, size = config.cluster, WIDTH[config.model.dtype] * shape.parameters
     copied = (2.0 if cluster.sync_by == "broadcast" else 4.0) * size
     if cluster.sleep:
-        reference = config.algorithm.loss.kl_coef > 0
-        state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, reference)
+        with_reference = config.algorithm.loss.needs_reference
+        state = resting_bytes(shape, config.model, config.deepspeed, cluster.trainer_ranks, with_reference)
         copied += 2 * (size + state)
     return Phase("sync", copied / COPY, f"{size / GIB:,.1f} GiB of weights, copied through host memory", 0)

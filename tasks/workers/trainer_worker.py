@@ -105,9 +105,8 @@ class TrainerWorker:
         del sharded  # what is loaded from now on is whole
         self.engine.train()
         self._grad_norm = 0.0
-        # Without ZeRO DeepSpeed clips without telling the norm: there `_clip` does it.
-        self._clips_itself = sharding.stage(model.dtype) == 0
-        if self._clips_itself:
+        self._zero = sharding.stage(model.dtype) > 0
+        if not self._zero:  # there DeepSpeed clips without telling the norm: `_clip` does it
             self.engine.optimizer.register_step_pre_hook(self._clip)
         self.reference = (
             PolicyModel(load_policy(policy, model.dtype, train.gradient_checkpointing).to(self.device)).eval()
@@ -131,7 +130,7 @@ class TrainerWorker:
         whose state DeepSpeed moves for its own compiled optimizer alone."""
         if self.engine is None:
             return
-        if hasattr(self.engine.optimizer, "offload_states"):
+        if self._zero:
             # Page-locked memory would come in powers of two, and be allocated anew each time.
             self.engine.offload_states(pin_memory=False)
         self._move_the_rest(torch.device("cpu"))
@@ -141,17 +140,16 @@ class TrainerWorker:
     def wake(self) -> None:
         if self.engine is None:
             return
-        if hasattr(self.engine.optimizer, "reload_states"):
+        if self._zero:
             self.engine.reload_states()
         self._move_the_rest(self.device)
 
     def _move_the_rest(self, device: torch.device) -> None:
         """What DeepSpeed does not: the reference, what is not trained beside adapters, and without ZeRO everything."""
-        zero = hasattr(self.engine.optimizer, "offload_states")
         for parameter in self.engine.module.parameters():
-            if not (zero and parameter.requires_grad):
+            if not (self._zero and parameter.requires_grad):
                 parameter.data = parameter.data.to(device)
-        if not zero:
+        if not self._zero:
             for state in self.engine.optimizer.state.values():
                 state |= {name: value.to(device) for name, value in state.items() if value.dim()}
         if self.reference is not None:
@@ -237,7 +235,7 @@ class TrainerWorker:
             group["lr"] = lr
         self.engine.step()
         self.steps_done += 1
-        return self._grad_norm if self._clips_itself else float(self.engine.get_global_grad_norm() or 0.0)
+        return float(self.engine.get_global_grad_norm() or 0.0) if self._zero else self._grad_norm
 
     def probe(self, token_ids: Sequence[int]) -> tuple[float, ...]:
         """Log-probabilities (nats) of all tokens of a text but its first."""
